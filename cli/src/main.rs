@@ -1,0 +1,2 @@
+//! The pcocc command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Candidates for tab completion. Nothing is built yet: the crate holds its place among the arrows of `docs/ARCHITECTURE.md`.

@@ -1,0 +1,6 @@
+//! What the pcocc crates share: config files, path templates, atomic publishing, progress events
+//! and cancellation. Nothing here knows what an image is.
+
+pub mod cancel;
+pub mod progress;
+pub mod publish;

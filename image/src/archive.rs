@@ -1,0 +1,1 @@
+//! Docker archives (docker save files).

@@ -1,0 +1,1 @@
+//! Docker daemons: the only module that knows bollard.

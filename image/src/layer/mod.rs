@@ -1,0 +1,1 @@
+//! Layer blobs: compressing and inflating them on several threads.

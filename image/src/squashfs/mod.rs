@@ -1,0 +1,1 @@
+//! Squashfs files: written from layers as they stream, read block by block.

@@ -1,0 +1,53 @@
+//! A store of named images as the mounted tree and the listings see it: a repository or a daemon.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::transfer::{Context, Layout, Sink};
+
+/// One named image of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Full name in the store's own notation: `centos`, `centos@3` in a repository;
+    /// `debian:12`, `ghcr.io/org/app:1` in a daemon (always with its tag).
+    pub name: String,
+    /// Image ID; `None` for what is not a container image.
+    pub id: Option<Digest>,
+    /// Size in bytes: of the stored blobs in a repository, of the unpacked layers in a daemon.
+    pub size: u64,
+    /// When the image was made or imported.
+    pub created: SystemTime,
+}
+
+/// A set of named images. Implementations are shared between threads; every call may block.
+pub trait Store: Send + Sync {
+    /// All named images. One cheap request; never exports anything.
+    fn list(&self) -> Result<Vec<Entry>>;
+
+    /// A number that changes whenever [`Store::list`] may have changed; costs next to nothing.
+    fn version(&self) -> Result<u64>;
+
+    /// Fails with [`crate::Error::Invalid`] when `name` can never name an image of this store.
+    fn check_name(&self, name: &str) -> Result<()>;
+
+    /// The image as a layout whose layers are local files ([`Layout::layer_file`] is never `None`).
+    ///
+    /// On a daemon this exports the image into a spool unless the spool has it.
+    fn layout(&self, name: &str, context: &Context) -> Result<Arc<dyn Layout>>;
+
+    /// The image's root filesystem as an open squashfs file (`config.json` and `rootfs/` inside),
+    /// made first when it is missing.
+    fn root_filesystem(&self, name: &str, context: &Context) -> Result<Arc<File>>;
+
+    /// A sink that creates `name`.
+    fn sink(&self, name: &str) -> Result<Box<dyn Sink>>;
+
+    /// Gives the image another name, which must be free; the old name goes.
+    fn rename(&self, from: &str, to: &str) -> Result<()>;
+
+    /// Removes the name, and the image when it was its last.
+    fn remove(&self, name: &str) -> Result<()>;
+}

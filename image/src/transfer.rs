@@ -1,0 +1,170 @@
+//! The one path by which an image moves from a store to a store.
+//!
+//! Data path: [`copy`] opens the [`Sink`] for one image → the [`Source`] offers its layers to the
+//! [`Receiver`] in any order → the receiver skips those it has and verifies the others while they
+//! stream → the source returns the [`Image`] → [`Receiver::commit`] publishes it, atomically and last.
+//! A receiver dropped before its commit leaves the destination as it was.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use pcocc_core::cancel::Cancel;
+use pcocc_core::progress::Reporter;
+
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::oci::{Compression, Image, Layer};
+
+/// What accompanies every transfer.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where progress goes.
+    pub progress: Reporter,
+    /// Asks the transfer to stop and roll back.
+    pub cancel: Cancel,
+}
+
+impl Context {
+    /// A context that reports nothing and is never cancelled.
+    pub fn silent() -> Self {
+        Self {
+            progress: Reporter::silent(),
+            cancel: Cancel::new(),
+        }
+    }
+
+    /// Fails with [`Error::Cancelled`] once the transfer was asked to stop.
+    pub fn check(&self) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Opens a layer's stream from its first byte.
+pub type OpenLayer<'a> = dyn Fn() -> Result<Box<dyn Read + Send + 'a>> + Sync + 'a;
+
+/// A layer on offer.
+pub struct Offer<'a> {
+    /// Digest and size of the blob as the source stores it; `None` for a plain tar whose stored
+    /// form the receiver chooses.
+    pub blob: Option<(Digest, u64)>,
+    /// How the stream is compressed.
+    pub compression: Compression,
+    /// Digest of the plain tar, when the source knows it beforehand.
+    pub diff_id: Option<DiffId>,
+    /// Length of the stream in bytes, when known.
+    pub size: Option<u64>,
+    /// A local file that is exactly the stream and may be read at any offset or linked.
+    pub file: Option<PathBuf>,
+    /// Opens the stream; a stream that can only be read once fails the second time.
+    pub open: &'a OpenLayer<'a>,
+}
+
+impl std::fmt::Debug for Offer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offer")
+            .field("blob", &self.blob)
+            .field("compression", &self.compression)
+            .field("diff_id", &self.diff_id)
+            .field("size", &self.size)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where an image comes from.
+pub trait Source: Send + Sync {
+    /// Offers the image's layers to `receiver`, then returns the image.
+    ///
+    /// A source that knows only the image ID beforehand asks [`Receiver::recall`] first; one that
+    /// knows the whole image asks [`Receiver::holds`]. When the store has it, nothing is sent.
+    /// Otherwise a source that knows the image calls [`Receiver::expect`] before the first layer.
+    fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image>;
+}
+
+/// Where an image goes: a store and the name the image shall have there.
+pub trait Sink: Send + Sync {
+    /// Starts to receive one image. Fails at once when the name is illegal or taken, or the store
+    /// cannot be written.
+    fn open(&self, context: &Context) -> Result<Box<dyn Receiver + '_>>;
+}
+
+/// One image on its way into a store.
+pub trait Receiver: Send {
+    /// The image with this ID (config digest) as the store already holds it, with all its blobs, so
+    /// that nothing needs to be sent. Stores that cannot tell return `None`.
+    fn recall(&mut self, id: Digest) -> Result<Option<Image>>;
+
+    /// Whether the store already holds every blob of `image`, so that nothing needs to be sent.
+    fn holds(&mut self, image: &Image) -> Result<bool>;
+
+    /// Learns the whole image before its layers come, from sources that know it.
+    fn expect(&mut self, image: &Image) -> Result<()>;
+
+    /// Whether a plain layer with this diff ID is already there, so that its stream can go unread.
+    fn has_layer(&mut self, diff_id: DiffId) -> Result<bool>;
+
+    /// Takes one layer, or skips it when the store has it; returns it as the store keeps it.
+    ///
+    /// Fails with [`Error::Corrupt`] when the stream is not what the offer says.
+    fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer>;
+
+    /// Publishes the image under the sink's name. Every layer of `image` was taken before.
+    fn commit(self: Box<Self>, image: &Image, context: &Context) -> Result<()>;
+}
+
+/// A source whose parts can be read in any order and any number of times: a repository image, an OCI
+/// layout folder, an archive, a registry. Every layout is a [`Source`].
+pub trait Layout: Send + Sync {
+    /// The image, its manifest and config verified.
+    fn image(&self, context: &Context) -> Result<Image>;
+
+    /// Opens a layer's blob as stored.
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>>;
+
+    /// The local file that is exactly the layer's blob, when there is one.
+    fn layer_file(&self, layer: &Layer) -> Option<PathBuf>;
+}
+
+impl<T: Layout> Source for T {
+    fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image> {
+        let image = self.image(context)?;
+        if receiver.holds(&image)? {
+            return Ok(image);
+        }
+        receiver.expect(&image)?;
+        let mut taken = Vec::new();
+        for layer in image.layers() {
+            context.check()?;
+            taken.push(receiver.layer(
+                &Offer {
+                    blob: Some((layer.digest, layer.size)),
+                    compression: layer.compression,
+                    diff_id: Some(layer.diff_id),
+                    size: Some(layer.size),
+                    file: self.layer_file(layer),
+                    open: &|| self.open_layer(layer),
+                },
+                context,
+            )?);
+        }
+        // A receiver that stores a layer in another form gets a manifest that says so.
+        if taken == image.layers() {
+            Ok(image)
+        } else {
+            Image::assemble(image.config().to_vec(), taken)
+        }
+    }
+}
+
+/// Copies the image of `source` to `sink` and returns it as the sink holds it.
+pub fn copy(source: &dyn Source, sink: &dyn Sink, context: &Context) -> Result<Image> {
+    let mut receiver = sink.open(context)?;
+    let image = source.send(&mut *receiver, context)?;
+    context.check()?;
+    receiver.commit(&image, context)?;
+    Ok(image)
+}

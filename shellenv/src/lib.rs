@@ -1,0 +1,1 @@
+//! The docker environment as shell code. Nothing is built yet: the crate holds its place among the arrows of `docs/ARCHITECTURE.md`.
