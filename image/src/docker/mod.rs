@@ -1,1 +1,20 @@
-//! Docker daemons: the only module that knows bollard.
+//! Docker daemons: the only module that names bollard.
+//!
+//! Data path of an import: [`DaemonSource`] → `GET /images/NAME/get` → one pass over the archive →
+//! [`crate::transfer::Receiver`]. Of an export: [`DaemonSink`] → an archive made on the fly →
+//! `POST /images/load` → the daemon's answer, read to its end. [`Daemon`] is a connection with its own
+//! small tokio runtime and blocking methods; [`DaemonStore`] shows a daemon to the mounted tree.
+
+mod client;
+mod connection;
+mod endpoint;
+mod events;
+mod load;
+mod save;
+mod store;
+
+pub use client::{Daemon, ImageStore, Info, Inspected};
+pub use endpoint::{Endpoint, TlsFiles};
+pub use load::DaemonSink;
+pub use save::DaemonSource;
+pub use store::DaemonStore;

@@ -1,0 +1,103 @@
+//! Notices that a daemon's images changed: a subscription to its events, and a look at the list at
+//! most every other second, since not every builder announces what it made.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hyper::body::Body;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::client::{Link, get};
+use crate::error::Result;
+use crate::store::Entry;
+
+// {"type":["image"]}
+const IMAGE_EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22image%22%5D%7D";
+
+/// Longest time that a change without an event goes unnoticed.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A running subscription.
+pub(super) struct Watch {
+    counter: Arc<AtomicU64>,
+    looked: Mutex<Option<(Instant, u64)>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watch {
+    pub(super) fn start(runtime: &Runtime, link: Arc<Link>) -> Self {
+        let counter = Arc::new(AtomicU64::new(1));
+        let task = runtime.spawn(subscribe(link, Arc::clone(&counter)));
+        Self {
+            counter,
+            looked: Mutex::new(None),
+            task,
+        }
+    }
+
+    pub(super) fn changed(&self) {
+        self.counter.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The counter of changes; `list` fetches the list when it was not looked at for a while.
+    pub(super) fn version(&self, list: impl FnOnce() -> Result<Vec<Entry>>) -> Result<u64> {
+        // A panic elsewhere leaves no half-made state behind in here.
+        let mut looked = self
+            .looked
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if looked.is_none_or(|(when, _)| when.elapsed() >= LOOK_EVERY) {
+            let mut hasher = DefaultHasher::new();
+            for entry in list()? {
+                (entry.name, entry.id, entry.size).hash(&mut hasher);
+            }
+            let now = hasher.finish();
+            if looked.is_none_or(|(_, before)| before != now) {
+                self.changed();
+            }
+            *looked = Some((Instant::now(), now));
+        }
+        Ok(self.counter.load(Ordering::Acquire))
+    }
+}
+
+async fn subscribe(link: Arc<Link>, counter: Arc<AtomicU64>) {
+    loop {
+        match get(IMAGE_EVENTS) {
+            Ok(request) => {
+                if let Err(error) = follow(&link, request, &counter).await {
+                    tracing::debug!(%error, "lost the docker daemon's events");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "cannot subscribe to the docker daemon's events"),
+        }
+        // Whatever happened in between was missed.
+        counter.fetch_add(1, Ordering::AcqRel);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn follow(
+    link: &Link,
+    request: bollard::BollardRequest,
+    counter: &AtomicU64,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut body = Box::pin(link.send(request).await?.into_body());
+    counter.fetch_add(1, Ordering::AcqRel);
+    // What an event says does not matter: any means that the list is worth reading again.
+    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        frame?;
+        counter.fetch_add(1, Ordering::AcqRel);
+    }
+    Ok(())
+}
