@@ -1,0 +1,190 @@
+//! The `pcocc` command, in an environment of its own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::children::{Outcome, run};
+use crate::docker::Docker;
+use crate::user::OrdinaryUser;
+
+/// Finds the `pcocc` program: `PCOCC_TEST_BINARY`, else the one beside the running test.
+#[track_caller]
+pub fn binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("PCOCC_TEST_BINARY").filter(|value| !value.is_empty()) {
+        return PathBuf::from(named);
+    }
+    let test = std::env::current_exe().expect("the test's own path");
+    let found = test
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("pcocc"));
+    found
+        .filter(|path| path.is_file())
+        .last()
+        .unwrap_or_else(|| {
+            panic!(
+                "no pcocc program near {}: run `cargo build -p pcocc` first",
+                test.display()
+            )
+        })
+}
+
+/// An environment to run `pcocc` in: an own home, one repository `user` in it, nothing else.
+#[derive(Debug)]
+pub struct Pcocc {
+    user: OrdinaryUser,
+    program: PathBuf,
+    as_user: bool,
+    docker_host: Option<String>,
+}
+
+impl Pcocc {
+    /// Makes the environment, for whoever runs the tests. No docker daemon is known in it.
+    pub fn new() -> Self {
+        Self {
+            user: OrdinaryUser::new(),
+            program: binary(),
+            as_user: false,
+            docker_host: None,
+        }
+    }
+
+    /// Makes an environment in which everything runs as an ordinary user.
+    pub fn as_ordinary_user() -> Self {
+        let user = OrdinaryUser::new();
+        let program = user.copy_of(&binary());
+        let bin = user.home().join("bin");
+        fs::create_dir(&bin).expect("make a folder");
+        fs::rename(&program, bin.join("pcocc")).expect("move the program");
+        Self {
+            program: bin.join("pcocc"),
+            user,
+            as_user: true,
+            docker_host: None,
+        }
+    }
+
+    /// Makes commands talk to a daemon.
+    #[must_use]
+    pub fn with(mut self, docker: &Docker) -> Self {
+        if self.as_user {
+            self.user.may_use(docker.host());
+        }
+        self.docker_host = Some(docker.host().to_owned());
+        self
+    }
+
+    /// The home folder.
+    pub fn home(&self) -> &Path {
+        self.user.home()
+    }
+
+    /// Where the default configuration puts repository `user`.
+    pub fn repository(&self) -> PathBuf {
+        self.home().join(".pcocc/images")
+    }
+
+    /// Where the default configuration puts the cache.
+    pub fn cache(&self) -> PathBuf {
+        self.home().join(".pcocc/cache")
+    }
+
+    /// Writes the user's `repos.yaml`.
+    pub fn configure_repositories(&self, yaml: &str) {
+        let folder = self.home().join(".pcocc");
+        fs::create_dir_all(&folder).expect("make the configuration folder");
+        fs::write(folder.join("repos.yaml"), yaml).expect("write repos.yaml");
+        self.user.own(&folder);
+    }
+
+    /// Builds a `pcocc` command with an environment of HOME, PATH, the configuration folders and, if known, DOCKER_HOST.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.any(&self.program);
+        command.args(arguments);
+        command
+    }
+
+    /// Builds a command of any program in the same environment, as the same user.
+    pub fn any(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = if self.as_user {
+            self.user.command(program)
+        } else {
+            let mut command = Command::new(program);
+            command.current_dir(self.home());
+            command
+        };
+        command.env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.home());
+        command.env("PCOCC_USER_CONF_DIR", self.home().join(".pcocc"));
+        command.env(
+            "PCOCC_SYSTEM_CONF_DIR",
+            self.home().join("no-system-configuration"),
+        );
+        command.env("LC_ALL", "C.UTF-8").env("RUST_BACKTRACE", "1");
+        if let Some(host) = &self.docker_host {
+            command.env("DOCKER_HOST", host);
+        }
+        command
+    }
+
+    /// Runs `pcocc` with `arguments`, whatever comes of it.
+    #[track_caller]
+    pub fn try_run(&self, arguments: &[&str]) -> Outcome {
+        run(&mut self.command(arguments))
+    }
+
+    /// Runs `pcocc` with `arguments` and gives its standard output; panics when it fails.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> String {
+        self.try_run(arguments).ok().to_owned()
+    }
+
+    /// Runs any program as the same user; panics when it fails.
+    #[track_caller]
+    pub fn run_any(&self, program: &str, arguments: &[&str]) -> String {
+        run(self.any(program).args(arguments)).ok().to_owned()
+    }
+
+    /// Gives an image's ID as `pcocc image show` knows it: the digest of its configuration.
+    ///
+    /// It is read from the repository itself, so that a test does not trust what it tests.
+    #[track_caller]
+    pub fn image_id(&self, name: &str) -> String {
+        image_id_of(&self.repository(), name)
+    }
+
+    /// Checks that the default repository is whole: every image readable and every blob what its name says.
+    #[track_caller]
+    pub fn verify(&self) {
+        self.run(&["image", "repo", "verify"]);
+    }
+}
+
+impl Default for Pcocc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Reads image `name@0`'s config digest from a repository, through its metadata and manifest.
+#[track_caller]
+fn image_id_of(repository: &Path, name: &str) -> String {
+    let json = |path: PathBuf| -> serde_json::Value {
+        let text = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let meta = json(repository.join("meta").join(format!("{name}@0")));
+    let digest = meta["custom_meta"]["oci_index"]["manifests"][0]["digest"].as_str();
+    let hex = digest
+        .and_then(|digest| digest.strip_prefix("sha256:"))
+        .expect("a manifest digest");
+    let manifest = json(repository.join("data").join(&hex[..2]).join(hex));
+    manifest["config"]["digest"]
+        .as_str()
+        .expect("a config digest")
+        .to_owned()
+}
