@@ -1,0 +1,138 @@
+//! From the command line to the verb and back to an exit code.
+//!
+//! Phases: parse → environment → logging and signals → the verb → its failure in words on stderr.
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use pcocc_core::cancel::Cancel;
+use pcocc_image::transfer::Context;
+use tracing_subscriber::EnvFilter;
+
+use crate::environment::Environment;
+use crate::errors::Failure;
+use crate::progress::Drawing;
+use crate::signals::Signals;
+use crate::verbs::Verb;
+
+/// Docker images and docker daemons for shared machines.
+///
+/// pcocc keeps container images in repositories on disk, moves them to and from docker daemons, and
+/// shows both sides as folders.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pcocc",
+    version,
+    max_term_width = 100,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Result on standard output, progress and errors on standard error.\n\
+                  Exit status: 0 done, 1 failed, 2 wrong usage, 124 timed out, 128+N ended by signal N."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    globals: Globals,
+}
+
+/// Options that every verb takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Globals {
+    /// How to show progress: bars on a terminal and lines elsewhere (auto), lines, or nothing
+    #[arg(long, global = true, value_enum, value_name = "HOW", default_value_t = ProgressMode::Auto)]
+    progress: ProgressMode,
+    /// Show no progress, only warnings and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Log what is done, step by step, to standard error
+    #[arg(long, global = true)]
+    debug: bool,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// Bars on a terminal, lines elsewhere
+    Auto,
+    /// A line now and then
+    Plain,
+    /// Nothing but warnings
+    None,
+}
+
+/// One run of the command: what every verb is given.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    /// The environment, read once.
+    pub(crate) environment: Environment,
+    /// Raised by the first signal that asks to stop.
+    pub(crate) cancel: Cancel,
+    progress: ProgressMode,
+}
+
+impl Invocation {
+    /// Starts to draw an operation's progress; dropping the drawing leaves the terminal clean.
+    pub(crate) fn draw(&self) -> (Drawing, Context) {
+        let drawing = Drawing::new(self.progress, &self.environment.terminal);
+        let context = Context {
+            progress: drawing.reporter(),
+            cancel: self.cancel.clone(),
+        };
+        (drawing, context)
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run() -> ExitCode {
+    // Clap prints help, version and usage errors by itself and exits 0 or 2.
+    let CommandLine { verb, globals } = CommandLine::parse();
+    let environment = match Environment::read() {
+        Ok(environment) => environment,
+        Err(failure) => return failure.report(None),
+    };
+    start_log(globals.debug, &environment);
+    let cancel = Cancel::new();
+    let signals = match Signals::install(&cancel) {
+        Ok(signals) => signals,
+        Err(error) => return Failure::new("install signal handlers", error).report(None),
+    };
+    let invocation = Invocation {
+        environment,
+        cancel,
+        progress: match globals.quiet {
+            true => ProgressMode::None,
+            false => globals.progress,
+        },
+    };
+    match verb.run(&invocation) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(signals.received()),
+    }
+}
+
+/// Sends tracing events to stderr when `--debug` or PCOCC_LOG asks for them.
+fn start_log(debug: bool, environment: &Environment) {
+    let filter = match (&environment.log, debug) {
+        (Some(filter), _) => filter.clone(),
+        (None, true) => "pcocc=debug,pcocc_core=debug,pcocc_image=debug,pcocc_fs=debug".to_owned(),
+        (None, false) => return,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(environment.terminal.color)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+}

@@ -1,0 +1,121 @@
+//! The only place that reads environment variables, the user database and the terminal.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use crate::errors::Failure;
+
+/// What the command takes from its surroundings.
+#[derive(Clone, Debug)]
+pub(crate) struct Environment {
+    /// The user's home directory.
+    pub(crate) home: PathBuf,
+    /// The user's login name.
+    pub(crate) user: String,
+    /// Folder of the site's configuration (PCOCC_SYSTEM_CONF_DIR, `/etc/pcocc`).
+    pub(crate) system_conf: PathBuf,
+    /// Folder of the user's configuration (PCOCC_USER_CONF_DIR, `~/.pcocc`).
+    pub(crate) user_conf: PathBuf,
+    /// Which docker daemon the user points at.
+    pub(crate) docker: DockerVariables,
+    /// Folder of docker's own client configuration (DOCKER_CONFIG, `~/.docker`).
+    pub(crate) docker_config: PathBuf,
+    /// Log filter (PCOCC_LOG).
+    pub(crate) log: Option<String>,
+    /// Where progress and messages are drawn.
+    pub(crate) terminal: Terminal,
+}
+
+/// The variables by which docker's own command finds its daemon.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DockerVariables {
+    /// DOCKER_HOST.
+    pub(crate) host: Option<String>,
+    /// DOCKER_TLS_VERIFY, true when set to anything.
+    pub(crate) tls_verify: bool,
+    /// DOCKER_CERT_PATH.
+    pub(crate) cert_path: Option<PathBuf>,
+}
+
+/// What stderr and stdout are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    /// Whether lines on stderr can be redrawn.
+    pub(crate) redraws: bool,
+    /// Whether stderr takes colors.
+    pub(crate) color: bool,
+    /// Whether stdout takes colors.
+    pub(crate) stdout_color: bool,
+}
+
+impl Environment {
+    /// Reads the environment.
+    pub(crate) fn read() -> Result<Self, Failure> {
+        let home = env::home_dir()
+            .filter(|home| home.is_absolute())
+            .ok_or_else(|| {
+                Failure::message("find your home directory", "HOME is not an absolute path")
+                    .hint("set HOME to your home directory")
+            })?;
+        let directory = |name: &str, default: PathBuf| match variable(name) {
+            Some(value) => PathBuf::from(value),
+            None => default,
+        };
+        let dumb = variable("TERM").is_none_or(|term| term == "dumb");
+        let colors = !dumb && variable("NO_COLOR").is_none();
+        Ok(Self {
+            user: user_name()?,
+            system_conf: directory("PCOCC_SYSTEM_CONF_DIR", "/etc/pcocc".into()),
+            user_conf: directory("PCOCC_USER_CONF_DIR", home.join(".pcocc")),
+            docker: DockerVariables {
+                host: text("DOCKER_HOST")?,
+                tls_verify: variable("DOCKER_TLS_VERIFY").is_some(),
+                cert_path: variable("DOCKER_CERT_PATH").map(PathBuf::from),
+            },
+            docker_config: directory("DOCKER_CONFIG", home.join(".docker")),
+            log: text("PCOCC_LOG")?,
+            terminal: Terminal {
+                redraws: !dumb && std::io::stderr().is_terminal(),
+                color: colors && std::io::stderr().is_terminal(),
+                stdout_color: colors && std::io::stdout().is_terminal(),
+            },
+            home,
+        })
+    }
+
+    /// Looks a variable up for a `%{env:NAME}` template in a configuration file.
+    pub(crate) fn variable(name: &str) -> Option<String> {
+        env::var(name).ok()
+    }
+}
+
+/// The value of a variable that is set and not empty.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The value of a variable that must be text.
+fn text(name: &str) -> Result<Option<String>, Failure> {
+    variable(name)
+        .map(|value| {
+            value.into_string().map_err(|_| {
+                Failure::message("read the environment", format!("{name} is not UTF-8 text"))
+            })
+        })
+        .transpose()
+}
+
+/// USER, or the name the user database gives the process's user.
+fn user_name() -> Result<String, Failure> {
+    if let Some(user) = text("USER")? {
+        return Ok(user);
+    }
+    let uid = nix::unistd::getuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => Ok(user.name),
+        // A container or a broken directory service: the number is better than nothing.
+        Ok(None) | Err(_) => Ok(uid.to_string()),
+    }
+}

@@ -1,0 +1,195 @@
+//! The one table that turns an error into an exit code, words and a hint.
+//!
+//! Shape on stderr:
+//!
+//! ```text
+//! pcocc: failed to import docker image bb as newbb: <error>: <its cause>
+//! hint: <the next thing to do>
+//! ```
+
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+use std::io;
+use std::process::ExitCode;
+
+use pcocc_image::Error as ImageError;
+
+/// Exit status of a failed command.
+pub(crate) const FAILED: u8 = 1;
+/// Exit status of a command line that makes no sense.
+pub(crate) const USAGE: u8 = 2;
+
+/// A verb's outcome.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+/// Why a verb failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What was tried, as it follows "failed to".
+    action: String,
+    error: Box<dyn StdError + Send + Sync>,
+    hint: Option<String>,
+    code: Option<u8>,
+}
+
+impl Failure {
+    /// Failed to do `action` because of `error`.
+    pub(crate) fn new(
+        action: impl Into<String>,
+        error: impl StdError + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            action: action.into(),
+            error: Box::new(error),
+            hint: None,
+            code: None,
+        }
+    }
+
+    /// Failed to do `action` for a reason in words.
+    pub(crate) fn message(action: impl Into<String>, why: impl Into<String>) -> Self {
+        Self {
+            action: action.into(),
+            error: why.into().into(),
+            hint: None,
+            code: None,
+        }
+    }
+
+    /// The same, with what to do next instead of the table's hint.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same as a usage error.
+    pub(crate) fn usage(mut self) -> Self {
+        self.code = Some(USAGE);
+        self
+    }
+
+    /// Writes the failure to stderr and gives the exit code; `signal` is the one that was received.
+    pub(crate) fn report(&self, signal: Option<u8>) -> ExitCode {
+        if let Some(io) = self.find::<io::Error>()
+            && io.kind() == io::ErrorKind::BrokenPipe
+            && self.action == crate::output::ACTION
+        {
+            // Whoever read our result has seen enough.
+            return ExitCode::SUCCESS;
+        }
+        eprint!("{}", self.text());
+        match signal {
+            Some(signal) => ExitCode::from(128 + signal),
+            None => ExitCode::from(self.code.unwrap_or_else(|| self.classify().0)),
+        }
+    }
+
+    /// The message, with its hint.
+    fn text(&self) -> String {
+        let mut text = format!("pcocc: failed to {}: {}", self.action, chain(&*self.error));
+        text.push('\n');
+        if let Some(hint) = self.hint.clone().or_else(|| self.classify().1) {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        text
+    }
+
+    /// The first error of type `E` in the chain.
+    fn find<E: StdError + 'static>(&self) -> Option<&E> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(&*self.error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref::<E>() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// Exit code and hint of the error.
+    fn classify(&self) -> (u8, Option<String>) {
+        let Some(error) = self.find::<ImageError>() else {
+            return (FAILED, None);
+        };
+        let hint = match error {
+            ImageError::Unreachable { .. } => Some(
+                "check that the docker daemon runs and that DOCKER_HOST, DOCKER_TLS_VERIFY and \
+                 DOCKER_CERT_PATH name it",
+            ),
+            ImageError::Exists(_) => {
+                Some("choose another name, or delete the old image first (pcocc image delete)")
+            }
+            ImageError::Corrupt { .. } => {
+                Some("fetch the image again: what was read is not what its digest says")
+            }
+            ImageError::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => Some(
+                    "free some space, for instance with `pcocc image repo gc` and `pcocc image cache gc`",
+                ),
+                io::ErrorKind::QuotaExceeded => {
+                    Some("your disk quota is used up: delete something, or use another repository")
+                }
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    Some("use a repository on a file system that can be written")
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        (FAILED, hint.map(str::to_owned))
+    }
+}
+
+/// An error and its causes on one line, leaving out causes whose words are there already.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            let _ = write!(text, ": {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Says what was being done when a library call failed.
+pub(crate) trait While<T> {
+    /// Turns the error into a [`Failure`] "failed to `action`: …".
+    fn when<A: Into<String>>(self, action: impl FnOnce() -> A) -> Outcome<T>;
+}
+
+impl<T, E: StdError + Send + Sync + 'static> While<T> for Result<T, E> {
+    fn when<A: Into<String>>(self, action: impl FnOnce() -> A) -> Outcome<T> {
+        self.map_err(|error| Failure::new(action(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_says_what_why_and_what_next() {
+        let error = ImageError::Exists("image newbb".into());
+        let failure = Failure::new("import docker image bb as newbb", error);
+        assert_eq!(
+            failure.text(),
+            "pcocc: failed to import docker image bb as newbb: image newbb already exists\n\
+             hint: choose another name, or delete the old image first (pcocc image delete)\n"
+        );
+    }
+
+    #[test]
+    fn causes_are_named_once() {
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = ImageError::Io {
+            action: "write",
+            path: "/repo".into(),
+            source,
+        };
+        let text = Failure::new("copy a", error).text();
+        assert_eq!(text.matches("permission denied").count(), 1, "{text}");
+    }
+}

@@ -1,0 +1,160 @@
+//! Results on stdout: text, tables, JSON, sizes and dates.
+
+use std::io::Write as _;
+
+use clap::ValueEnum;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::errors::{Outcome, While as _};
+
+/// What a failed write to stdout was for; a broken pipe there is no failure.
+pub(crate) const ACTION: &str = "write the result";
+
+/// How a listing is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// JSON with stable keys for programs
+    Json,
+}
+
+/// Writes `text` to stdout.
+pub(crate) fn text(text: &str) -> Outcome {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .when(|| ACTION)
+}
+
+/// Writes `value` to stdout as indented JSON.
+pub(crate) fn json(value: &impl Serialize) -> Outcome {
+    let mut document = serde_json::to_string_pretty(value).when(|| ACTION)?;
+    document.push('\n');
+    text(&document)
+}
+
+/// Writes rows under a header line; columns named in `right` are aligned to the right.
+pub(crate) fn table(header: &[&str], right: &[&str], rows: Vec<Vec<String>>) -> Outcome {
+    text(&lines(header, right, rows))
+}
+
+fn lines(header: &[&str], right: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.iter().map(|name| Cell::new(name)));
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| Cell::new(printable(&cell))));
+    }
+    for (column, name) in table.column_iter_mut().zip(header) {
+        column.set_padding((0, 2));
+        if right.contains(name) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut text = table.trim_fmt();
+    text.push('\n');
+    text
+}
+
+/// Escapes what would move the cursor or break a line: names come from others.
+pub(crate) fn printable(text: &str) -> String {
+    if text.chars().any(char::is_control) {
+        text.chars()
+            .flat_map(|c| match c.is_control() {
+                true => c.escape_default().collect::<Vec<_>>(),
+                false => vec![c],
+            })
+            .collect()
+    } else {
+        text.to_owned()
+    }
+}
+
+/// A size as people read it, in the manual's notation: `575 B`, `744.86 KB`, `1.37 MB` (1 KB is 1024 B).
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        // The limit is what would round up to "1024.00".
+        if value < 1023.995 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.2} {unit}")
+}
+
+/// A date in the local time zone: `2026-11-23 21:04:05`.
+pub(crate) fn date(seconds: f64) -> String {
+    match timestamp(seconds) {
+        Some(stamp) => stamp
+            .to_zoned_datetime(TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M:%S")
+            .to_string(),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// A date as RFC 3339 in UTC, for JSON.
+pub(crate) fn rfc3339(seconds: f64) -> Option<String> {
+    timestamp(seconds).map(|stamp| stamp.to_string())
+}
+
+fn timestamp(seconds: f64) -> Option<Timestamp> {
+    // Whole seconds: fractions are noise, and a hostile number must not overflow.
+    if !seconds.is_finite() || seconds.abs() > 1e12 {
+        return None;
+    }
+    Timestamp::from_second(seconds as i64).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_as_in_the_manual() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (575, "575 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KB"),
+            (762_734, "744.86 KB"),
+            (1024 * 1024 - 1, "1.00 MB"),
+            (1_436_549, "1.37 MB"),
+            (u64::MAX, "16.00 EB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn table_aligns_wide_characters_and_hides_control_characters() {
+        let rows = vec![
+            vec!["名前".into(), "1 B".into()],
+            vec!["a\x1b[2Jb".into(), "10 B".into()],
+        ];
+        assert_eq!(
+            lines(&["NAME", "SIZE"], &["SIZE"], rows),
+            "NAME         SIZE\n名前          1 B\na\\u{1b}[2Jb  10 B\n"
+        );
+    }
+
+    #[test]
+    fn dates_cope_with_any_number() {
+        assert_eq!(rfc3339(0.5).as_deref(), Some("1970-01-01T00:00:00Z"));
+        assert_eq!(rfc3339(f64::NAN), None);
+        assert_eq!(date(f64::INFINITY), "unknown");
+    }
+}

@@ -1,0 +1,72 @@
+//! Draws the progress of an operation on stderr.
+//!
+//! Events come from the libraries ([`pcocc_core::progress`]); a terminal gets bars ([`bars`]),
+//! anything else gets lines ([`plain`]). Warnings are always shown.
+
+mod bars;
+mod plain;
+
+use std::sync::Arc;
+
+use pcocc_core::progress::{Event, Progress, Reporter};
+
+use crate::app::ProgressMode;
+use crate::environment::Terminal;
+use crate::output::printable;
+
+/// Progress being drawn; dropping it leaves the terminal clean.
+#[derive(Debug)]
+pub(crate) struct Drawing(Style);
+
+#[derive(Debug)]
+enum Style {
+    Bars(Arc<bars::Bars>),
+    Plain(Arc<plain::Plain<std::io::Stderr>>),
+    Warnings,
+}
+
+impl Drawing {
+    /// Starts to draw.
+    pub(crate) fn new(mode: ProgressMode, terminal: &Terminal) -> Self {
+        Self(match mode {
+            ProgressMode::Auto if terminal.redraws => Style::Bars(Arc::default()),
+            ProgressMode::Auto | ProgressMode::Plain => {
+                Style::Plain(Arc::new(plain::Plain::new(std::io::stderr())))
+            }
+            ProgressMode::None => Style::Warnings,
+        })
+    }
+
+    /// Where the operation sends its events.
+    pub(crate) fn reporter(&self) -> Reporter {
+        match &self.0 {
+            Style::Bars(bars) => Reporter::new(bars.clone()),
+            Style::Plain(plain) => Reporter::new(plain.clone()),
+            Style::Warnings => Reporter::new(Arc::new(WarningsOnly)),
+        }
+    }
+}
+
+impl Drop for Drawing {
+    fn drop(&mut self) {
+        if let Style::Bars(bars) = &self.0 {
+            bars.clear();
+        }
+    }
+}
+
+/// Shows nothing but warnings.
+struct WarningsOnly;
+
+impl Progress for WarningsOnly {
+    fn event(&self, event: Event) {
+        if let Event::Warning(text) = event {
+            eprintln!("{}", warning(&text));
+        }
+    }
+}
+
+/// A warning's line.
+fn warning(text: &str) -> String {
+    format!("pcocc: warning: {}", printable(text))
+}

@@ -1,0 +1,193 @@
+//! Progress as bars on a terminal.
+//!
+//! What is finished scrolls away as ordinary lines; bars of blobs in flight stay at the bottom.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use pcocc_core::progress::{BlobKind, Event, Progress};
+
+use crate::output::{printable, size};
+
+/// Columns of a bar where the terminal is wide enough.
+const WIDEST_BAR: usize = 60;
+/// Columns a bar's line needs for what is not the bar.
+const BESIDE_BAR: usize = 36;
+
+/// Draws bars on stderr.
+#[derive(Debug, Default)]
+pub(super) struct Bars {
+    screen: MultiProgress,
+    blobs: Mutex<HashMap<u64, Blob>>,
+}
+
+#[derive(Debug)]
+struct Blob {
+    kind: BlobKind,
+    name: String,
+    bar: ProgressBar,
+}
+
+impl Bars {
+    /// Removes the bars from the screen.
+    pub(super) fn clear(&self) {
+        for (_, blob) in self.lock().drain() {
+            blob.bar.finish_and_clear();
+        }
+        // A terminal that went away needs no clearing.
+        let _ = self.screen.clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Blob>> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self, line: &str) {
+        // Progress must not fail an operation.
+        let _ = self.screen.println(line);
+    }
+
+    fn start(&self, id: u64, kind: BlobKind, name: String, total: Option<u64>) {
+        let columns = columns();
+        let title = shorten(&format!("Copying {kind} {name}"), columns);
+        let bar = self.screen.add(match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::no_length(),
+        });
+        bar.set_style(style(columns, total.is_some()));
+        bar.set_message(title);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        self.lock().insert(id, Blob { kind, name, bar });
+    }
+
+    fn finish(&self, id: u64, total: u64) {
+        let Some(blob) = self.lock().remove(&id) else {
+            return;
+        };
+        blob.bar.finish_and_clear();
+        self.screen.remove(&blob.bar);
+        self.line(&format!("Copying {} {}", blob.kind, blob.name));
+        self.line(&full(columns(), total));
+    }
+}
+
+impl Progress for Bars {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Stage(text) => self.line(&printable(&text)),
+            Event::Warning(text) => self.line(&super::warning(&text)),
+            Event::BlobStarted {
+                id,
+                kind,
+                name,
+                total,
+            } => self.start(id, kind, printable(&name), total),
+            Event::BlobProgress { id, done } => {
+                if let Some(blob) = self.lock().get(&id) {
+                    blob.bar.set_position(done);
+                }
+            }
+            Event::BlobFinished { id, total } => self.finish(id, total),
+            Event::BlobSkipped { kind, name } => self.line(&format!(
+                "Skipping {kind} {} (already there)",
+                printable(&name)
+            )),
+        }
+    }
+}
+
+/// Columns of the terminal on stderr.
+fn columns() -> usize {
+    match rustix::termios::tcgetwinsize(rustix::stdio::stderr()) {
+        Ok(window) if window.ws_col > 0 => usize::from(window.ws_col),
+        _ => 80,
+    }
+}
+
+fn bar_columns(columns: usize) -> usize {
+    columns.saturating_sub(BESIDE_BAR).min(WIDEST_BAR)
+}
+
+/// `12.00 MB / 744.86 MB [=====>    ] 3s` under the blob's name.
+fn style(columns: usize, total_known: bool) -> ProgressStyle {
+    let bar = bar_columns(columns);
+    let template = match (total_known, bar) {
+        (true, 4..) => format!("{{msg}}\n{{at}} / {{of}} [{{bar:{bar}}}] {{left}}"),
+        (true, _) => "{msg}\n{at} / {of} {left}".to_owned(),
+        (false, _) => "{msg}\n{at} {spinner} {elapsed}".to_owned(),
+    };
+    ProgressStyle::with_template(&template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key(
+            "at",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                // Drawing must not fail an operation.
+                let _ = out.write_str(&size(state.pos()));
+            },
+        )
+        .with_key(
+            "of",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = out.write_str(&size(state.len().unwrap_or_default()));
+            },
+        )
+        .with_key(
+            "left",
+            |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                let _ = write!(out, "{}s", state.eta().as_secs());
+            },
+        )
+        .progress_chars("=> ")
+        .tick_chars("|/-\\ ")
+}
+
+/// The last state of a bar: `744.86 KB / 744.86 KB [====] 0s`.
+fn full(columns: usize, total: u64) -> String {
+    let bytes = size(total);
+    match bar_columns(columns) {
+        bar @ 4.. => format!("{bytes} / {bytes} [{}] 0s", "=".repeat(bar)),
+        _ => format!("{bytes} / {bytes} 0s"),
+    }
+}
+
+/// Cuts a line that would wrap: a wrapped line cannot be redrawn cleanly.
+fn shorten(line: &str, columns: usize) -> String {
+    // Digests are ASCII; a name from a daemon is shown cut by characters, which is close enough.
+    if line.chars().count() < columns {
+        return line.to_owned();
+    }
+    let mut short: String = line.chars().take(columns.saturating_sub(4)).collect();
+    short.push_str("...");
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_fit_narrow_terminals() {
+        assert_eq!(
+            shorten("Copying blob sha256:8e67", 80),
+            "Copying blob sha256:8e67"
+        );
+        assert_eq!(
+            shorten("Copying blob sha256:8e67", 20),
+            "Copying blob sha..."
+        );
+        assert_eq!(full(20, 575), "575 B / 575 B 0s");
+        assert_eq!(full(50, 575), "575 B / 575 B [==============] 0s");
+        assert!(full(200, 762_734).len() < 96);
+    }
+
+    #[test]
+    fn templates_parse() {
+        for columns in [0, 20, 80, 500] {
+            for known in [true, false] {
+                style(columns, known);
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! `pcocc docker import`: an image of the docker daemon into a repository.
+
+use crate::app::Invocation;
+use crate::errors::Outcome;
+
+/// Import an image from docker into a repository
+///
+/// The image keeps its ID. Layers that the repository has are not stored again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pcocc docker import bb newbb")]
+pub(crate) struct Args {
+    /// Image in docker: NAME[:TAG], by default :latest; or an image ID
+    source: String,
+    /// Image to make: [REPO:]IMAGE; its name must be free
+    dest: String,
+}
+
+impl Args {
+    /// Runs the verb.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let _ = invocation;
+        Err(crate::errors::Failure::message(
+            "do this",
+            "this build lacks it",
+        ))
+    }
+}

@@ -1,0 +1,53 @@
+//! `pcocc image`: images in repositories.
+
+mod cache;
+mod copy;
+mod delete;
+mod export;
+mod import;
+mod list;
+mod repo;
+mod show;
+
+use crate::app::Invocation;
+use crate::errors::Outcome;
+
+/// List and manage images in repositories
+///
+/// An image in a repository is written [REPO:]IMAGE[@REVISION]. Without REPO, the first repository that
+/// has the image is taken (to write: the default repository); without REVISION, the highest one.
+/// Repositories are listed in repos.yaml, in /etc/pcocc and ~/.pcocc; with no such file there is one,
+/// named `user`, in ~/.pcocc/images.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    List(list::Args),
+    Show(show::Args),
+    Import(import::Args),
+    Export(export::Args),
+    Copy(copy::Args),
+    Delete(delete::Args),
+    Repo(repo::Args),
+    Cache(cache::Args),
+}
+
+impl Args {
+    /// Runs the verb that was chosen.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        match self.verb {
+            Verb::List(args) => args.run(invocation),
+            Verb::Show(args) => args.run(invocation),
+            Verb::Import(args) => args.run(invocation),
+            Verb::Export(args) => args.run(invocation),
+            Verb::Copy(args) => args.run(invocation),
+            Verb::Delete(args) => args.run(invocation),
+            Verb::Repo(args) => args.run(invocation),
+            Verb::Cache(args) => args.run(invocation),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `pcocc image cache`: the squashfs files that images run from.
+
+mod gc;
+mod list;
+
+use crate::app::Invocation;
+use crate::errors::Outcome;
+
+/// List and manage the cache of root filesystems
+///
+/// Running an image, or looking into it in a mounted tree, needs its root filesystem as one squashfs
+/// file. Import makes it; it is kept in the cache and made again when it is missing.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    List(list::Args),
+    Gc(gc::Args),
+}
+
+impl Args {
+    /// Runs the verb that was chosen.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        match self.verb {
+            Verb::List(args) => args.run(invocation),
+            Verb::Gc(args) => args.run(invocation),
+        }
+    }
+}

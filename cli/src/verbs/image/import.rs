@@ -1,0 +1,45 @@
+//! `pcocc image import`: a file or registry image into a repository.
+
+use crate::app::Invocation;
+use crate::errors::Outcome;
+
+/// Import an image into a repository
+///
+/// SOURCE is a container image:
+///
+///   docker://REFERENCE              in a registry (docker.io unless REFERENCE names one)
+///   docker-archive:FILE[:TAG]       saved with docker save; may be compressed
+///   oci:FOLDER[:TAG]                an OCI image layout
+///   docker-daemon:REFERENCE         in the docker daemon that DOCKER_HOST names
+///
+/// or the file of a virtual machine disk: raw, qcow2, qed, vdi, vpc or vmdk, guessed from its content or
+/// given with -t.
+///
+/// DEST is [REPO:]IMAGE; its name must be free in the repository.
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Examples:\n  pcocc image import docker://centos user:centos\n  \
+    pcocc image import docker-archive:bb.tar bb\n  \
+    pcocc image import $HOME/CentOS-7-x86_64-GenericCloud.qcow2 global:centos7-cloud"
+)]
+pub(crate) struct Args {
+    /// Format of SOURCE, when it does not say
+    #[arg(short = 't', long = "fmt", value_name = "FORMAT")]
+    format: Option<String>,
+    /// What to import
+    source: String,
+    /// Image to make: [REPO:]IMAGE
+    dest: String,
+}
+
+impl Args {
+    /// Runs the verb.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let _ = invocation;
+        Err(crate::errors::Failure::message(
+            "do this",
+            "this build lacks it",
+        ))
+    }
+}

@@ -1,0 +1,33 @@
+//! `pcocc image repo`: the repositories themselves.
+
+mod gc;
+mod list;
+mod verify;
+
+use crate::app::Invocation;
+use crate::errors::Outcome;
+
+/// List and manage image repositories
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    List(list::Args),
+    Gc(gc::Args),
+    Verify(verify::Args),
+}
+
+impl Args {
+    /// Runs the verb that was chosen.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        match self.verb {
+            Verb::List(args) => args.run(invocation),
+            Verb::Gc(args) => args.run(invocation),
+            Verb::Verify(args) => args.run(invocation),
+        }
+    }
+}
