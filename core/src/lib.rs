@@ -4,3 +4,8 @@
 pub mod cancel;
 pub mod progress;
 pub mod publish;
+pub mod repos;
+pub mod template;
+pub mod yaml;
+
+pub use yaml::ConfigError;

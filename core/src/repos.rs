@@ -1,0 +1,235 @@
+//! `repos.yaml`: which image repositories there are, and where the cache is.
+//!
+//! Data path: the user's file, then the system's → their repositories in this order, the user's
+//! first → [`ReposConfig`]. Without any file: one repository `user` below the home directory. The
+//! schema is that of pcocc 0.7 (its man page `pcocc-repos.yaml(5)`).
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::template::{self, Variables};
+use crate::yaml::{self, ConfigError};
+
+/// Name of the config file within a config directory.
+pub const FILE: &str = "repos.yaml";
+
+/// Which file defined something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The user's own `repos.yaml`.
+    User,
+    /// The site's `repos.yaml`.
+    System,
+    /// Neither: the default that is built in.
+    Default,
+}
+
+/// One configured repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepoDefinition {
+    /// Its name, as in the URI `NAME:IMAGE`.
+    pub name: String,
+    /// Its directory, absolute.
+    pub path: PathBuf,
+    /// The file that defined it.
+    pub scope: Scope,
+}
+
+/// The repositories, highest priority first, and the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReposConfig {
+    /// The repositories; the first is the default destination.
+    pub repos: Vec<RepoDefinition>,
+    /// Directory of the cache, when one is configured.
+    pub cache: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    repos: Vec<Repo>,
+    cache: Option<Cache>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Repo {
+    name: String,
+    path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cache {
+    path: String,
+}
+
+impl ReposConfig {
+    /// Reads `repos.yaml` of the user's and of the system's config directory; either may be missing.
+    ///
+    /// Fails when a file is malformed, when two repositories share a name, or when both files
+    /// define a cache.
+    pub fn load(
+        user_dir: &Path,
+        system_dir: &Path,
+        variables: &Variables,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self {
+            repos: Vec::new(),
+            cache: None,
+        };
+        let mut cache_file: Option<PathBuf> = None;
+        let mut found = false;
+        for (dir, scope) in [(user_dir, Scope::User), (system_dir, Scope::System)] {
+            let path = dir.join(FILE);
+            let Some(file) = yaml::read::<File>(&path)? else {
+                continue;
+            };
+            found = true;
+            config.add(file, &path, scope, variables, &mut cache_file)?;
+        }
+        if found {
+            Ok(config)
+        } else {
+            Ok(Self::embedded(variables))
+        }
+    }
+
+    /// The configuration without any file: repository `user` at `~/.pcocc/images`.
+    pub fn embedded(variables: &Variables) -> Self {
+        let base = variables.homedir.join(".pcocc");
+        Self {
+            repos: vec![RepoDefinition {
+                name: "user".to_owned(),
+                path: base.join("images"),
+                scope: Scope::Default,
+            }],
+            cache: Some(base.join("cache")),
+        }
+    }
+
+    fn add(
+        &mut self,
+        file: File,
+        path: &Path,
+        scope: Scope,
+        variables: &Variables,
+        cache_file: &mut Option<PathBuf>,
+    ) -> Result<(), ConfigError> {
+        let content = |message: String| ConfigError::Content {
+            file: path.to_owned(),
+            message,
+        };
+        let expand = |template: &str| {
+            template::expand(template, variables).map_err(|error| content(error.to_string()))
+        };
+        for repo in file.repos {
+            // A name that cannot stand before the ":" of an image URI could never be used.
+            if repo.name.is_empty() || repo.name.contains([':', '@', '/']) || repo.name == ".." {
+                return Err(content(format!(
+                    "repository name {:?} cannot be used in REPO:IMAGE; choose one of letters, digits, \".\", \"_\" and \"-\"",
+                    repo.name
+                )));
+            }
+            if let Some(other) = self.repos.iter().find(|other| other.name == repo.name) {
+                return Err(content(format!(
+                    "repository {:?} is defined twice (also at {}); rename one of them",
+                    repo.name,
+                    other.path.display()
+                )));
+            }
+            self.repos.push(RepoDefinition {
+                path: expand(&repo.path)?,
+                name: repo.name,
+                scope,
+            });
+        }
+        if let Some(cache) = file.cache {
+            if let Some(other) = cache_file {
+                return Err(content(format!(
+                    "a cache is configured here and in {}; only one may be: remove one of them",
+                    other.display()
+                )));
+            }
+            self.cache = Some(expand(&cache.path)?);
+            *cache_file = Some(path.to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    struct Dirs(tempfile::TempDir);
+
+    impl Dirs {
+        fn new(user: Option<&str>, system: Option<&str>) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in [("user", user), ("system", system)] {
+                fs::create_dir(dir.path().join(name)).unwrap();
+                if let Some(text) = text {
+                    fs::write(dir.path().join(name).join(FILE), text).unwrap();
+                }
+            }
+            Self(dir)
+        }
+
+        fn load(&self) -> Result<ReposConfig, ConfigError> {
+            ReposConfig::load(
+                &self.0.path().join("user"),
+                &self.0.path().join("system"),
+                &Variables {
+                    homedir: "/home/doe".into(),
+                    user: "doe".into(),
+                    env: Default::default(),
+                },
+            )
+        }
+    }
+
+    #[test]
+    fn without_files_there_is_one_repository() {
+        let config = Dirs::new(None, None).load().unwrap();
+        assert_eq!(config.repos.len(), 1);
+        assert_eq!(config.repos[0].name, "user");
+        assert_eq!(config.repos[0].path, Path::new("/home/doe/.pcocc/images"));
+        assert_eq!(config.cache.unwrap(), Path::new("/home/doe/.pcocc/cache"));
+    }
+
+    #[test]
+    fn user_repositories_come_first() {
+        let config = Dirs::new(
+            Some("repos:\n - {name: mine, path: '%{homedir}/m'}\n"),
+            Some("repos:\n - {name: site, path: /site}\ncache: {path: '/c/%{user}'}\n"),
+        )
+        .load()
+        .unwrap();
+        let names: Vec<_> = config.repos.iter().map(|r| r.name.as_str()).collect();
+        assert_eq!(names, ["mine", "site"]);
+        assert_eq!(config.repos[0].path, Path::new("/home/doe/m"));
+        assert_eq!(config.repos[1].scope, Scope::System);
+        assert_eq!(config.cache.unwrap(), Path::new("/c/doe"));
+    }
+
+    #[test]
+    fn refuses_what_pcocc_refuses() {
+        let one = "repos: [{name: a, path: /a}]\ncache: {path: /c}\n";
+        for (user, system, part) in [
+            (one, one, "defined twice"),
+            (one, "repos: []\ncache: {path: /d}\n", "only one may be"),
+            (one, "repos: [{name: b}]\n", "repos.yaml:1:"),
+            (one, "repos: []\nrepo: []\n", "repos.yaml:2:1"),
+            (one, "repos: [{name: b, path: /b, x: 1}]\n", "repos.yaml:1:"),
+            (one, "cache: {path: /d}\n", "repos"),
+            (one, "repos: [{name: 'a:b', path: /b}]\n", "a:b"),
+            (one, "repos: [{name: b, path: b}]\n", "relative"),
+        ] {
+            let error = Dirs::new(Some(user), Some(system)).load().unwrap_err();
+            assert!(error.to_string().contains(part), "{part}: {error}");
+        }
+    }
+}

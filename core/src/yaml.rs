@@ -1,0 +1,141 @@
+//! Reading YAML config files; the only file that names the YAML crate.
+//!
+//! Errors say which file, which line and column, and what is wrong there.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// Largest config file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why a config file could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("read {}: {source}", file.display())]
+    Read {
+        /// The config file.
+        file: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file is not valid YAML, or not of the expected shape.
+    #[error("{}:{line}:{column}: {message}", file.display())]
+    Syntax {
+        /// The config file.
+        file: PathBuf,
+        /// Line of the mistake, from 1.
+        line: u64,
+        /// Column of the mistake, from 1.
+        column: u64,
+        /// What is wrong.
+        message: String,
+    },
+    /// The file's content contradicts itself or another file.
+    #[error("{}: {message}", file.display())]
+    Content {
+        /// The config file.
+        file: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Parses `text`, the content of `file`.
+pub fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let error = error.without_snippet();
+        let (line, column) = match error.location() {
+            Some(location) => (location.line(), location.column()),
+            None => (1, 1),
+        };
+        ConfigError::Syntax {
+            file: file.to_owned(),
+            line,
+            column,
+            message: strip_location(&error.to_string()),
+        }
+    })
+}
+
+/// Reads and parses `file`; `None` when there is no such file.
+pub fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        file: file.to_owned(),
+        source,
+    };
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.len() > MAX_FILE => {
+            return Err(ConfigError::Content {
+                file: file.to_owned(),
+                message: format!("is larger than {MAX_FILE} bytes; that is no config file"),
+            });
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    }
+    let text = fs::read_to_string(file).map_err(failed)?;
+    parse(&text, file).map(Some)
+}
+
+/// Drops the position the YAML crate puts at either end of its messages; ours stands in front.
+fn strip_location(message: &str) -> String {
+    let mut rest = message;
+    if let Some(tail) = rest.strip_prefix("error: ") {
+        rest = tail;
+    }
+    if let Some(after) = rest.strip_prefix("line ")
+        && let Some((position, text)) = after.split_once(": ")
+        && position
+            .chars()
+            .all(|c| c.is_ascii_digit() || " ,column".contains(c))
+    {
+        rest = text;
+    }
+    if let Some(at) = rest.rfind(" at line ") {
+        rest = rest.get(..at).unwrap_or(rest);
+    }
+    rest.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        count: u32,
+    }
+
+    #[test]
+    fn names_file_line_and_column() {
+        let file = Path::new("/etc/pcocc/sample.yaml");
+        assert_eq!(parse::<Sample>("count: 3\n", file).unwrap().count, 3);
+        for (text, position) in [
+            ("count: many\n", ":1:8:"),
+            ("count: 1\nextra: 2\n", ":2:1:"),
+            ("count: [1\n", "sample.yaml:"),
+        ] {
+            let error = parse::<Sample>(text, file).unwrap_err().to_string();
+            assert!(error.starts_with("/etc/pcocc/sample.yaml:"), "{error}");
+            assert!(error.contains(position), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+            assert_eq!(error.matches("line ").count(), 0, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_none() {
+        assert!(
+            read::<Sample>(Path::new("/nonexistent/x.yaml"))
+                .unwrap()
+                .is_none()
+        );
+    }
+}
