@@ -2,6 +2,7 @@
 //! and cancellation. Nothing here knows what an image is.
 
 pub mod cancel;
+pub mod containers;
 pub mod progress;
 pub mod publish;
 pub mod repos;

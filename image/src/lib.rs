@@ -8,6 +8,7 @@ pub mod archive;
 pub mod digest;
 pub mod docker;
 pub mod error;
+pub mod formats;
 pub mod ingest;
 pub mod layer;
 pub mod layout;

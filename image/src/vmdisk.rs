@@ -1,1 +1,334 @@
-//! Disks of virtual machines, through qemu-img.
+//! Disk images of virtual machines: told apart by content, converted by `qemu-img`.
+//!
+//! Data path of an import: [`detect`] → [`import`] inspects the file with its format given explicitly
+//! → refuses whatever would make qemu read other files (backing files, external data files, extents
+//! elsewhere) → `qemu-img convert` writes a stand-alone qcow2 to a temporary file of the repository,
+//! which stores it as a blob of an image of kind `vm`. [`export`] is the way back, to a temporary file
+//! beside the destination that is renamed when complete.
+//!
+//! `qemu-img` runs in its own process group and is killed when the operation is cancelled.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::transfer::Context;
+
+/// Largest disk that is taken, in bytes: beyond it a forged header could keep `qemu-img` busy forever.
+pub const MAX_DISK: u64 = 64 << 40;
+
+/// Most bytes of `qemu-img`'s output that are kept.
+const MAX_OUTPUT: u64 = 1 << 20;
+
+/// A disk image format that pcocc 0.7 imports and exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DiskFormat {
+    /// The bytes of the disk.
+    Raw,
+    /// QEMU copy-on-write, version 2 or 3; the form repositories keep.
+    Qcow2,
+    /// QEMU enhanced disk.
+    Qed,
+    /// VirtualBox.
+    Vdi,
+    /// Virtual PC and Hyper-V (VHD).
+    Vpc,
+    /// VMware.
+    Vmdk,
+}
+
+impl DiskFormat {
+    /// Parses a format's name, which is also its file extension; `None` when it is not one.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "raw" => Self::Raw,
+            "qcow2" => Self::Qcow2,
+            "qed" => Self::Qed,
+            "vdi" => Self::Vdi,
+            "vpc" => Self::Vpc,
+            "vmdk" => Self::Vmdk,
+            _ => return None,
+        })
+    }
+
+    /// The format's name, as `qemu-img` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Qed => "qed",
+            Self::Vdi => "vdi",
+            Self::Vpc => "vpc",
+            Self::Vmdk => "vmdk",
+        }
+    }
+}
+
+/// What `qemu-img` says of a disk image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskInfo {
+    /// Size of the disk in bytes, as the machine sees it.
+    pub virtual_size: u64,
+    /// The image this one holds only the differences to.
+    pub backing_file: Option<String>,
+    /// Other files that hold the disk's content.
+    pub extents: Vec<String>,
+}
+
+/// Tells a disk image's format by its magic number; `None` for raw disks and whatever else.
+pub fn detect(path: &Path) -> Result<Option<DiskFormat>> {
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let mut start = Vec::with_capacity(80);
+    (&mut file)
+        .take(80)
+        .read_to_end(&mut start)
+        .map_err(Error::io("read", path))?;
+    let is_vdi = start.get(0x40..0x44) == Some(&[0x7f, 0x10, 0xda, 0xbe]);
+    let found = match start.as_slice() {
+        [b'Q', b'F', b'I', 0xfb, ..] => Some(DiskFormat::Qcow2),
+        [b'Q', b'E', b'D', 0, ..] => Some(DiskFormat::Qed),
+        [b'K', b'D', b'M', b'V', ..] | [b'C', b'O', b'W', b'D', ..] => Some(DiskFormat::Vmdk),
+        start if start.starts_with(b"# Disk DescriptorFile") => Some(DiskFormat::Vmdk),
+        start if start.starts_with(b"conectix") => Some(DiskFormat::Vpc),
+        _ if is_vdi => Some(DiskFormat::Vdi),
+        _ => None,
+    };
+    if found.is_some() {
+        return Ok(found);
+    }
+    // A fixed-size VHD has nothing but a footer.
+    let mut end = [0; 8];
+    let has_footer = file.seek(SeekFrom::End(-512)).is_ok()
+        && file.read_exact(&mut end).is_ok()
+        && &end == b"conectix";
+    Ok(has_footer.then_some(DiskFormat::Vpc))
+}
+
+/// Inspects the disk image at `path` without following it into other files.
+pub fn info(path: &Path, format: DiskFormat, context: &Context) -> Result<DiskInfo> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Answer {
+        virtual_size: u64,
+        backing_filename: Option<String>,
+        format_specific: Option<Specific>,
+    }
+    #[derive(Deserialize)]
+    struct Specific {
+        data: Option<Data>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Data {
+        data_file: Option<String>,
+        extents: Option<Vec<Extent>>,
+    }
+    #[derive(Deserialize)]
+    struct Extent {
+        filename: String,
+    }
+    let path = absolute(path)?;
+    let mut command = Command::new("qemu-img");
+    command.args(["info", "--output=json", "-U", "-f", format.name(), "--"]);
+    command.arg(&path);
+    let output = run(command, "inspect", &path, context)?;
+    let answer: Answer = serde_json::from_slice(&output)
+        .map_err(|error| Error::invalid("the answer of qemu-img", error.to_string()))?;
+    let data = answer.format_specific.and_then(|specific| specific.data);
+    let (data_file, extents) = match data {
+        Some(data) => (data.data_file, data.extents.unwrap_or_default()),
+        None => (None, Vec::new()),
+    };
+    Ok(DiskInfo {
+        virtual_size: answer.virtual_size,
+        backing_file: answer.backing_filename,
+        extents: extents
+            .into_iter()
+            .map(|extent| extent.filename)
+            .chain(data_file)
+            .collect(),
+    })
+}
+
+/// Converts the disk image at `source` to a stand-alone qcow2 at `temp`, a new or empty file that
+/// the caller stores or removes.
+///
+/// Fails with [`Error::Invalid`] when the image would make qemu read files other than itself.
+pub fn import(source: &Path, format: DiskFormat, temp: &Path, context: &Context) -> Result<()> {
+    let source = absolute(source)?;
+    let kind = fs::metadata(&source).map_err(Error::io("open", &source))?;
+    if !kind.is_file() {
+        return Err(Error::invalid(
+            source.display().to_string(),
+            "is not a disk image file",
+        ));
+    }
+    let found = info(&source, format, context)?;
+    check_alone(&source, &found)?;
+    convert(&source, format, temp, DiskFormat::Qcow2, context)
+}
+
+/// Converts the qcow2 at `source`, a trusted blob of a repository with the backing files it names,
+/// to a new file `destination`.
+///
+/// Fails with [`Error::Exists`] when the destination is there already.
+pub fn export(
+    source: &Path,
+    destination: &Path,
+    format: DiskFormat,
+    context: &Context,
+) -> Result<()> {
+    if fs::symlink_metadata(destination).is_ok() {
+        return Err(Error::Exists(destination.display().to_string()));
+    }
+    let folder = match destination.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temp = tempfile::Builder::new()
+        .prefix(".pcocc-export-")
+        .tempfile_in(folder)
+        .map_err(Error::io("create a file in", folder))?;
+    convert(
+        &absolute(source)?,
+        DiskFormat::Qcow2,
+        temp.path(),
+        format,
+        context,
+    )?;
+    let file = File::open(temp.path()).map_err(Error::io("open", temp.path()))?;
+    file.sync_all().map_err(Error::io("write", destination))?;
+    crate::archive::publish_file(temp, destination)
+}
+
+/// Refuses images whose content lies in other files, which could be any file of the user's.
+fn check_alone(path: &Path, found: &DiskInfo) -> Result<()> {
+    let refuse = |why: String| Err(Error::invalid(path.display().to_string(), why));
+    if found.virtual_size > MAX_DISK {
+        return refuse(format!(
+            "claims a disk of {} bytes, more than the {MAX_DISK} allowed",
+            found.virtual_size
+        ));
+    }
+    if let Some(backing) = &found.backing_file {
+        return refuse(format!(
+            "holds only the differences to the backing file {backing:?}; make it stand alone first: \
+             qemu-img convert -O qcow2 SOURCE NEW"
+        ));
+    }
+    for extent in &found.extents {
+        let Ok(extent_path) = fs::canonicalize(extent) else {
+            return refuse(format!(
+                "keeps its content in {extent:?}, which cannot be opened"
+            ));
+        };
+        // VMware splits a disk into files beside its descriptor.
+        if extent_path != path && extent_path.parent() != path.parent() {
+            return refuse(format!(
+                "keeps its content in another folder, in {extent:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn convert(
+    source: &Path,
+    from: DiskFormat,
+    target: &Path,
+    to: DiskFormat,
+    context: &Context,
+) -> Result<()> {
+    context.progress.stage(if from == to {
+        "Copying image..."
+    } else {
+        "Converting image..."
+    });
+    let mut command = Command::new("qemu-img");
+    command.args(["convert", "-f", from.name(), "-O", to.name(), "--"]);
+    command.arg(source).arg(absolute(target)?);
+    run(command, "convert", source, context).map(drop)
+}
+
+/// An absolute path: one that qemu cannot take for a protocol such as `nbd:` or `json:`.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(Error::io("open", path))
+}
+
+/// Runs `qemu-img` and returns its standard output.
+fn run(mut command: Command, action: &str, path: &Path, context: &Context) -> Result<Vec<u8>> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|source| {
+            if source.kind() == std::io::ErrorKind::NotFound {
+                Error::NotFound(
+                    "the program qemu-img, which reads and writes disk images (Debian package \
+                     qemu-utils),"
+                        .to_owned(),
+                )
+            } else {
+                Error::Io {
+                    action: "run",
+                    path: "qemu-img".into(),
+                    source,
+                }
+            }
+        })?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let group = rustix::process::Pid::from_child(&child);
+    let (status, out, err) = std::thread::scope(|scope| {
+        let out = scope.spawn(|| drain(out));
+        let err = scope.spawn(|| drain(err));
+        let status = loop {
+            if context.cancel.is_cancelled() {
+                // It may have ended in between; then there is nothing to kill.
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+            match child.try_wait() {
+                Ok(Some(status)) => break Ok(status),
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Err(error) => break Err(error),
+            }
+        };
+        (
+            status,
+            out.join().unwrap_or_default(),
+            err.join().unwrap_or_default(),
+        )
+    });
+    context.check()?;
+    let status = status.map_err(Error::io("wait for", "qemu-img"))?;
+    if status.success() {
+        return Ok(out);
+    }
+    let words = String::from_utf8_lossy(&err);
+    let words = words.trim().trim_start_matches("qemu-img: ");
+    Err(Error::invalid(
+        path.display().to_string(),
+        format!("failed to {action}: qemu-img says: {words}"),
+    ))
+}
+
+/// Reads a pipe to its end and keeps the first [`MAX_OUTPUT`] bytes.
+fn drain(pipe: Option<impl Read>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // A pipe that breaks has said all it will say; the exit status decides.
+        let _ = (&mut pipe).take(MAX_OUTPUT).read_to_end(&mut kept);
+        let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests;

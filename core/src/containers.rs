@@ -1,0 +1,138 @@
+//! The part of `containers.yaml` that images and docker need: the `runtime` section.
+//!
+//! Schema of pcocc 0.7. Its `containers` and `modules` sections belong to `pcocc run` and are passed
+//! over here, as is every key this version does not know: a site's file stays valid for both.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::yaml::{self, ConfigError};
+
+/// The `runtime` section of `containers.yaml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Runtime {
+    /// Registry that takes the place of Docker Hub for references without a host.
+    pub default_registry: Option<String>,
+    /// Registries (`host` or `host:port`) that may be reached over HTTP or unverified TLS.
+    pub insecure_registries: Vec<String>,
+    /// Name of the VM template that runs the docker daemon.
+    pub docker_template: Option<String>,
+    /// Folders of the host that the docker daemon's VM sees.
+    pub docker_mounts: Vec<DockerMount>,
+    /// Folder of the docker command line, put in front of `PATH` in docker shells.
+    pub docker_path: Option<String>,
+    /// Files and folders created in every image for bind mounts (`/` at the end: a folder).
+    pub image_mountpoints: Vec<String>,
+}
+
+/// A folder shared with the docker daemon's VM.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct DockerMount {
+    /// Path on the host; may use path templates such as `%{env:HOME}`.
+    pub source: String,
+    /// Path in the VM; the same as on the host when missing.
+    pub dest: Option<String>,
+}
+
+impl Runtime {
+    /// Reads the system's file and the user's over it; files that do not exist are passed over.
+    pub fn load(system: &Path, user: &Path) -> Result<Self, ConfigError> {
+        let read = |file| Ok(Self::of(yaml::read(file)?.flatten()));
+        Ok(read(system)?.overlaid(read(user)?))
+    }
+
+    /// Parses `text`, the content of the `containers.yaml` called `file`.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::of(yaml::parse(text, file)?))
+    }
+
+    /// An empty file, or an empty section, is all defaults.
+    fn of(file: Option<File>) -> Self {
+        file.and_then(|file| file.runtime).unwrap_or_default()
+    }
+
+    /// Lays a user's file over a system's: what the user's file sets wins, as in pcocc 0.7.
+    pub fn overlaid(self, user: Self) -> Self {
+        fn list<T>(system: Vec<T>, user: Vec<T>) -> Vec<T> {
+            if user.is_empty() { system } else { user }
+        }
+        Self {
+            default_registry: user.default_registry.or(self.default_registry),
+            insecure_registries: list(self.insecure_registries, user.insecure_registries),
+            docker_template: user.docker_template.or(self.docker_template),
+            docker_mounts: list(self.docker_mounts, user.docker_mounts),
+            docker_path: user.docker_path.or(self.docker_path),
+            image_mountpoints: list(self.image_mountpoints, user.image_mountpoints),
+        }
+    }
+}
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct File {
+    runtime: Option<Runtime>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Runtime, ConfigError> {
+        Runtime::parse(text, Path::new("containers.yaml"))
+    }
+
+    const SITE: &str = "
+runtime:
+    docker_template: docker-vm
+    docker_mounts:
+         - source: /home
+    image_driver: flat
+    insecure_registries:
+        - 'registry.mydomain.com:5000'
+    default_registry: 'registry.mydomain.com:5000'
+containers:
+    default:
+        mounts:
+           home:
+               source: \"%{env:HOME}\"
+modules:
+    nvidia:
+        generator:
+            - nvidia-container-list
+";
+
+    #[test]
+    fn reads_the_runtime_section_among_others() {
+        let runtime = parse(SITE).unwrap();
+        assert_eq!(
+            runtime.insecure_registries,
+            ["registry.mydomain.com:5000".to_owned()]
+        );
+        assert_eq!(
+            runtime.default_registry.as_deref(),
+            Some("registry.mydomain.com:5000")
+        );
+        assert_eq!(runtime.docker_mounts[0].source, "/home");
+    }
+
+    #[test]
+    fn empty_files_and_sections_are_defaults() {
+        for text in ["", "# nothing\n", "runtime:\n", "containers: {}\n"] {
+            assert_eq!(parse(text).unwrap(), Runtime::default(), "{text:?}");
+        }
+        assert!(parse("runtime: [1]").is_err());
+        assert!(parse("runtime: {insecure_registries: 7}").is_err());
+    }
+
+    #[test]
+    fn the_users_file_wins_key_by_key() {
+        let system = parse(SITE).unwrap();
+        let user = parse("runtime: {default_registry: other}").unwrap();
+        let both = system.clone().overlaid(user);
+        assert_eq!(both.default_registry.as_deref(), Some("other"));
+        assert_eq!(both.insecure_registries, system.insecure_registries);
+    }
+}
