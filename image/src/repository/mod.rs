@@ -1,1 +1,36 @@
-//! The image repository on disk, in the format of pcocc 0.7.
+//! Image repositories on disk, in the format of pcocc 0.7, and the cache beside them.
+//!
+//! Disk layout of one repository ([`Repository`]):
+//!
+//! ```text
+//! REPO/.config           "version: 2\n"
+//! REPO/meta/NAME@REV     JSON, see [`Meta`]; version 1 has meta/xx/<sha256 of "NAME\nREV">, in YAML
+//! REPO/data/xx/<hex>     blobs by sha256, mode 0444
+//! REPO/.tmp/             work in progress, named HOST.PID.RANDOM
+//! ```
+//!
+//! Data path of an import: [`RepositorySink`] checks the name → layers stream into temporary files →
+//! blobs are flushed and linked into `data/` → the metadata is linked into `meta/`, last, never over
+//! another. Reading goes from `meta/` through the OCI index in it to the blobs, all of them verified.
+//!
+//! No locks anywhere, so that many machines can share a repository on NFS or Lustre. Deleting an
+//! image removes its metadata only; blobs go with [garbage collection], which
+//! spares what is young and looks again before each batch.
+
+mod blobs;
+mod cache;
+mod folder;
+mod images;
+mod json;
+mod listing;
+mod meta;
+mod set;
+mod temp;
+
+pub use blobs::TempBlob;
+pub use cache::{Cache, CacheEntry, CacheKey};
+pub use folder::Repository;
+pub use images::RepositoryImage;
+pub use listing::{BadMeta, Listing};
+pub use meta::{Kind, Meta};
+pub use set::Repositories;

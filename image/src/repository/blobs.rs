@@ -1,0 +1,210 @@
+//! Blob files: found by digest, written under a temporary name, published by link.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use pcocc_core::publish;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::repository::folder::Repository;
+use crate::repository::meta::Meta;
+use crate::repository::temp;
+
+/// How fresh a reused blob must be for its time to be left alone.
+const FRESH: Duration = Duration::from_secs(600);
+
+/// A blob being written. Dropped unpublished, it is gone.
+#[derive(Debug)]
+pub struct TempBlob(tempfile::NamedTempFile);
+
+impl TempBlob {
+    /// Its file, until it is published.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &fs::File {
+        self.0.as_file()
+    }
+}
+
+impl Write for TempBlob {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.as_file_mut().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Repository {
+    /// The file of a blob, whether there or not.
+    pub fn blob_path(&self, digest: Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.data_dir().join(hex.get(..2).unwrap_or("")).join(hex)
+    }
+
+    /// Size of a blob in bytes; `None` when the repository does not have it.
+    pub fn blob_size(&self, digest: Digest) -> Result<Option<u64>> {
+        let path = self.blob_path(digest);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
+            Ok(_) => Err(Error::invalid(
+                format!("blob {}", path.display()),
+                "is not a regular file",
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("look for", &path)(error)),
+        }
+    }
+
+    /// Starts a new blob in the repository's folder for work in progress.
+    pub fn temp_blob(&self) -> Result<TempBlob> {
+        temp::file_in(&self.temp_dir(), 0o666)
+            .map(TempBlob)
+            .map_err(|e| self.write_error(e))
+    }
+
+    /// Flushes a blob to disk and gives it its place. The content must have been verified to be
+    /// `digest`. Does nothing but refresh its time when the repository has the blob.
+    pub fn publish_blob(&self, temp: TempBlob, digest: Digest) -> Result<()> {
+        let path = self.blob_path(digest);
+        let size = temp
+            .file()
+            .metadata()
+            .map_err(Error::io("read", temp.path()))?;
+        // One of another size is what a crash of another writer left; it is replaced.
+        if self.blob_size(digest)? == Some(size.len()) && self.refresh_blob(digest)? {
+            return Ok(());
+        }
+        self.place(&temp, &path).map_err(|e| self.write_error(e))
+    }
+
+    fn place(&self, temp: &TempBlob, path: &Path) -> io::Result<()> {
+        temp.file()
+            .set_permissions(fs::Permissions::from_mode(0o444))?;
+        temp.file().sync_all()?;
+        let parent = path.parent().unwrap_or(path);
+        let mut tries = 0;
+        loop {
+            match fs::create_dir(parent) {
+                Ok(()) => publish::sync_parent(parent)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+            match publish::replace(temp.path(), path) {
+                // Garbage collection, ours or pcocc 0.7's, removed the empty folder just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 5 => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// Marks a blob that is used again as new, so that garbage collection spares it until the
+    /// metadata naming it is published; `false` when it is gone or belongs to somebody else and is
+    /// old, so that it cannot be relied on.
+    pub fn refresh_blob(&self, digest: Digest) -> Result<bool> {
+        let path = self.blob_path(digest);
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("look for", &path)(error)),
+        };
+        let age = metadata
+            .modified()
+            .ok()
+            .and_then(|time| SystemTime::now().duration_since(time).ok());
+        if age.is_some_and(|age| age < FRESH) {
+            return Ok(true);
+        }
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        match rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                // Publishing checks its blobs once more, so this costs nothing but a retry.
+                tracing::debug!(%error, path = %path.display(), "cannot refresh the time of a blob");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether the blob is there in this size, refreshed when its time allows that.
+    pub(crate) fn reuse_blob(&self, digest: Digest, size: u64) -> Result<bool> {
+        if self.blob_size(digest)? != Some(size) {
+            return Ok(false);
+        }
+        self.refresh_blob(digest)?;
+        Ok(true)
+    }
+
+    /// Fails with [`Error::NotFound`] when a blob of `meta` is missing.
+    pub(crate) fn check_blobs(&self, meta: &Meta) -> Result<()> {
+        for digest in meta.data_blobs() {
+            if self.blob_size(*digest)?.is_none() {
+                return Err(Error::NotFound(format!(
+                    "blob {digest} of image {}:{} (garbage collection may have removed it; try again)",
+                    self.name(),
+                    meta.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Self::check_blobs`], giving garbage collection time to put back what it holds.
+    pub(crate) fn check_blobs_patiently(&self, meta: &Meta) -> Result<()> {
+        let mut result = self.check_blobs(meta);
+        for _ in 0..20 {
+            if result.is_ok() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+            result = self.check_blobs(meta);
+        }
+        result
+    }
+
+    /// Reads a whole small blob, such as a manifest, and verifies its digest.
+    pub(crate) fn read_blob(&self, digest: Digest, limit: u64) -> Result<Vec<u8>> {
+        let path = self.blob_path(digest);
+        match self.blob_size(digest)? {
+            None => {
+                return Err(Error::NotFound(format!(
+                    "blob {digest} in {}",
+                    self.title()
+                )));
+            }
+            Some(size) if size > limit => {
+                return Err(Error::invalid(
+                    format!("blob {digest}"),
+                    format!("has {size} bytes, more than the {limit} allowed for a document"),
+                ));
+            }
+            Some(_) => {}
+        }
+        let content = fs::read(&path).map_err(Error::io("read", &path))?;
+        let found = Digest::of(&content);
+        if found != digest {
+            return Err(Error::Corrupt {
+                expected: digest,
+                found: format!("{found} of {} bytes, in {}", content.len(), path.display()),
+            });
+        }
+        Ok(content)
+    }
+}

@@ -1,0 +1,164 @@
+//! From metadata to images: the index in the metadata names the manifest, the manifest the config
+//! and the layers. Manifest and config are verified by digest whenever they are read.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::oci::{self, Image, Layer, MAX_DOCUMENT};
+use crate::repository::folder::Repository;
+use crate::repository::meta::{Kind, Meta};
+use crate::transfer::{Context, Layout};
+
+/// Deepest nesting of indexes that is followed.
+const MAX_NESTING: usize = 4;
+
+/// The layers of all images by diff ID, as far as they have been read.
+#[derive(Debug, Default)]
+pub(crate) struct LayerIndex {
+    /// Images that were read, by their blobs.
+    seen: HashSet<Vec<Digest>>,
+    layers: HashMap<DiffId, Layer>,
+}
+
+impl Repository {
+    /// Reads the container image that `meta` describes; manifest and config are verified.
+    ///
+    /// Fails with [`Error::NotFound`] when a document is missing, with [`Error::Corrupt`] when one is
+    /// damaged, and with [`Error::Invalid`] when `meta` is not of a container image.
+    pub fn image(&self, meta: &Meta) -> Result<Image> {
+        let mut index = meta.oci_index()?.into_bytes();
+        for _ in 0..MAX_NESTING {
+            let manifests = oci::parse_index(&index)?;
+            let chosen = oci::select_manifest(&manifests)?;
+            let document = self.read_blob(chosen.digest, MAX_DOCUMENT)?;
+            if document.len() as u64 != chosen.size {
+                return Err(Error::Corrupt {
+                    expected: chosen.digest,
+                    found: format!("{} bytes, not {}", document.len(), chosen.size),
+                });
+            }
+            if chosen.is_index {
+                index = document;
+                continue;
+            }
+            let (config, _) = oci::config_of(&document)?;
+            return Image::parse(&document, &self.read_blob(config, MAX_DOCUMENT)?);
+        }
+        Err(Error::invalid("image index", "is nested too deeply"))
+    }
+
+    /// All layers whose blobs the repository's images name, by the digest of the plain tar inside.
+    ///
+    /// Tolerant: images that cannot be read are passed over, and a blob that is named may be missing.
+    pub fn known_layers(&self) -> Result<HashMap<DiffId, Layer>> {
+        let listing = self.list()?;
+        let mut index = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        for meta in listing.metas {
+            if meta.kind() != Kind::Container || index.seen.contains(meta.data_blobs()) {
+                continue;
+            }
+            index.seen.insert(meta.data_blobs().to_vec());
+            match self.image(&meta) {
+                Ok(image) => {
+                    for layer in image.layers() {
+                        index
+                            .layers
+                            .entry(layer.diff_id)
+                            .or_insert_with(|| layer.clone());
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(image = meta.name(), %error, "layers of an image stay unknown");
+                }
+            }
+        }
+        Ok(index.layers.clone())
+    }
+
+    /// The image with this ID, when an image in the repository has it and all its blobs are there.
+    pub fn recall(&self, id: Digest) -> Result<Option<Image>> {
+        for meta in self.list()?.metas {
+            if meta.kind() != Kind::Container || !meta.data_blobs().contains(&id) {
+                continue;
+            }
+            match self.image(&meta) {
+                Ok(image) if image.id() == id && self.holds(&image)? => return Ok(Some(image)),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(image = meta.name(), %error, "a damaged image is not recalled");
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether every blob of the image is there in its right size; they are refreshed, so that
+    /// garbage collection spares them until a new metadata file names them.
+    pub fn holds(&self, image: &Image) -> Result<bool> {
+        for (digest, size) in image.blobs() {
+            if !self.reuse_blob(digest, size)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A container image of a repository as a [`Layout`]: its layers are the blob files.
+#[derive(Clone, Debug)]
+pub struct RepositoryImage {
+    repository: Arc<Repository>,
+    meta: Meta,
+}
+
+impl RepositoryImage {
+    /// The image `meta` of `repository`. Nothing is read yet.
+    pub fn new(repository: Arc<Repository>, meta: Meta) -> Self {
+        Self { repository, meta }
+    }
+
+    /// Its metadata.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The repository that holds it.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+}
+
+impl Layout for RepositoryImage {
+    fn image(&self, _: &Context) -> Result<Image> {
+        self.repository.image(&self.meta)
+    }
+
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        let path = self.repository.blob_path(layer.digest);
+        match self.repository.blob_size(layer.digest)? {
+            None => Err(Error::NotFound(format!(
+                "blob {} of image {}:{}",
+                layer.digest,
+                self.repository.name(),
+                self.meta.name()
+            ))),
+            Some(size) if size != layer.size => Err(Error::Corrupt {
+                expected: layer.digest,
+                found: format!("{size} bytes, not {}, in {}", layer.size, path.display()),
+            }),
+            Some(_) => {
+                let file = File::open(&path).map_err(Error::io("open", &path))?;
+                Ok(Box::new(file))
+            }
+        }
+    }
+
+    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
+        Some(self.repository.blob_path(layer.digest))
+    }
+}

@@ -1,0 +1,130 @@
+//! Listing all images of a repository, ten thousand in a fraction of a second.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::{fs, thread};
+
+use crate::error::{Error, Result};
+use crate::repository::folder::{Repository, split_meta_name};
+use crate::repository::meta::Meta;
+
+/// Fewest metadata files that are worth another thread.
+const PER_THREAD: usize = 256;
+
+/// What a repository holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The metadata of all revisions, by name, then revision.
+    pub metas: Vec<Meta>,
+    /// Metadata files that could not be read; they are no reason to hide the others.
+    pub bad: Vec<BadMeta>,
+}
+
+/// A metadata file that is not usable.
+#[derive(Debug)]
+pub struct BadMeta {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
+impl Listing {
+    /// The highest revision of each image, by name.
+    pub fn latest(&self) -> impl Iterator<Item = &Meta> {
+        self.metas
+            .chunk_by(|a, b| a.name() == b.name())
+            .filter_map(<[Meta]>::last)
+    }
+}
+
+impl Repository {
+    /// Reads the metadata of all images.
+    pub fn list(&self) -> Result<Listing> {
+        let Some(version) = self.version_to_read()? else {
+            return Ok(Listing::default());
+        };
+        let paths: Vec<PathBuf> = if version >= 2 {
+            let dir = self.meta_dir();
+            self.meta_files()?.iter().map(|f| dir.join(f)).collect()
+        } else {
+            self.hashed_meta_paths()?
+        };
+        let threads = thread::available_parallelism()
+            .map_or(1, NonZero::get)
+            .min(8)
+            .min(paths.len().div_ceil(PER_THREAD))
+            .max(1);
+        let share = paths.len().div_ceil(threads).max(1);
+        let mut listing = Listing::default();
+        thread::scope(|scope| {
+            let workers: Vec<_> = paths
+                .chunks(share)
+                .map(|paths| scope.spawn(move || self.read_metas(version, paths)))
+                .collect();
+            for worker in workers {
+                // A panic in a worker is a bug; it goes on here.
+                let part = worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                listing.metas.extend(part.metas);
+                listing.bad.extend(part.bad);
+            }
+        });
+        listing
+            .metas
+            .sort_by(|a, b| (a.name(), a.revision()).cmp(&(b.name(), b.revision())));
+        listing.bad.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(listing)
+    }
+
+    fn read_metas(&self, version: u32, paths: &[PathBuf]) -> Listing {
+        let mut part = Listing::default();
+        for path in paths {
+            match self.read_meta(version, path) {
+                Ok(meta) => {
+                    let named = path.file_name().and_then(|name| name.to_str());
+                    if version >= 2
+                        && named.and_then(split_meta_name) != Some((meta.name(), meta.revision()))
+                    {
+                        part.bad.push(BadMeta {
+                            path: path.clone(),
+                            error: Error::invalid(
+                                format!("metadata {}", path.display()),
+                                format!("is of {}@{}", meta.name(), meta.revision()),
+                            ),
+                        });
+                    } else {
+                        part.metas.push(meta);
+                    }
+                }
+                // Deleted since the directory was read.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => part.bad.push(BadMeta {
+                    path: path.clone(),
+                    error,
+                }),
+            }
+        }
+        part
+    }
+
+    /// Metadata files of a version 1 repository, `meta/xx/<hash>`.
+    fn hashed_meta_paths(&self) -> Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for folder in self.meta_files()? {
+            let dir = self.meta_dir().join(folder);
+            match fs::read_dir(&dir) {
+                Ok(entries) => {
+                    for entry in entries {
+                        paths.push(entry.map_err(Error::io("list", &dir))?.path());
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("list", &dir)(error)),
+            }
+        }
+        Ok(paths)
+    }
+}

@@ -1,0 +1,121 @@
+//! The configured repositories in order of priority, and the lookup of images by URI.
+
+use std::sync::Arc;
+
+use pcocc_core::repos::ReposConfig;
+
+use crate::error::{Error, Result};
+use crate::reference::{ImageUri, legal_name};
+use crate::repository::cache::Cache;
+use crate::repository::folder::Repository;
+use crate::repository::images::RepositoryImage;
+use crate::repository::meta::Meta;
+
+/// The repositories a user works with, highest priority first, and their cache.
+#[derive(Debug)]
+pub struct Repositories {
+    repositories: Vec<Arc<Repository>>,
+    cache: Option<Arc<Cache>>,
+    owner: String,
+}
+
+impl Repositories {
+    /// The repositories of `config`; `owner` is the login name written into new images. Nothing is
+    /// read or made until it is used, so one broken repository does not get in the way of the others.
+    pub fn new(config: &ReposConfig, owner: impl Into<String>) -> Self {
+        Self {
+            repositories: config
+                .repos
+                .iter()
+                .map(|repo| Arc::new(Repository::new(&repo.name, &repo.path)))
+                .collect(),
+            cache: config.cache.as_ref().map(|dir| Arc::new(Cache::new(dir))),
+            owner: owner.into(),
+        }
+    }
+
+    /// All repositories in order of priority.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Repository>> {
+        self.repositories.iter()
+    }
+
+    /// Login name of the user.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The first repository: where images go when the URI names none.
+    pub fn default_repository(&self) -> Result<&Arc<Repository>> {
+        self.repositories.first().ok_or_else(|| {
+            Error::NotFound("a repository: repos.yaml defines none; a repository".to_owned())
+        })
+    }
+
+    /// The repository `name`.
+    pub fn get(&self, name: &str) -> Result<&Arc<Repository>> {
+        self.repositories
+            .iter()
+            .find(|repository| repository.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = self.repositories.iter().map(|r| r.name()).collect();
+                Error::NotFound(format!(
+                    "repository {name:?} (configured: {})",
+                    names.join(", ")
+                ))
+            })
+    }
+
+    /// The repository a new image named by `uri` goes to.
+    pub fn destination(&self, uri: &ImageUri) -> Result<&Arc<Repository>> {
+        match &uri.repo {
+            Some(repo) => self.get(repo).map_err(|_| self.unknown_repo(repo, uri)),
+            None => self.default_repository(),
+        }
+    }
+
+    /// The image `uri` names: in its repository, or in the first one that has it.
+    pub fn find(&self, uri: &ImageUri) -> Result<(&Arc<Repository>, Meta)> {
+        if uri.repo.is_some() {
+            let repository = self.destination(uri)?;
+            return Ok((repository, repository.meta(&uri.name, uri.revision)?));
+        }
+        let mut unusable = None;
+        for repository in &self.repositories {
+            match repository.meta(&uri.name, uri.revision) {
+                Ok(meta) => return Ok((repository, meta)),
+                Err(Error::NotFound(_)) => {}
+                Err(error) => {
+                    tracing::warn!(repository = repository.name(), %error, "repository passed over");
+                    unusable.get_or_insert(error);
+                }
+            }
+        }
+        Err(unusable.unwrap_or_else(|| {
+            Error::NotFound(format!("image {uri} in any configured repository"))
+        }))
+    }
+
+    /// The container image `uri` names, as a source of transfers.
+    pub fn image(&self, uri: &ImageUri) -> Result<RepositoryImage> {
+        let (repository, meta) = self.find(uri)?;
+        Ok(RepositoryImage::new(Arc::clone(repository), meta))
+    }
+
+    /// The cache, when one is configured.
+    pub fn cache(&self) -> Option<&Arc<Cache>> {
+        self.cache.as_ref()
+    }
+
+    /// Says that `repo` is no repository, and how an image could be named instead.
+    fn unknown_repo(&self, repo: &str, uri: &ImageUri) -> Error {
+        let names: Vec<&str> = self.repositories.iter().map(|r| r.name()).collect();
+        Error::invalid(
+            format!("image name \"{uri}\""),
+            format!(
+                "names the repository {repo:?}, which is not configured (there are: {}); \":\" only separates a repository from an image, so for a new image {:?} would be a legal name",
+                names.join(", "),
+                legal_name(&uri.to_string())
+            ),
+        )
+    }
+}
