@@ -160,7 +160,7 @@ impl Pcocc {
     /// Checks that the default repository is whole: every image readable and every blob what its name says.
     #[track_caller]
     pub fn verify(&self) {
-        self.run(&["image", "repo", "verify"]);
+        self.run(&["image", "repo", "verify", "user"]);
     }
 }
 

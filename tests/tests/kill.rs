@@ -1,0 +1,266 @@
+//! Kills at random moments: what was being made is there whole or not at all, and the next try succeeds.
+//!
+//! `scripts/kill-loop N` runs more of them: `PCOCC_TEST_KILLS` is their number. Failures name the seed;
+//! `PCOCC_TEST_SEED` repeats its sequence, though not its timing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pcocc_tests::{Docker, Mount, Pcocc, leaks, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a command may take to end after a signal.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn imports_from_docker_are_killed_at_random_moments() {
+    let job = Job::new();
+    job.repeat(|number| {
+        let name = format!("import-{number}");
+        Step {
+            command: job.pcocc.command(&["docker", "import", &job.image, &name]),
+            made: Made::InRepository(name),
+        }
+    });
+}
+
+#[test]
+fn exports_to_docker_are_killed_at_random_moments() {
+    let job = Job::new();
+    job.pcocc.run(&["docker", "import", &job.image, "source"]);
+    job.forget_in_docker(&job.image);
+    job.repeat(|number| {
+        let name = job.docker.name(&format!("export-{number}"));
+        Step {
+            command: job.pcocc.command(&["docker", "export", "source", &name]),
+            made: Made::InDocker(name),
+        }
+    });
+}
+
+#[test]
+fn copies_from_docker_are_killed_at_random_moments() {
+    let job = Job::new();
+    let mount = Mount::new(&job.pcocc);
+    job.repeat(|number| {
+        let name = format!("copy-{number}");
+        let from = mount.join(&format!("docker/{}", job.image));
+        Step {
+            command: job.cp(&from, &mount.join(&format!("repo/user/{name}"))),
+            made: Made::InRepository(name),
+        }
+    });
+    mount.end();
+}
+
+#[test]
+fn copies_to_docker_are_killed_at_random_moments() {
+    let job = Job::new();
+    job.pcocc.run(&["docker", "import", &job.image, "source"]);
+    job.forget_in_docker(&job.image);
+    // From a folder outside the mount, so that the bytes are written and not only named.
+    let mount = Mount::new(&job.pcocc);
+    let folder = job.pcocc.home().join("plain");
+    assert!(
+        job.cp(&mount.join("repo/user/source"), &folder)
+            .status()
+            .expect("run cp")
+            .success()
+    );
+    job.repeat(|number| {
+        let name = job.docker.name(&format!("copy-{number}"));
+        Step {
+            command: job.cp(&folder, &mount.join(&format!("docker/{name}"))),
+            made: Made::InDocker(name),
+        }
+    });
+    mount.end();
+}
+
+/// An environment, and an image that takes a moment to move.
+struct Job {
+    pcocc: Pcocc,
+    docker: Docker,
+    image: String,
+    id: String,
+    watch: leaks::Watch,
+}
+
+/// One transfer to kill.
+struct Step {
+    command: Command,
+    made: Made,
+}
+
+/// What a transfer makes.
+enum Made {
+    InRepository(String),
+    InDocker(String),
+}
+
+impl Job {
+    fn new() -> Self {
+        let docker = Docker::shared();
+        let base = docker.busybox_image("base");
+        let image = docker.layer_on(&base, "image", 24);
+        let id = docker
+            .image_id(&image)
+            .expect("the image that was just built");
+        let pcocc = Pcocc::new().with(&docker);
+        // Makes the repository, so that it can be verified from the first kill on.
+        pcocc.run(&["image", "list"]);
+        let watch = leaks::Watch::new(pcocc.home());
+        Self {
+            pcocc,
+            docker,
+            image,
+            id,
+            watch,
+        }
+    }
+
+    fn cp(&self, from: &Path, to: &Path) -> Command {
+        let mut command = self.pcocc.any("cp");
+        // -T: after a kill the folder may be there in part, and the next try is to fill it.
+        command.arg("-rT").args([from, to]);
+        command
+    }
+
+    /// Takes this test's layers out of the daemon, so that they have to be sent again.
+    fn forget_in_docker(&self, image: &str) {
+        self.docker.run(&["rmi", "-f", image]);
+    }
+
+    /// Runs `step` once to its end to know how long it takes, then kills as many as asked for.
+    fn repeat(&self, step: impl Fn(u64) -> Step) {
+        let kills: u64 = number_from("PCOCC_TEST_KILLS").unwrap_or(20).div_ceil(4);
+        let clock = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |now| now.as_nanos());
+        let seed = number_from("PCOCC_TEST_SEED").unwrap_or(clock as u64) | 1;
+        let mut random = Random(seed);
+        let (mut cut_short, mut finished) = (0, 0);
+
+        let start = Instant::now();
+        self.finish(step(0));
+        let whole = start.elapsed();
+
+        for number in 1..=kills {
+            let signal = if random.next().is_multiple_of(2) {
+                Signal::INT
+            } else {
+                Signal::KILL
+            };
+            let delay = whole.mul_f64((random.next() % 1000) as f64 / 950.0);
+            let what =
+                format!("kill {number} (seed {seed}, {signal:?} after {delay:?} of {whole:?})");
+            let mut next = step(number);
+            let mut child = next
+                .command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("start the transfer");
+            std::thread::sleep(delay);
+            let pid = Pid::from_child(&child);
+            let _ = kill_process(pid, signal);
+            wait_until(&format!("the transfer ends after {what}"), PATIENCE, || {
+                matches!(child.try_wait(), Ok(Some(_)))
+            });
+            let status = child.wait().expect("wait for the transfer");
+
+            self.pcocc.verify();
+            match self.look(&next.made) {
+                Some(id) => {
+                    assert_eq!(id, self.id, "half an image is visible after {what}");
+                    finished += 1;
+                }
+                None => {
+                    assert!(!status.success(), "success, but no image, after {what}");
+                    cut_short += 1;
+                    self.finish(step(number));
+                }
+            }
+            self.forget(&next.made);
+        }
+        println!("{kills} kills: {cut_short} cut short, {finished} came too late (seed {seed})");
+        self.finish(step(kills + 1));
+        self.pcocc.run(&["image", "repo", "gc"]);
+        self.pcocc.verify();
+        let mounts = leaks::mounts_below(self.pcocc.home());
+        let left: Vec<_> = self
+            .watch
+            .find()
+            .into_iter()
+            .filter(|line| !ours(line, &mounts))
+            .collect();
+        assert!(
+            left.is_empty(),
+            "left behind after {kills} kills (seed {seed}): {left:?}"
+        );
+    }
+
+    /// Runs a transfer to its end: it must succeed.
+    fn finish(&self, mut step: Step) {
+        let outcome = pcocc_tests::run(&mut step.command);
+        outcome.ok();
+        assert_eq!(self.look(&step.made).as_ref(), Some(&self.id), "{outcome}");
+        self.forget(&step.made);
+    }
+
+    /// Gives the ID of what was made, if anything is visible.
+    fn look(&self, made: &Made) -> Option<String> {
+        match made {
+            Made::InDocker(name) => self.docker.image_id(name),
+            Made::InRepository(name) => self.meta(name).exists().then(|| self.pcocc.image_id(name)),
+        }
+    }
+
+    fn forget(&self, made: &Made) {
+        match made {
+            Made::InDocker(name) => {
+                self.docker.try_run(&["rmi", "-f", name]);
+            }
+            Made::InRepository(name) => {
+                if self.meta(name).exists() {
+                    self.pcocc.run(&["image", "delete", name]);
+                }
+                // Without their data the next import has all its work to do again.
+                let _ = fs::remove_dir_all(self.pcocc.repository().join("data"));
+                fs::create_dir_all(self.pcocc.repository().join("data")).expect("make data/");
+                let _ = fs::remove_dir_all(self.pcocc.cache());
+            }
+        }
+    }
+
+    fn meta(&self, name: &str) -> PathBuf {
+        self.pcocc
+            .repository()
+            .join("meta")
+            .join(format!("{name}@0"))
+    }
+}
+
+/// Says whether a line of the leak detector is about the mount that this test itself still holds.
+fn ours(line: &str, mounts: &[String]) -> bool {
+    mounts.len() == 1 && (line.starts_with("mount ") || line.contains("docker mount"))
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Marsaglia's xorshift64: enough to spread moments.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 3
+    }
+}
