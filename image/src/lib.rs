@@ -5,6 +5,7 @@
 //! docker archives and registries.
 
 pub mod archive;
+mod child;
 pub mod digest;
 pub mod docker;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod repository;
 pub mod spool;
 pub mod squashfs;
 pub mod store;
+mod stream;
 pub mod transfer;
 pub mod vmdisk;
 

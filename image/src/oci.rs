@@ -378,6 +378,11 @@ pub fn config_of(manifest: &[u8]) -> Result<(Digest, u64)> {
     Ok((to_digest(parsed.config())?, parsed.config().size()))
 }
 
+/// The diff IDs an image config lists, lowest layer first.
+pub fn diff_ids(config: &[u8]) -> Result<Vec<DiffId>> {
+    parse_config(config).map(|(diff_ids, ..)| diff_ids)
+}
+
 /// This machine's platform in OCI's words, such as `linux/amd64`.
 pub fn host_platform() -> String {
     let architecture = match std::env::consts::ARCH {

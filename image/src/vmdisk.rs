@@ -10,21 +10,18 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use serde::Deserialize;
 
+use crate::child;
 use crate::error::{Error, Result};
 use crate::transfer::Context;
 
 /// Largest disk that is taken, in bytes: beyond it a forged header could keep `qemu-img` busy forever.
 pub const MAX_DISK: u64 = 64 << 40;
-
-/// Most bytes of `qemu-img`'s output that are kept.
-const MAX_OUTPUT: u64 = 1 << 20;
 
 /// A disk image format that pcocc 0.7 imports and exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,6 +190,7 @@ pub fn export(
     };
     let temp = tempfile::Builder::new()
         .prefix(".pcocc-export-")
+        .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder)
         .map_err(Error::io("create a file in", folder))?;
     convert(
@@ -202,8 +200,6 @@ pub fn export(
         format,
         context,
     )?;
-    let file = File::open(temp.path()).map_err(Error::io("open", temp.path()))?;
-    file.sync_all().map_err(Error::io("write", destination))?;
     crate::archive::publish_file(temp, destination)
 }
 
@@ -262,72 +258,26 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// Runs `qemu-img` and returns its standard output.
-fn run(mut command: Command, action: &str, path: &Path, context: &Context) -> Result<Vec<u8>> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|source| {
-            if source.kind() == std::io::ErrorKind::NotFound {
-                Error::NotFound(
-                    "the program qemu-img, which reads and writes disk images (Debian package \
-                     qemu-utils),"
-                        .to_owned(),
-                )
-            } else {
-                Error::Io {
-                    action: "run",
-                    path: "qemu-img".into(),
-                    source,
-                }
-            }
-        })?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let group = rustix::process::Pid::from_child(&child);
-    let (status, out, err) = std::thread::scope(|scope| {
-        let out = scope.spawn(|| drain(out));
-        let err = scope.spawn(|| drain(err));
-        let status = loop {
-            if context.cancel.is_cancelled() {
-                // It may have ended in between; then there is nothing to kill.
-                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            }
-            match child.try_wait() {
-                Ok(Some(status)) => break Ok(status),
-                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
-                Err(error) => break Err(error),
-            }
-        };
-        (
-            status,
-            out.join().unwrap_or_default(),
-            err.join().unwrap_or_default(),
-        )
-    });
-    context.check()?;
-    let status = status.map_err(Error::io("wait for", "qemu-img"))?;
-    if status.success() {
-        return Ok(out);
+fn run(command: Command, action: &str, path: &Path, context: &Context) -> Result<Vec<u8>> {
+    let finished = child::run(command, &[], context)?.map_err(|source| {
+        if source.kind() == std::io::ErrorKind::NotFound {
+            Error::NotFound(
+                "the program qemu-img, which reads and writes disk images (Debian package \
+                 qemu-utils),"
+                    .to_owned(),
+            )
+        } else {
+            Error::io("run", "qemu-img")(source)
+        }
+    })?;
+    if finished.status.success() {
+        return Ok(finished.output);
     }
-    let words = String::from_utf8_lossy(&err);
-    let words = words.trim().trim_start_matches("qemu-img: ");
+    let words = finished.words.trim_start_matches("qemu-img: ");
     Err(Error::invalid(
         path.display().to_string(),
         format!("failed to {action}: qemu-img says: {words}"),
     ))
-}
-
-/// Reads a pipe to its end and keeps the first [`MAX_OUTPUT`] bytes.
-fn drain(pipe: Option<impl Read>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    if let Some(mut pipe) = pipe {
-        // A pipe that breaks has said all it will say; the exit status decides.
-        let _ = (&mut pipe).take(MAX_OUTPUT).read_to_end(&mut kept);
-        let _ = std::io::copy(&mut pipe, &mut std::io::sink());
-    }
-    kept
 }
 
 #[cfg(test)]

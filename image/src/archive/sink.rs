@@ -1,0 +1,238 @@
+//! Writing a docker archive.
+//!
+//! The archive holds `HEX.tar` for each layer (plain, named by diff ID), `HEX.json` for the config and
+//! `manifest.json` last, as `skopeo copy docker-archive:` lays it out. Layers are inflated straight
+//! into a temporary file beside the destination; each header is completed once its length is known.
+//! The file gets its name when all is written and flushed.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use pcocc_core::publish;
+use serde_json::json;
+use tar::{EntryType, Header};
+use tempfile::NamedTempFile;
+
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::oci::{Compression, Image, Layer};
+use crate::reference::DockerReference;
+use crate::stream;
+use crate::transfer::{Context, Offer, Receiver, Sink};
+
+const BLOCK: u64 = 512;
+
+/// A [`Sink`] that creates a docker archive file.
+#[derive(Debug)]
+pub struct ArchiveSink {
+    path: PathBuf,
+    reference: Option<String>,
+}
+
+impl ArchiveSink {
+    /// Makes a sink for the new file `path`; `docker load` will call the image `reference`, or
+    /// nothing at all.
+    pub fn new(path: &Path, reference: Option<&str>) -> Self {
+        Self {
+            path: path.to_owned(),
+            reference: reference.map(str::to_owned),
+        }
+    }
+}
+
+impl Sink for ArchiveSink {
+    fn open(&self, _context: &Context) -> Result<Box<dyn Receiver + '_>> {
+        let reference = match &self.reference {
+            None => None,
+            Some(reference) => Some(reference.parse::<DockerReference>()?),
+        };
+        if reference.as_ref().is_some_and(|r| r.tag().is_none()) {
+            return Err(Error::invalid(
+                "an image name with a digest",
+                "cannot be given to an image in a docker archive; give it a tag",
+            ));
+        }
+        if std::fs::symlink_metadata(&self.path).is_ok() {
+            return Err(Error::Exists(self.path.display().to_string()));
+        }
+        let folder = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let file = tempfile::Builder::new()
+            .prefix(".pcocc-archive-")
+            .permissions(std::fs::Permissions::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(Error::io("create a file in", folder))?;
+        Ok(Box::new(ArchiveReceiver {
+            sink: self,
+            reference,
+            file,
+            written: Vec::new(),
+        }))
+    }
+}
+
+/// One image on its way into an archive.
+struct ArchiveReceiver<'a> {
+    sink: &'a ArchiveSink,
+    reference: Option<DockerReference>,
+    file: NamedTempFile,
+    /// The layers in the archive so far.
+    written: Vec<Layer>,
+}
+
+impl ArchiveReceiver<'_> {
+    /// Writes an entry whose content `fill` puts at the file's position; returns the content's size.
+    fn entry(
+        &mut self,
+        name: &str,
+        fill: impl FnOnce(&mut NamedTempFile) -> Result<u64>,
+    ) -> Result<()> {
+        let path = &self.sink.path;
+        let failed = |error| Error::io("write", path)(error);
+        let start = self.file.stream_position().map_err(failed)?;
+        let content = self
+            .file
+            .seek(SeekFrom::Start(start + BLOCK))
+            .map_err(failed)?;
+        let size = fill(&mut self.file)?;
+        let padding = size.next_multiple_of(BLOCK) - size;
+        let padding = usize::try_from(padding).unwrap_or(0);
+        let zeros = [0; BLOCK as usize];
+        self.file
+            .write_all(zeros.get(..padding).unwrap_or_default())
+            .map_err(failed)?;
+        let end = content + size.next_multiple_of(BLOCK);
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_path(name).map_err(failed)?;
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(size);
+        header.set_cksum();
+        self.file.seek(SeekFrom::Start(start)).map_err(failed)?;
+        self.file.write_all(header.as_bytes()).map_err(failed)?;
+        self.file.seek(SeekFrom::Start(end)).map_err(failed)?;
+        Ok(())
+    }
+
+    fn document(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.sink.path.clone();
+        self.entry(name, |file| {
+            file.write_all(bytes).map_err(Error::io("write", path))?;
+            Ok(bytes.len() as u64)
+        })
+    }
+}
+
+impl Receiver for ArchiveReceiver<'_> {
+    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
+        Ok(None)
+    }
+
+    fn holds(&mut self, _image: &Image) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn expect(&mut self, _image: &Image) -> Result<()> {
+        Ok(())
+    }
+
+    fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
+        Ok(self.written.iter().any(|layer| layer.diff_id == diff_id))
+    }
+
+    fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
+        let Some(diff_id) = offer.diff_id else {
+            return Err(Error::invalid(
+                "a layer without a diff ID",
+                "cannot be written to a docker archive",
+            ));
+        };
+        let (digest, size) = match (offer.blob, offer.size) {
+            (Some(blob), _) => blob,
+            (None, size) => (diff_id.0, size.unwrap_or(0)),
+        };
+        let layer = Layer {
+            digest,
+            size,
+            compression: offer.compression,
+            diff_id,
+        };
+        if let Some(twin) = self.written.iter().find(|twin| twin.diff_id == diff_id) {
+            return Ok(twin.clone());
+        }
+        self.entry(&layer_name(diff_id), |file| {
+            let mut reader = stream::inflate((offer.open)()?, offer.compression)?;
+            let expected = match offer.compression {
+                Compression::None => offer.size.map(|size| (diff_id.0, size)),
+                _ => None,
+            };
+            let name = digest.to_string();
+            let (found, size) = stream::copy(&mut reader, file, &name, expected, context)?;
+            if found != diff_id.0 {
+                return Err(Error::Corrupt {
+                    expected: digest,
+                    found: format!("a layer with the diff ID {found} instead of {diff_id}"),
+                });
+            }
+            Ok(size)
+        })?;
+        self.written.push(layer.clone());
+        Ok(layer)
+    }
+
+    fn commit(mut self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
+        for layer in image.layers() {
+            if !self.written.iter().any(|l| l.diff_id == layer.diff_id) {
+                return Err(Error::NotFound(format!("layer {}", layer.digest)));
+            }
+        }
+        let config = format!("{}.json", image.id().hex());
+        self.document(&config, image.config())?;
+        stream::show_config(image.id(), image.config().len() as u64, context);
+        context
+            .progress
+            .stage("Writing manifest to image destination");
+        let layers: Vec<String> = image
+            .layers()
+            .iter()
+            .map(|l| layer_name(l.diff_id))
+            .collect();
+        let manifest = json!([{
+            "Config": config,
+            "RepoTags": self.reference.as_ref().map(|reference| vec![reference.to_string()]),
+            "Layers": layers,
+        }]);
+        self.document("manifest.json", manifest.to_string().as_bytes())?;
+        self.file
+            .write_all(&[0; 2 * BLOCK as usize])
+            .map_err(Error::io("write", &self.sink.path))?;
+        context.check()?;
+        publish_file(self.file, &self.sink.path)
+    }
+}
+
+fn layer_name(diff_id: DiffId) -> String {
+    format!("{}.tar", diff_id.0.hex())
+}
+
+/// Gives a complete temporary file its name, which must be free.
+pub(crate) fn publish_file(temp: NamedTempFile, path: &Path) -> Result<()> {
+    temp.as_file()
+        .sync_all()
+        .map_err(Error::io("write", path))?;
+    temp.persist_noclobber(path).map_err(|error| {
+        if error.error.kind() == std::io::ErrorKind::AlreadyExists {
+            Error::Exists(path.display().to_string())
+        } else {
+            Error::io("create", path)(error.error)
+        }
+    })?;
+    let full = std::path::absolute(path).map_err(Error::io("open", path))?;
+    publish::sync_parent(&full).map_err(Error::io("write", path))
+}

@@ -1,0 +1,150 @@
+//! Reading stretches of an archive file, plain or compressed as a whole.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::oci::Compression;
+use crate::stream;
+
+/// Hands out readers for stretches of one archive; offsets count uncompressed bytes.
+///
+/// A plain file is read at any offset. Of a compressed one a single decompressor is kept, which goes
+/// on from where the last reader stopped and starts over only for a stretch before that.
+pub(super) struct Stretches {
+    path: PathBuf,
+    compression: Compression,
+    length: Option<u64>,
+    plain: Arc<File>,
+    forward: Arc<Mutex<Option<Forward>>>,
+}
+
+/// A decompressor and where it stands.
+struct Forward {
+    reader: Box<dyn Read + Send>,
+    position: u64,
+}
+
+impl Stretches {
+    /// Opens the archive.
+    pub(super) fn new(path: &Path, compression: Compression) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let length = file.metadata().map_err(Error::io("open", path))?.len();
+        Ok(Self {
+            path: path.to_owned(),
+            compression,
+            length: (compression == Compression::None).then_some(length),
+            plain: Arc::new(file),
+            forward: Arc::new(Mutex::new(None)),
+        })
+    }
+
+    /// The archive's file, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length of the plain archive; unknown while it is compressed.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// Reads `size` bytes from `offset`; an archive that ends before gives an error.
+    pub(super) fn read(&self, offset: u64, size: u64) -> Result<Stretch> {
+        if self.compression != Compression::None {
+            self.forward_to(offset)?;
+        }
+        Ok(Stretch {
+            plain: (self.compression == Compression::None).then(|| Arc::clone(&self.plain)),
+            forward: Arc::clone(&self.forward),
+            offset,
+            left: size,
+        })
+    }
+
+    /// Brings the decompressor to `offset`.
+    fn forward_to(&self, offset: u64) -> Result<()> {
+        let mut forward = self.forward.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut at = match forward.take() {
+            Some(at) if at.position <= offset => at,
+            _ => {
+                let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+                file.seek(SeekFrom::Start(0))
+                    .map_err(Error::io("read", &self.path))?;
+                Forward {
+                    reader: stream::inflate(Box::new(file), self.compression)?,
+                    position: 0,
+                }
+            }
+        };
+        let gap = offset - at.position;
+        let skipped = io::copy(&mut (&mut at.reader).take(gap), &mut io::sink())
+            .map_err(|error| corrupt(&self.path, &error))?;
+        if skipped < gap {
+            return Err(truncated(&self.path));
+        }
+        at.position = offset;
+        *forward = Some(at);
+        Ok(())
+    }
+}
+
+/// One stretch of an archive.
+pub(super) struct Stretch {
+    plain: Option<Arc<File>>,
+    forward: Arc<Mutex<Option<Forward>>>,
+    offset: u64,
+    left: u64,
+}
+
+impl Read for Stretch {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let most = most.min(buf.len());
+        let Some(buf) = buf.get_mut(..most).filter(|buf| !buf.is_empty()) else {
+            return Ok(0);
+        };
+        let n = match &self.plain {
+            Some(file) => file.read_at(buf, self.offset)?,
+            None => {
+                let mut forward = self.forward.lock().unwrap_or_else(PoisonError::into_inner);
+                match forward.as_mut() {
+                    Some(at) if at.position == self.offset => {
+                        let n = at.reader.read(buf)?;
+                        at.position += n as u64;
+                        n
+                    }
+                    _ => return Err(io::Error::other("two parts of it are read at once")),
+                }
+            }
+        };
+        if n == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the archive is truncated",
+            ));
+        }
+        self.offset += n as u64;
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// The archive ends within an entry.
+pub(super) fn truncated(path: &Path) -> Error {
+    Error::invalid(
+        path.display().to_string(),
+        "is truncated; copy or download it again",
+    )
+}
+
+/// The archive does not decompress.
+pub(super) fn corrupt(path: &Path, error: &io::Error) -> Error {
+    Error::invalid(
+        path.display().to_string(),
+        format!("is corrupt ({error}); copy or download it again"),
+    )
+}

@@ -1,0 +1,236 @@
+//! OCI image layouts in a folder (`oci:PATH[:TAG]`; OCI image spec, "Image Layout").
+//!
+//! Disk layout: `oci-layout` (version), `index.json` (the images, by name), `blobs/sha256/HEX`.
+//! Reading: version → index → the image of that name, through nested indexes to this machine's
+//! platform → manifest and config, verified → layers as files of the folder. Nothing outside the
+//! folder is ever read, whatever its links say. Writing is in [`LayoutSink`].
+
+mod sink;
+
+pub use sink::LayoutSink;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::oci::{self, Image, Layer, MAX_DOCUMENT, ManifestDescriptor};
+use crate::stream;
+use crate::transfer::{Context, Layout};
+
+/// Indexes within indexes that are followed.
+const MAX_NESTING: usize = 4;
+
+/// Names shown when a choice has to be made.
+const MAX_SHOWN: usize = 20;
+
+/// One image of an OCI image layout in a folder.
+#[derive(Debug)]
+pub struct LayoutFolder {
+    /// The folder with every link resolved.
+    root: PathBuf,
+    manifest: ManifestDescriptor,
+}
+
+impl LayoutFolder {
+    /// Opens the layout in the folder `path`: its image called `tag`, or the only one it has.
+    pub fn open(path: &Path, tag: Option<&str>) -> Result<Self> {
+        let root = fs::canonicalize(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::NotFound(format!("OCI image layout {}", path.display()))
+            }
+            _ => Error::io("open", path)(error),
+        })?;
+        if !root.is_dir() {
+            return Err(Error::invalid(
+                path.display().to_string(),
+                "is not a folder, so it is no OCI image layout",
+            ));
+        }
+        check_version(&read_document(&root, "oci-layout")?, path)?;
+        let manifests = oci::parse_index(&read_document(&root, "index.json")?)?;
+        let manifest = choose(&manifests, tag, path)?.clone();
+        Ok(Self { root, manifest })
+    }
+
+    /// The file of a blob, inside the folder and regular.
+    fn blob_path(&self, digest: Digest) -> Result<PathBuf> {
+        inside(&self.root, &format!("blobs/sha256/{}", digest.hex()))
+    }
+
+    fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>> {
+        let path = self.blob_path(digest)?;
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        stream::document(file, digest, size)
+    }
+}
+
+impl Layout for LayoutFolder {
+    fn image(&self, context: &Context) -> Result<Image> {
+        let mut wanted = self.manifest.clone();
+        for _ in 0..MAX_NESTING {
+            context.check()?;
+            let document = self.document(wanted.digest, wanted.size)?;
+            if !oci::is_index(&document)? {
+                let (config, size) = oci::config_of(&document)?;
+                return Image::parse(&document, &self.document(config, size)?);
+            }
+            wanted = oci::select_manifest(&oci::parse_index(&document)?)?.clone();
+        }
+        Err(Error::invalid(
+            self.root.display().to_string(),
+            format!("nests image indexes more than {MAX_NESTING} deep"),
+        ))
+    }
+
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        let path = self.blob_path(layer.digest)?;
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let found = file.metadata().map_err(Error::io("read", &path))?.len();
+        if found != layer.size {
+            return Err(Error::Corrupt {
+                expected: layer.digest,
+                found: format!("{found} bytes instead of {}", layer.size),
+            });
+        }
+        Ok(Box::new(file))
+    }
+
+    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
+        let path = self.blob_path(layer.digest).ok()?;
+        let size = fs::metadata(&path).ok()?.len();
+        (size == layer.size).then_some(path)
+    }
+}
+
+/// Checks the content of an `oci-layout` file.
+fn check_version(document: &[u8], path: &Path) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        image_layout_version: String,
+    }
+    let what = || path.join("oci-layout").display().to_string();
+    let version: Version = serde_json::from_slice(document)
+        .map_err(|error| Error::invalid(what(), format!("does not parse: {error}")))?;
+    if version.image_layout_version.starts_with("1.") {
+        Ok(())
+    } else {
+        Err(Error::invalid(
+            what(),
+            "is of a version other than 1, the only one there was when this was written",
+        ))
+    }
+}
+
+/// Picks the image called `tag`, or the only one, out of an `index.json`.
+fn choose<'a>(
+    manifests: &'a [ManifestDescriptor],
+    tag: Option<&str>,
+    path: &Path,
+) -> Result<&'a ManifestDescriptor> {
+    let names = || {
+        let mut names: Vec<_> = manifests.iter().filter_map(|m| m.name.as_deref()).collect();
+        names.dedup();
+        names
+    };
+    let Some(tag) = tag else {
+        if names().len() > 1 {
+            return Err(Error::invalid(
+                path.display().to_string(),
+                format!(
+                    "holds several images: {}; choose one with oci:{}:TAG",
+                    list(&names()),
+                    path.display()
+                ),
+            ));
+        }
+        return oci::select_manifest(manifests);
+    };
+    let called: Vec<ManifestDescriptor> = manifests
+        .iter()
+        .filter(|manifest| manifest.name.as_deref() == Some(tag))
+        .cloned()
+        .collect();
+    if called.is_empty() {
+        return Err(Error::NotFound(format!(
+            "image {:?} in the OCI image layout {} (it holds {})",
+            tag.chars().take(100).collect::<String>(),
+            path.display(),
+            list(&names())
+        )));
+    }
+    let digest = oci::select_manifest(&called)?.digest;
+    manifests
+        .iter()
+        .find(|manifest| manifest.name.as_deref() == Some(tag) && manifest.digest == digest)
+        .ok_or_else(|| Error::NotFound(format!("image {digest}")))
+}
+
+/// The first names of several, for a message.
+pub(crate) fn list(names: &[&str]) -> String {
+    if names.is_empty() {
+        return "only images without a name".to_owned();
+    }
+    let mut shown: Vec<String> = names
+        .iter()
+        .take(MAX_SHOWN)
+        .map(|name| name.chars().take(100).collect())
+        .collect();
+    if names.len() > MAX_SHOWN {
+        shown.push(format!("and {} more", names.len() - MAX_SHOWN));
+    }
+    shown.join(", ")
+}
+
+/// Resolves a path of the layout to a regular file that does not lie outside of it.
+fn inside(root: &Path, relative: &str) -> Result<PathBuf> {
+    let path = root.join(relative);
+    let resolved = fs::canonicalize(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound(format!(
+            "{relative} of the OCI image layout {}",
+            root.display()
+        )),
+        _ => Error::io("open", &path)(error),
+    })?;
+    if !resolved.starts_with(root) {
+        return Err(Error::invalid(
+            path.display().to_string(),
+            format!(
+                "leads out of the image layout, to {}; copy the file into place",
+                resolved.display()
+            ),
+        ));
+    }
+    let metadata = fs::metadata(&resolved).map_err(Error::io("open", &path))?;
+    if metadata.is_file() {
+        Ok(resolved)
+    } else {
+        Err(Error::invalid(
+            path.display().to_string(),
+            "is not a regular file",
+        ))
+    }
+}
+
+/// Reads a small file of the layout.
+fn read_document(root: &Path, name: &str) -> Result<Vec<u8>> {
+    let path = inside(root, name)?;
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .map_err(Error::io("open", &path))?
+        .take(MAX_DOCUMENT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("read", &path))?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(Error::invalid(
+            path.display().to_string(),
+            format!("is larger than {MAX_DOCUMENT} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

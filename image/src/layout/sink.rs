@@ -1,0 +1,356 @@
+//! Writing an OCI image layout folder.
+//!
+//! Phases: blobs go to a staging folder on the same file system (beside a new layout, inside one that
+//! exists), each verified and flushed. A new layout is then renamed into place as a whole; an existing
+//! one gets the blobs renamed into `blobs/sha256` and last a new `index.json` renamed over the old
+//! one, which adds the image or gives its name to it. Whatever fails before that removes the staging
+//! folder and leaves the destination as it was.
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use pcocc_core::progress::BlobKind;
+use pcocc_core::publish;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{check_version, read_document};
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::oci::{Compression, Image, Layer, REF_NAME};
+use crate::stream;
+use crate::transfer::{Context, Offer, Receiver, Sink};
+
+/// Longest image name that is written, in bytes.
+const MAX_NAME: usize = 255;
+
+const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// A [`Sink`] that creates an OCI image layout folder, or adds an image to one.
+#[derive(Debug)]
+pub struct LayoutSink {
+    path: PathBuf,
+    tag: Option<String>,
+}
+
+impl LayoutSink {
+    /// Makes a sink for the folder `path`, where the image is called `tag`.
+    ///
+    /// An image that has the name already loses it, as with skopeo.
+    pub fn new(path: &Path, tag: Option<&str>) -> Self {
+        Self {
+            path: path.to_owned(),
+            tag: tag.map(str::to_owned),
+        }
+    }
+}
+
+impl Sink for LayoutSink {
+    fn open(&self, _context: &Context) -> Result<Box<dyn Receiver + '_>> {
+        if let Some(tag) = &self.tag {
+            check_name(tag)?;
+        }
+        let exists = match fs::symlink_metadata(&self.path) {
+            Ok(_) => {
+                check_destination(&self.path)?;
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => return Err(Error::io("open", &self.path)(error)),
+        };
+        let folder = match self.path.parent() {
+            _ if exists => self.path.as_path(),
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let staging = tempfile::Builder::new()
+            .prefix(".pcocc-layout-")
+            .permissions(Permissions::from_mode(0o777))
+            .tempdir_in(folder)
+            .map_err(Error::io("create a folder in", folder))?;
+        let blobs = staging.path().join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+        Ok(Box::new(LayoutReceiver {
+            sink: self,
+            staging,
+            exists,
+            staged: Vec::new(),
+        }))
+    }
+}
+
+/// One image on its way into a layout folder.
+struct LayoutReceiver<'a> {
+    sink: &'a LayoutSink,
+    staging: TempDir,
+    exists: bool,
+    staged: Vec<Layer>,
+}
+
+impl LayoutReceiver<'_> {
+    /// Where the staged blob lies.
+    fn staged_path(&self, digest: Digest) -> PathBuf {
+        self.staging.path().join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Whether the destination already has the blob; its content was verified when it was written.
+    fn has_blob(&self, digest: Digest, size: u64) -> bool {
+        let path = self.sink.path.join("blobs/sha256").join(digest.hex());
+        self.exists && fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.len() == size)
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<()> {
+        let digest = Digest::of(bytes);
+        if self.has_blob(digest, bytes.len() as u64) {
+            return Ok(());
+        }
+        write_new(&self.staged_path(digest), bytes)
+    }
+
+    /// Adds the image to the layout that is there.
+    fn merge(&self, image: &Image) -> Result<()> {
+        let path = &self.sink.path;
+        let blobs = path.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+        let staged = self.staging.path().join("blobs/sha256");
+        for entry in fs::read_dir(&staged).map_err(Error::io("read", &staged))? {
+            let entry = entry.map_err(Error::io("read", &staged))?;
+            let target = blobs.join(entry.file_name());
+            fs::rename(entry.path(), &target).map_err(Error::io("create", &target))?;
+        }
+        publish::sync_parent(&blobs.join("x")).map_err(Error::io("write", &blobs))?;
+        let version = path.join("oci-layout");
+        if !version.exists() {
+            write_new(&version, VERSION)?;
+        }
+        // Read as late as possible: another image may have been added meanwhile.
+        let index = merged_index(path, image, self.sink.tag.as_deref())?;
+        let temp = self.staging.path().join("index.json");
+        write_new(&temp, &index)?;
+        let target = path.join("index.json");
+        publish::replace(&temp, &target).map_err(Error::io("write", &target))
+    }
+}
+
+impl Receiver for LayoutReceiver<'_> {
+    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
+        Ok(None)
+    }
+
+    fn holds(&mut self, image: &Image) -> Result<bool> {
+        Ok(image
+            .layers()
+            .iter()
+            .all(|layer| self.has_blob(layer.digest, layer.size)))
+    }
+
+    fn expect(&mut self, _image: &Image) -> Result<()> {
+        Ok(())
+    }
+
+    fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
+        Ok(self.staged.iter().any(|layer| layer.diff_id == diff_id))
+    }
+
+    fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
+        let known = offer.diff_id.filter(|diff_id| {
+            // The same layer twice in one image.
+            self.staged.iter().any(|layer| layer.diff_id == *diff_id)
+        });
+        if let Some(diff_id) = known
+            && let Some(layer) = self.staged.iter().find(|layer| layer.diff_id == diff_id)
+        {
+            return Ok(layer.clone());
+        }
+        let diff_id = |digest| match (offer.diff_id, offer.compression) {
+            (Some(diff_id), _) => Ok(diff_id),
+            (None, Compression::None) => Ok(DiffId(digest)),
+            (None, _) => Err(Error::invalid(
+                format!("layer {digest}"),
+                "comes compressed without the digest of its content",
+            )),
+        };
+        if let Some((digest, size)) = offer.blob
+            && self.has_blob(digest, size)
+        {
+            stream::skipped(BlobKind::Layer, &digest.to_string(), context);
+            return Ok(Layer {
+                digest,
+                size,
+                compression: offer.compression,
+                diff_id: diff_id(digest)?,
+            });
+        }
+        let expected = match (offer.blob, offer.diff_id, offer.compression) {
+            (Some(blob), _, _) => Some(blob),
+            (None, Some(diff_id), Compression::None) => offer.size.map(|size| (diff_id.0, size)),
+            _ => None,
+        };
+        let name = match (offer.blob, offer.diff_id) {
+            (Some((digest, _)), _) => digest.to_string(),
+            (None, Some(diff_id)) => diff_id.to_string(),
+            (None, None) => "layer".to_owned(),
+        };
+        let temp = self.staging.path().join("incoming");
+        let mut file = File::create(&temp).map_err(Error::io("create", &temp))?;
+        let mut reader = (offer.open)()?;
+        let (digest, size) = stream::copy(&mut reader, &mut file, &name, expected, context)?;
+        file.sync_all().map_err(Error::io("write", &temp))?;
+        let target = self.staged_path(digest);
+        fs::rename(&temp, &target).map_err(Error::io("create", &target))?;
+        let layer = Layer {
+            digest,
+            size,
+            compression: offer.compression,
+            diff_id: diff_id(digest)?,
+        };
+        self.staged.push(layer.clone());
+        Ok(layer)
+    }
+
+    fn commit(self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
+        for layer in image.layers() {
+            let staged = fs::metadata(self.staged_path(layer.digest));
+            if !self.has_blob(layer.digest, layer.size)
+                && !staged.is_ok_and(|m| m.len() == layer.size)
+            {
+                return Err(Error::NotFound(format!("layer {}", layer.digest)));
+            }
+        }
+        self.put(image.config())?;
+        stream::show_config(image.id(), image.config().len() as u64, context);
+        context
+            .progress
+            .stage("Writing manifest to image destination");
+        self.put(image.manifest())?;
+        context.check()?;
+        if self.exists {
+            return self.merge(image);
+        }
+        let root = self.staging.path();
+        write_new(
+            &root.join("index.json"),
+            &image.index(self.sink.tag.as_deref())?,
+        )?;
+        write_new(&root.join("oci-layout"), VERSION)?;
+        for folder in ["blobs/sha256/x", "blobs/x", "x"] {
+            publish::sync_parent(&root.join(folder)).map_err(Error::io("write", root))?;
+        }
+        let path = &self.sink.path;
+        rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            root,
+            rustix::fs::CWD,
+            path,
+            rustix::fs::RenameFlags::NOREPLACE,
+        )
+        .or_else(|error| match error {
+            // Network file systems know no NOREPLACE; a folder that appeared meanwhile is
+            // replaced only if it is empty.
+            rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS => rustix::fs::rename(root, path),
+            other => Err(other),
+        })
+        .map_err(|error| match error {
+            rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY => {
+                Error::Exists(path.display().to_string())
+            }
+            other => Error::io("create", path)(other.into()),
+        })?;
+        // The staging folder is the layout now.
+        let _ = self.staging.keep();
+        let path = path.as_path();
+        publish::sync_parent(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+            .map_err(Error::io("write", path))
+    }
+}
+
+/// Checks that an existing destination is an OCI image layout, or an empty folder.
+fn check_destination(path: &Path) -> Result<()> {
+    let refuse = |why: &str| Err(Error::invalid(path.display().to_string(), why));
+    let root = fs::canonicalize(path).map_err(Error::io("open", path))?;
+    if !root.is_dir() {
+        return Err(Error::Exists(format!(
+            "{}, which is not a folder,",
+            path.display()
+        )));
+    }
+    let mut entries = fs::read_dir(&root).map_err(Error::io("read", path))?;
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    match read_document(&root, "oci-layout") {
+        Ok(document) => check_version(&document, path),
+        Err(Error::NotFound(_)) => refuse(
+            "is a folder with other content, not an OCI image layout; choose another destination",
+        ),
+        Err(error) => Err(error),
+    }
+}
+
+/// The destination's index with the image in it under its name.
+fn merged_index(path: &Path, image: &Image, tag: Option<&str>) -> Result<Vec<u8>> {
+    let fresh = image.index(tag)?;
+    let root = fs::canonicalize(path).map_err(Error::io("open", path))?;
+    let old = match read_document(&root, "index.json") {
+        Ok(old) => old,
+        Err(Error::NotFound(_)) => return Ok(fresh),
+        Err(error) => return Err(error),
+    };
+    let what = || path.join("index.json").display().to_string();
+    let parse = |bytes: &[u8]| {
+        serde_json::from_slice::<Value>(bytes)
+            .map_err(|error| Error::invalid(what(), format!("does not parse: {error}")))
+    };
+    let added = parse(&fresh)?
+        .pointer_mut("/manifests/0")
+        .map(Value::take)
+        .ok_or_else(|| Error::invalid("image index", "names no image"))?;
+    let mut index = parse(&old)?;
+    let manifests = index
+        .get_mut("manifests")
+        .and_then(Value::as_array_mut)
+        .ok_or_else(|| Error::invalid(what(), "has no list of manifests"))?;
+    let name = |manifest: &Value| {
+        manifest
+            .get("annotations")
+            .and_then(|annotations| annotations.get(REF_NAME))
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    manifests.retain(|manifest| {
+        name(manifest).as_deref() != tag
+            || (tag.is_none() && manifest.get("digest") != added.get("digest"))
+    });
+    manifests.push(added);
+    serde_json::to_vec(&index).map_err(|error| Error::invalid(what(), error.to_string()))
+}
+
+/// Writes a small file and flushes it to disk.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path).map_err(Error::io("create", path))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("write", path))
+}
+
+/// Checks an image's name in an index (OCI image spec, "Pre-Defined Annotation Keys").
+fn check_name(name: &str) -> Result<()> {
+    let shown: String = name.chars().take(100).collect();
+    let is_part = |part: &str| part.bytes().any(|b| b.is_ascii_alphanumeric());
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._:@/+".contains(&b);
+    if name.len() > MAX_NAME {
+        return Err(Error::invalid(
+            format!("image name {shown:?}…"),
+            format!("is longer than {MAX_NAME} bytes"),
+        ));
+    }
+    if !name.bytes().all(legal) || !name.split('/').all(is_part) {
+        return Err(Error::invalid(
+            format!("image name {shown:?}"),
+            "may hold letters, digits and - . _ : @ / + only",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! Moving one blob's bytes: counted, hashed, shown to the user, stopped when asked to.
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pcocc_core::progress::{BlobKind, Event};
+
+use crate::digest::{Digest, Hashing};
+use crate::error::{Error, Result};
+use crate::oci::{Compression, MAX_DOCUMENT};
+use crate::transfer::Context;
+
+/// Bytes moved between two looks at the cancel flag.
+const CHUNK: usize = 256 << 10;
+
+/// Reads `reader` to its end into `writer`, with progress events; returns digest and length.
+///
+/// Fails with [`Error::Corrupt`] as soon as more than the `expected` bytes came, or at the end when
+/// digest or length differ.
+pub(crate) fn copy(
+    reader: &mut dyn Read,
+    writer: &mut dyn Write,
+    name: &str,
+    expected: Option<(Digest, u64)>,
+    context: &Context,
+) -> Result<(Digest, u64)> {
+    let total = expected.map(|(_, size)| size);
+    let mut shown = Shown::start(BlobKind::Layer, name, total, context);
+    let mut reader = Hashing::new(reader);
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        context.check()?;
+        let n = reader.read(&mut buffer).map_err(Error::io("read", name))?;
+        if n == 0 {
+            break;
+        }
+        if let Some((digest, size)) = expected
+            && reader.size() > size
+        {
+            return Err(Error::Corrupt {
+                expected: digest,
+                found: format!("more than the {size} bytes it should be"),
+            });
+        }
+        let chunk = buffer.get(..n).unwrap_or_default();
+        writer.write_all(chunk).map_err(Error::io("write", name))?;
+        shown.moved(n as u64);
+    }
+    let (digest, size, _) = reader.finish();
+    if let Some((wanted, length)) = expected
+        && (digest, size) != (wanted, length)
+    {
+        return Err(Error::Corrupt {
+            expected: wanted,
+            found: if size == length {
+                digest.to_string()
+            } else {
+                format!("{size} bytes instead of {length}")
+            },
+        });
+    }
+    shown.finish();
+    Ok((digest, size))
+}
+
+/// Reads a small document, verified against its descriptor.
+pub(crate) fn document(reader: impl Read, digest: Digest, size: u64) -> Result<Vec<u8>> {
+    if size > MAX_DOCUMENT {
+        return Err(Error::invalid(
+            format!("blob {digest}"),
+            format!("claims {size} bytes, more than the {MAX_DOCUMENT} an image document may have"),
+        ));
+    }
+    let mut bytes = Vec::new();
+    reader
+        .take(size + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io("read", format!("blob {digest}")))?;
+    if bytes.len() as u64 != size {
+        return Err(Error::Corrupt {
+            expected: digest,
+            found: if bytes.len() as u64 > size {
+                format!("more than the {size} bytes it should be")
+            } else {
+                format!("{} bytes instead of {size}", bytes.len())
+            },
+        });
+    }
+    let found = Digest::of(&bytes);
+    if found != digest {
+        return Err(Error::Corrupt {
+            expected: digest,
+            found: found.to_string(),
+        });
+    }
+    Ok(bytes)
+}
+
+/// Undoes a compression.
+pub(crate) fn inflate<'a>(
+    reader: Box<dyn Read + Send + 'a>,
+    compression: Compression,
+) -> Result<Box<dyn Read + Send + 'a>> {
+    Ok(match compression {
+        Compression::None => reader,
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(
+            std::io::BufReader::with_capacity(CHUNK, reader),
+        )),
+        Compression::Zstd => {
+            Box::new(zstd::Decoder::new(reader).map_err(Error::io("decompress", "zstd stream"))?)
+        }
+    })
+}
+
+/// A blob on the user's screen.
+pub(crate) struct Shown<'a> {
+    id: u64,
+    done: u64,
+    context: &'a Context,
+}
+
+impl<'a> Shown<'a> {
+    /// Announces the blob.
+    pub(crate) fn start(
+        kind: BlobKind,
+        name: &str,
+        total: Option<u64>,
+        context: &'a Context,
+    ) -> Self {
+        // Numbers are never used twice within a process, so that operations may run side by side.
+        static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        context.progress.emit(Event::BlobStarted {
+            id,
+            kind,
+            name: name.to_owned(),
+            total,
+        });
+        Self {
+            id,
+            done: 0,
+            context,
+        }
+    }
+
+    /// Adds bytes that moved.
+    pub(crate) fn moved(&mut self, bytes: u64) {
+        self.done += bytes;
+        self.context.progress.emit(Event::BlobProgress {
+            id: self.id,
+            done: self.done,
+        });
+    }
+
+    /// Ends it well.
+    pub(crate) fn finish(self) {
+        self.context.progress.emit(Event::BlobFinished {
+            id: self.id,
+            total: self.done,
+        });
+    }
+}
+
+/// Shows a blob that is there already.
+pub(crate) fn skipped(kind: BlobKind, name: &str, context: &Context) {
+    context.progress.emit(Event::BlobSkipped {
+        kind,
+        name: name.to_owned(),
+    });
+}
+
+/// Shows the config as copied; it moves in one piece.
+pub(crate) fn show_config(digest: Digest, size: u64, context: &Context) {
+    let mut shown = Shown::start(BlobKind::Config, &digest.to_string(), Some(size), context);
+    shown.moved(size);
+    shown.finish();
+}
