@@ -1,1 +1,0 @@
-//! Receiving an image into a folder of blobs, with its root filesystem as squashfs.

@@ -1,0 +1,1 @@
+//! Compressing a plain tar into a layer blob.
