@@ -24,7 +24,6 @@ use crate::verbs::Verb;
     name = "pcocc",
     version,
     max_term_width = 100,
-    propagate_version = true,
     disable_help_subcommand = true,
     after_help = "Result on standard output, progress and errors on standard error.\n\
                   Exit status: 0 done, 1 failed, 2 wrong usage, 124 timed out, 128+N ended by signal N."
@@ -54,11 +53,9 @@ struct Globals {
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
-    /// Bars on a terminal, lines elsewhere
+    // No doc comments: the option's own help says it all, on one line.
     Auto,
-    /// A line now and then
     Plain,
-    /// Nothing but warnings
     None,
 }
 

@@ -1,5 +1,6 @@
 //! The only place that reads environment variables, the user database and the terminal.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -29,14 +30,14 @@ pub(crate) struct Environment {
 }
 
 /// The variables by which docker's own command finds its daemon.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct DockerVariables {
     /// DOCKER_HOST.
     pub(crate) host: Option<String>,
-    /// DOCKER_TLS_VERIFY, true when set to anything.
-    pub(crate) tls_verify: bool,
-    /// DOCKER_CERT_PATH.
-    pub(crate) cert_path: Option<PathBuf>,
+    /// DOCKER_TLS_VERIFY, on when set to anything.
+    pub(crate) tls_verify: Option<String>,
+    /// DOCKER_CERT_PATH; like docker, the folder of its client configuration when unset.
+    pub(crate) cert_path: PathBuf,
 }
 
 /// What stderr and stdout are.
@@ -63,6 +64,7 @@ impl Environment {
             Some(value) => PathBuf::from(value),
             None => default,
         };
+        let docker_config = directory("DOCKER_CONFIG", home.join(".docker"));
         let dumb = variable("TERM").is_none_or(|term| term == "dumb");
         let colors = !dumb && variable("NO_COLOR").is_none();
         Ok(Self {
@@ -71,10 +73,10 @@ impl Environment {
             user_conf: directory("PCOCC_USER_CONF_DIR", home.join(".pcocc")),
             docker: DockerVariables {
                 host: text("DOCKER_HOST")?,
-                tls_verify: variable("DOCKER_TLS_VERIFY").is_some(),
-                cert_path: variable("DOCKER_CERT_PATH").map(PathBuf::from),
+                tls_verify: text("DOCKER_TLS_VERIFY")?,
+                cert_path: directory("DOCKER_CERT_PATH", docker_config.clone()),
             },
-            docker_config: directory("DOCKER_CONFIG", home.join(".docker")),
+            docker_config,
             log: text("PCOCC_LOG")?,
             terminal: Terminal {
                 redraws: !dumb && std::io::stderr().is_terminal(),
@@ -85,9 +87,11 @@ impl Environment {
         })
     }
 
-    /// Looks a variable up for a `%{env:NAME}` template in a configuration file.
-    pub(crate) fn variable(name: &str) -> Option<String> {
-        env::var(name).ok()
+    /// All variables that are text, for the `%{env:NAME}` templates of configuration files.
+    pub(crate) fn variables() -> BTreeMap<String, String> {
+        env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
     }
 }
 

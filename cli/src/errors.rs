@@ -19,6 +19,9 @@ pub(crate) const FAILED: u8 = 1;
 /// Exit status of a command line that makes no sense.
 pub(crate) const USAGE: u8 = 2;
 
+/// Exit status of a wait that took too long.
+pub(crate) const TIMED_OUT: u8 = 124;
+
 /// A verb's outcome.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
@@ -62,10 +65,20 @@ impl Failure {
         self
     }
 
-    /// The same as a usage error.
-    pub(crate) fn usage(mut self) -> Self {
-        self.code = Some(USAGE);
+    /// The same with another exit code than the table's.
+    pub(crate) fn code(mut self, code: u8) -> Self {
+        self.code = Some(code);
         self
+    }
+
+    /// A failure that was told to the user already.
+    pub(crate) fn reported(code: u8) -> Self {
+        Self {
+            action: String::new(),
+            error: String::new().into(),
+            hint: None,
+            code: Some(code),
+        }
     }
 
     /// Writes the failure to stderr and gives the exit code; `signal` is the one that was received.
@@ -77,7 +90,9 @@ impl Failure {
             // Whoever read our result has seen enough.
             return ExitCode::SUCCESS;
         }
-        eprint!("{}", self.text());
+        if !self.action.is_empty() {
+            eprint!("{}", self.text());
+        }
         match signal {
             Some(signal) => ExitCode::from(128 + signal),
             None => ExitCode::from(self.code.unwrap_or_else(|| self.classify().0)),

@@ -10,6 +10,7 @@ mod errors;
 mod output;
 mod progress;
 mod signals;
+mod stores;
 mod verbs;
 
 use std::process::ExitCode;

@@ -16,10 +16,9 @@ pub(crate) const ACTION: &str = "write the result";
 /// How a listing is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Columns for people
+    // No doc comments: the names say it, and the help stays on one line.
     #[default]
     Table,
-    /// JSON with stable keys for programs
     Json,
 }
 

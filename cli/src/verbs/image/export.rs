@@ -11,8 +11,10 @@ use crate::errors::Outcome;
 ///   oci:FOLDER[:TAG]                an OCI image layout
 ///   docker-daemon:REFERENCE         the docker daemon that DOCKER_HOST names
 ///
-/// and for a virtual machine disk a file in the format its extension says (raw, qcow2, qed, vdi, vpc or
-/// vmdk), or -t. A file that exists is never overwritten.
+///   docker://REFERENCE              a registry
+///
+/// and for a virtual machine disk a file in the format its extension says (raw, qcow2, qed, vdi,
+/// vpc or vmdk), or -t. A file that exists is never overwritten.
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,

@@ -12,8 +12,8 @@ use crate::errors::Outcome;
 ///   oci:FOLDER[:TAG]                an OCI image layout
 ///   docker-daemon:REFERENCE         in the docker daemon that DOCKER_HOST names
 ///
-/// or the file of a virtual machine disk: raw, qcow2, qed, vdi, vpc or vmdk, guessed from its content or
-/// given with -t.
+/// or the file of a virtual machine disk: raw, qcow2, qed, vdi, vpc or vmdk. Its format is known by
+/// extension and content, or given with -t.
 ///
 /// DEST is [REPO:]IMAGE; its name must be free in the repository.
 #[derive(Debug, clap::Args)]

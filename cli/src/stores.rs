@@ -1,0 +1,66 @@
+//! Opens what the environment and the configuration files name: repositories, the docker daemon,
+//! registries.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use pcocc_core::containers::Runtime;
+use pcocc_core::repos::ReposConfig;
+use pcocc_core::template::Variables;
+use pcocc_image::docker::{Daemon, Endpoint};
+use pcocc_image::registry::Access;
+
+use crate::environment::Environment;
+use crate::errors::{Failure, Outcome, While as _};
+
+/// Reads `repos.yaml` of the user and of the site.
+pub(crate) fn repositories(environment: &Environment) -> Outcome<ReposConfig> {
+    let variables = Variables {
+        homedir: environment.home.clone(),
+        user: environment.user.clone(),
+        env: Environment::variables(),
+    };
+    ReposConfig::load(&environment.user_conf, &environment.system_conf, &variables)
+        .when(|| "read the list of repositories")
+}
+
+/// The daemon that DOCKER_HOST and its companions name.
+pub(crate) fn endpoint(environment: &Environment) -> Outcome<Endpoint> {
+    let docker = &environment.docker;
+    Endpoint::parse(
+        docker.host.as_deref(),
+        docker.tls_verify.as_deref(),
+        Some(&docker.cert_path),
+    )
+    .when(|| "find the docker daemon")
+}
+
+/// Connects to the daemon.
+pub(crate) fn daemon(environment: &Environment) -> Outcome<Daemon> {
+    Daemon::connect(endpoint(environment)?).when(|| "connect to docker")
+}
+
+/// How registries are reached: `containers.yaml`, and docker's own credentials.
+pub(crate) fn registries(environment: &Environment) -> Outcome<Access> {
+    let file = |folder: &Path| folder.join("containers.yaml");
+    let runtime = Runtime::load(
+        &file(&environment.system_conf),
+        &file(&environment.user_conf),
+    )
+    .when(|| "read the list of registries")?;
+    let path = environment.docker_config.join("config.json");
+    let docker_config = match fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let action = format!("read docker's credentials in {}", path.display());
+            return Err(Failure::new(action, error));
+        }
+    };
+    Ok(Access {
+        default_registry: runtime.default_registry,
+        insecure_registries: runtime.insecure_registries,
+        docker_config,
+    })
+}

@@ -1,0 +1,145 @@
+//! A mount that outlives the command that made it.
+//!
+//! Phases: the command starts itself again in the foreground, with a pipe for its stdout → the child
+//! leaves the terminal's session, mounts, moves its stderr to a log file and says so over the pipe → the
+//! command ends. Until then the child's errors go to the user's own stderr.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pcocc_core::cancel::Cancel;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::errors::{Failure, Outcome, TIMED_OUT, While as _};
+
+/// What the child writes once its mount can be used.
+const READY: &[u8] = b"ready\n";
+/// Longest wait for the mount; the docker daemon has five seconds to answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Starts `command` and waits until it has mounted; it goes on by itself.
+pub(super) fn start(mut command: Command, mount_point: &Path, cancel: &Cancel) -> Outcome {
+    let action = || format!("mount {}", mount_point.display());
+    let (mut reader, writer) = io::pipe().when(action)?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .spawn()
+        .when(action)?;
+    // The command holds the pipe's other end as well; without it, an end of the child is seen.
+    drop(command);
+    let deadline = Instant::now() + TIMEOUT;
+    let mut said = Vec::new();
+    while said != READY {
+        if cancel.is_cancelled() {
+            stop(&mut child);
+            return Err(Failure::new(action(), pcocc_image::Error::Cancelled));
+        }
+        if Instant::now() > deadline {
+            stop(&mut child);
+            let why = format!("nothing was mounted within {} seconds", TIMEOUT.as_secs());
+            return Err(Failure::message(action(), why)
+                .hint("mount with --foreground --debug to see where it waits")
+                .code(TIMED_OUT));
+        }
+        let tick = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
+        let mut waiting = [PollFd::new(&reader, PollFlags::IN)];
+        match poll(&mut waiting, Some(&tick)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(Failure::new(action(), io::Error::from(error))),
+        }
+        let mut buffer = [0; 16];
+        match reader.read(&mut buffer).when(action)? {
+            0 => {
+                let status = child.wait().when(action)?;
+                let code = status.code().and_then(|code| u8::try_from(code).ok());
+                // It said why on our own stderr, unless a signal ended it.
+                return Err(match code {
+                    Some(code) if code > 0 => Failure::reported(code),
+                    _ => Failure::message(action(), format!("its process ended: {status}")),
+                });
+            }
+            n => said.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+    Ok(())
+}
+
+/// Ends a child that is not wanted any more, in its own orderly way if it can.
+fn stop(child: &mut Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// In the child: leaves the session of the terminal, whose end must not end the mount.
+pub(super) fn leave_session() -> Outcome {
+    match rustix::process::setsid() {
+        // Already a leader: whoever started us saw to it.
+        Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(error) => Err(Failure::new(
+            "leave the terminal's session",
+            io::Error::from(error),
+        )),
+    }
+}
+
+/// In the child, once mounted: moves stderr to `log`, tells the parent, and lets its stdout go.
+pub(super) fn announce(log: &Path) -> Outcome {
+    let action = || "tell that the mount is ready";
+    let file = open_log(log)?;
+    rustix::stdio::dup2_stderr(&file).map_err(io::Error::from).when(action)?;
+    io::stdout()
+        .write_all(READY)
+        .and_then(|()| io::stdout().flush())
+        .when(action)?;
+    let null = OpenOptions::new().write(true).open("/dev/null").when(action)?;
+    rustix::stdio::dup2_stdout(&null).map_err(io::Error::from).when(action)?;
+    // The folder the user was in shall not be kept busy.
+    std::env::set_current_dir("/").when(action)
+}
+
+fn open_log(path: &Path) -> Outcome<File> {
+    let action = || format!("open the log {}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).when(action)?;
+    }
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .when(action)
+}
+
+/// Where the log of the mount at `mount_point` is kept.
+pub(super) fn log_path(user_conf: &Path, mount_point: &Path) -> PathBuf {
+    let name: String = mount_point
+        .to_string_lossy()
+        .trim_matches('/')
+        .chars()
+        .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' })
+        .take(100)
+        .collect();
+    user_conf.join("log").join(format!("mount-{name}.log"))
+}
