@@ -35,6 +35,9 @@ struct CommandLine {
     globals: Globals,
 }
 
+/// What `--debug` logs.
+const DEBUG: &str = "pcocc=debug,pcocc_core=debug,pcocc_image=debug,pcocc_fs=debug";
+
 /// Options that every verb takes.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
@@ -66,6 +69,8 @@ pub(crate) struct Invocation {
     pub(crate) environment: Environment,
     /// Raised by the first signal that asks to stop.
     pub(crate) cancel: Cancel,
+    /// What is logged, as a filter.
+    pub(crate) log: Option<String>,
     progress: ProgressMode,
 }
 
@@ -89,7 +94,12 @@ pub(crate) fn run() -> ExitCode {
         Ok(environment) => environment,
         Err(failure) => return failure.report(None),
     };
-    start_log(globals.debug, &environment);
+    let log = match (&environment.log, globals.debug) {
+        (Some(filter), _) => Some(filter.clone()),
+        (None, true) => Some(DEBUG.to_owned()),
+        (None, false) => None,
+    };
+    start_log(log.as_deref().or(verb.log()), environment.terminal.color);
     let cancel = Cancel::new();
     let signals = match Signals::install(&cancel) {
         Ok(signals) => signals,
@@ -98,6 +108,7 @@ pub(crate) fn run() -> ExitCode {
     let invocation = Invocation {
         environment,
         cancel,
+        log,
         progress: match globals.quiet {
             true => ProgressMode::None,
             false => globals.progress,
@@ -109,17 +120,15 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// Sends tracing events to stderr when `--debug` or PCOCC_LOG asks for them.
-fn start_log(debug: bool, environment: &Environment) {
-    let filter = match (&environment.log, debug) {
-        (Some(filter), _) => filter.clone(),
-        (None, true) => "pcocc=debug,pcocc_core=debug,pcocc_image=debug,pcocc_fs=debug".to_owned(),
-        (None, false) => return,
+/// Sends tracing events to stderr, if anything is to be logged.
+fn start_log(filter: Option<&str>, color: bool) {
+    let Some(filter) = filter else {
+        return;
     };
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_writer(std::io::stderr)
-        .with_ansi(environment.terminal.color)
+        .with_ansi(color)
         .init();
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Environment {
     pub(crate) docker: DockerVariables,
     /// Folder of docker's own client configuration (DOCKER_CONFIG, `~/.docker`).
     pub(crate) docker_config: PathBuf,
+    /// Folder for large temporary files (TMPDIR, `/var/tmp`).
+    pub(crate) temporary: PathBuf,
     /// Log filter (PCOCC_LOG).
     pub(crate) log: Option<String>,
     /// Where progress and messages are drawn.
@@ -77,6 +79,7 @@ impl Environment {
                 cert_path: directory("DOCKER_CERT_PATH", docker_config.clone()),
             },
             docker_config,
+            temporary: directory("TMPDIR", "/var/tmp".into()),
             log: text("PCOCC_LOG")?,
             terminal: Terminal {
                 redraws: !dumb && std::io::stderr().is_terminal(),

@@ -67,6 +67,6 @@ impl Progress for WarningsOnly {
 }
 
 /// A warning's line.
-fn warning(text: &str) -> String {
+pub(crate) fn warning(text: &str) -> String {
     format!("pcocc: warning: {}", printable(text))
 }

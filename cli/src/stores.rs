@@ -10,19 +10,21 @@ use pcocc_core::repos::ReposConfig;
 use pcocc_core::template::Variables;
 use pcocc_image::docker::{Daemon, Endpoint};
 use pcocc_image::registry::Access;
+use pcocc_image::repository::Repositories;
 
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
 
-/// Reads `repos.yaml` of the user and of the site.
-pub(crate) fn repositories(environment: &Environment) -> Outcome<ReposConfig> {
+/// The repositories that `repos.yaml` of the user and of the site define.
+pub(crate) fn repositories(environment: &Environment) -> Outcome<Repositories> {
     let variables = Variables {
         homedir: environment.home.clone(),
         user: environment.user.clone(),
         env: Environment::variables(),
     };
-    ReposConfig::load(&environment.user_conf, &environment.system_conf, &variables)
-        .when(|| "read the list of repositories")
+    let config = ReposConfig::load(&environment.user_conf, &environment.system_conf, &variables)
+        .when(|| "read the list of repositories")?;
+    Ok(Repositories::new(&config, &environment.user))
 }
 
 /// The daemon that DOCKER_HOST and its companions name.

@@ -14,6 +14,14 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// What the verb logs when nobody asked for a log: a long-lived one tells what goes wrong.
+    pub(crate) fn log(&self) -> Option<&'static str> {
+        match self {
+            Self::Docker(args) if args.serves() => Some("warn"),
+            _ => None,
+        }
+    }
+
     /// Does it.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self {

@@ -27,6 +27,11 @@ enum Verb {
 }
 
 impl Args {
+    /// Whether the verb goes on until it is stopped.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self.verb, Verb::Mount(_))
+    }
+
     /// Runs the verb that was chosen.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {

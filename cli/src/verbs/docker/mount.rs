@@ -1,9 +1,24 @@
 //! `pcocc docker mount`: the images of docker and of the repositories as folders.
 
-use std::path::PathBuf;
+mod background;
+mod staging;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use pcocc_fs::MountOptions;
+use pcocc_image::docker::{Daemon, DaemonStore};
+use pcocc_image::store::Store;
 
 use crate::app::Invocation;
-use crate::errors::Outcome;
+use crate::errors::{Outcome, While as _};
+use crate::output;
+use crate::progress::warning;
+use crate::stores;
 
 /// Show docker and the repositories as folders
 ///
@@ -28,15 +43,70 @@ pub(crate) struct Args {
     /// Let rm -r delete images
     #[arg(long)]
     allow_delete: bool,
+    /// Written by the background start: tell on stdout when the tree can be used
+    #[arg(long, hide = true)]
+    announce: bool,
 }
 
 impl Args {
-    /// Runs the verb.
+    /// Mounts, and serves or goes to the background.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = || format!("mount {}", self.mount_point.display());
+        let mount_point = std::path::absolute(&self.mount_point).when(action)?;
+        if self.announce {
+            background::leave_session()?;
+            return self.serve(invocation, &mount_point);
+        }
+        create(&mount_point).when(action)?;
+        if self.foreground {
+            return self.serve(invocation, &mount_point);
+        }
+        let mut command = Command::new(std::env::current_exe().when(action)?);
+        command.args(["docker", "mount", "--foreground", "--announce"]);
+        if self.allow_delete {
+            command.arg("--allow-delete");
+        }
+        command.arg("--").arg(&mount_point);
+        if let Some(log) = &invocation.log {
+            command.env("PCOCC_LOG", log);
+        }
+        background::start(command, &mount_point, &invocation.cancel)?;
+        output::text(&format!("Mounted at {}\n", mount_point.display()))
+    }
+
+    fn serve(&self, invocation: &Invocation, mount_point: &Path) -> Outcome {
+        let action = || format!("mount {}", mount_point.display());
+        let environment = &invocation.environment;
+        let staging = staging::folder(environment).when(action)?;
+        let daemon = Daemon::open(stores::endpoint(environment)?).when(action)?;
+        if let Err(error) = daemon.ping() {
+            // It may come up later; the repositories are of use without it.
+            eprintln!("{}", warning(&format!("{error}; docker/ works once it is there")));
+        }
+        let repositories = stores::repositories(environment)?;
+        let options = MountOptions {
+            mountpoint: mount_point.to_owned(),
+            docker: Some(Arc::new(DaemonStore::new(daemon)) as Arc<dyn Store>),
+            repositories: repository_stores(repositories),
+            allow_delete: self.allow_delete,
+            staging_dir: staging.path().to_owned(),
+        };
+        let mounted = pcocc_fs::mount(options).when(action)?;
+        if self.announce {
+            background::announce(&background::log_path(&environment.user_conf, mount_point))?;
+        } else {
+            output::text(&format!("Mounted at {}\n", mount_point.display()))?;
+        }
+        mounted.wait(&invocation.cancel).when(|| format!("serve {}", mount_point.display()))
+    }
+}
+
+/// Makes the folder to mount on; one that is there, even a stale mount, is left to the mount itself.
+fn create(path: &Path) -> io::Result<()> {
+    match fs::create_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+        // A dead mount answers ENOTCONN, and is taken over.
+        Err(_) if fs::symlink_metadata(path).is_err_and(|e| e.raw_os_error() == Some(107)) => Ok(()),
+        result => result,
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::app::Invocation;
-use crate::errors::Outcome;
+use crate::errors::{Outcome, While as _};
 
 /// Unmount what `pcocc docker mount` mounted
 ///
@@ -17,12 +17,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Runs the verb.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+    /// Unmounts.
+    pub(crate) fn run(self, _: &Invocation) -> Outcome {
+        let action = || format!("unmount {}", self.mount_point.display());
+        let mount_point = std::path::absolute(&self.mount_point).when(action)?;
+        pcocc_fs::unmount(&mount_point).when(action)
     }
 }

@@ -1,7 +1,11 @@
 //! `pcocc image delete`: takes an image out of a repository.
 
+use pcocc_image::reference::ImageUri;
+
 use crate::app::Invocation;
-use crate::errors::Outcome;
+use crate::errors::{Outcome, While as _};
+use crate::output;
+use crate::stores;
 
 /// Delete an image from a repository
 ///
@@ -17,12 +21,17 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Runs the verb.
+    /// Deletes the image.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = || format!("delete image {}", self.image);
+        let uri: ImageUri = self.image.parse().when(action)?;
+        let repositories = stores::repositories(&invocation.environment)?;
+        let (repository, _) = repositories.find(&uri).when(action)?;
+        let revisions = repository.delete(&uri.name, uri.revision).when(action)?;
+        let mut text = String::new();
+        for revision in revisions {
+            text += &format!("Deleted image: {}:{}@{revision}\n", repository.name(), uri.name);
+        }
+        output::text(&text)
     }
 }

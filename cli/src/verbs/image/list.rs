@@ -1,8 +1,18 @@
 //! `pcocc image list`: what the repositories hold.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pcocc_image::Digest;
+use pcocc_image::repository::{Meta, Repositories, Repository};
+use regex::Regex;
+use serde::Serialize;
+
 use crate::app::Invocation;
-use crate::errors::Outcome;
-use crate::output::Format;
+use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::output::{self, Format};
+use crate::progress::warning;
+use crate::stores;
 
 /// List images in repositories
 ///
@@ -11,7 +21,7 @@ use crate::output::Format;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  pcocc image list\n  pcocc image list -R user '^centos'\n\n\
-    JSON: a list of {name, kind, revision, repo, owner, date, size, id, description}."
+    JSON: a list of {name, kind, revision, repo, owner, date, size, description}."
 )]
 pub(crate) struct Args {
     /// Only images whose name matches this regular expression
@@ -24,13 +34,117 @@ pub(crate) struct Args {
     format: Format,
 }
 
+/// One image, as `--format json` writes it. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    kind: &'static str,
+    revision: u64,
+    repo: String,
+    owner: String,
+    date: Option<String>,
+    size: u64,
+    description: Option<String>,
+    #[serde(skip)]
+    timestamp: f64,
+}
+
 impl Args {
-    /// Runs the verb.
+    /// Lists the images.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = || "list images".to_owned();
+        let pattern = match &self.regex {
+            None => None,
+            Some(text) => Some(Regex::new(text).map_err(|error| {
+                Failure::message(action(), format!("{text:?} is no regular expression: {error}"))
+                    .code(USAGE)
+            })?),
+        };
+        let repositories = stores::repositories(&invocation.environment)?;
+        let mut rows = Vec::new();
+        let mut failed = None;
+        for repository in chosen(&repositories, self.repo.as_deref()).when(action)? {
+            let listing = match repository.list() {
+                Ok(listing) => listing,
+                Err(error) => {
+                    // The others are shown all the same, as ls does.
+                    let action = format!("list repository {}", repository.name());
+                    if let Some(earlier) = failed.replace(Failure::new(action, error)) {
+                        earlier.report(None);
+                    }
+                    continue;
+                }
+            };
+            for bad in &listing.bad {
+                eprintln!("{}", warning(&format!("passed over: {}", bad.error)));
+            }
+            let mut sizes = HashMap::new();
+            for meta in listing.latest() {
+                if pattern.as_ref().is_some_and(|pattern| !pattern.is_match(meta.name())) {
+                    continue;
+                }
+                rows.push(Row {
+                    name: meta.name().to_owned(),
+                    kind: meta.kind().as_str(),
+                    revision: meta.revision(),
+                    repo: repository.name().to_owned(),
+                    owner: meta.owner().to_owned(),
+                    date: output::rfc3339(meta.timestamp()),
+                    size: total_size(repository, meta, &mut sizes),
+                    description: meta.description().map(str::to_owned),
+                    timestamp: meta.timestamp(),
+                });
+            }
+        }
+        match self.format {
+            Format::Json => output::json(&rows)?,
+            Format::Table => output::table(
+                &["NAME", "TYPE", "REVISION", "REPO", "OWNER", "DATE", "SIZE"],
+                &["REVISION", "SIZE"],
+                rows.into_iter().map(Row::cells).collect(),
+            )?,
+        }
+        failed.map_or(Ok(()), Err)
     }
+}
+
+impl Row {
+    fn cells(self) -> Vec<String> {
+        vec![
+            self.name,
+            self.kind.to_owned(),
+            self.revision.to_string(),
+            self.repo,
+            self.owner,
+            output::date(self.timestamp),
+            output::size(self.size),
+        ]
+    }
+}
+
+/// The repository that was asked for, or all.
+fn chosen<'a>(
+    repositories: &'a Repositories,
+    name: Option<&str>,
+) -> pcocc_image::Result<Vec<&'a Arc<Repository>>> {
+    match name {
+        Some(name) => Ok(vec![repositories.get(name)?]),
+        None => Ok(repositories.iter().collect()),
+    }
+}
+
+/// Bytes of all blobs of an image; those that are missing count nothing.
+pub(super) fn total_size(
+    repository: &Repository,
+    meta: &Meta,
+    sizes: &mut HashMap<Digest, u64>,
+) -> u64 {
+    meta.data_blobs()
+        .iter()
+        .map(|digest| {
+            *sizes.entry(*digest).or_insert_with(|| {
+                repository.blob_size(*digest).ok().flatten().unwrap_or_default()
+            })
+        })
+        .sum()
 }

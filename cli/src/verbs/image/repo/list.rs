@@ -1,8 +1,14 @@
 //! `pcocc image repo list`: the configured repositories.
 
+use std::path::PathBuf;
+
+use serde::Serialize;
+
 use crate::app::Invocation;
 use crate::errors::Outcome;
-use crate::output::Format;
+use crate::output::{self, Format};
+use crate::progress::warning;
+use crate::stores;
 
 /// List the configured repositories
 ///
@@ -15,13 +21,59 @@ pub(crate) struct Args {
     format: Format,
 }
 
+/// One repository, as `--format json` writes it. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    path: PathBuf,
+    writable: bool,
+    /// Version of its format; null when it cannot be read.
+    version: Option<u32>,
+    /// Number of images; null when it cannot be read.
+    images: Option<usize>,
+}
+
 impl Args {
-    /// Runs the verb.
+    /// Lists the repositories.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let repositories = stores::repositories(&invocation.environment)?;
+        let rows: Vec<Row> = repositories
+            .iter()
+            .map(|repository| {
+                let version = repository.version();
+                if let Err(error) = &version {
+                    eprintln!("{}", warning(&error.to_string()));
+                }
+                Row {
+                    name: repository.name().to_owned(),
+                    path: repository.path().to_owned(),
+                    writable: repository.check_writable().is_ok(),
+                    images: match version {
+                        Ok(_) => repository.list().ok().map(|list| list.latest().count()),
+                        Err(_) => None,
+                    },
+                    version: version.ok(),
+                }
+            })
+            .collect();
+        match self.format {
+            Format::Json => output::json(&rows),
+            Format::Table => output::table(
+                &["NAME", "PATH", "WRITABLE", "IMAGES"],
+                &["IMAGES"],
+                rows.into_iter().map(Row::cells).collect(),
+            ),
+        }
+    }
+}
+
+impl Row {
+    fn cells(self) -> Vec<String> {
+        vec![
+            self.name,
+            self.path.display().to_string(),
+            if self.writable { "yes" } else { "no" }.to_owned(),
+            self.images.map_or("unknown".to_owned(), |images| images.to_string()),
+        ]
     }
 }
