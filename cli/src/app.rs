@@ -75,6 +75,14 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
+    /// Accompanies work that is too short to draw.
+    pub(crate) fn quietly(&self) -> Context {
+        Context {
+            cancel: self.cancel.clone(),
+            ..Context::silent()
+        }
+    }
+
     /// Starts to draw an operation's progress; dropping the drawing leaves the terminal clean.
     pub(crate) fn draw(&self) -> (Drawing, Context) {
         let drawing = Drawing::new(self.progress, &self.environment.terminal);

@@ -27,20 +27,20 @@ pub(crate) fn repositories(environment: &Environment) -> Outcome<Repositories> {
     Ok(Repositories::new(&config, &environment.user))
 }
 
-/// The daemon that DOCKER_HOST and its companions name.
-pub(crate) fn endpoint(environment: &Environment) -> Outcome<Endpoint> {
+/// The daemon that DOCKER_HOST and its companions name; `action` is what needs it.
+pub(crate) fn endpoint(environment: &Environment, action: &str) -> Outcome<Endpoint> {
     let docker = &environment.docker;
     Endpoint::parse(
         docker.host.as_deref(),
         docker.tls_verify.as_deref(),
         Some(&docker.cert_path),
     )
-    .when(|| "find the docker daemon")
+    .when(|| action)
 }
 
-/// Connects to the daemon.
-pub(crate) fn daemon(environment: &Environment) -> Outcome<Daemon> {
-    Daemon::connect(endpoint(environment)?).when(|| "connect to docker")
+/// Connects to the daemon; `action` is what needs it.
+pub(crate) fn daemon(environment: &Environment, action: &str) -> Outcome<Daemon> {
+    Daemon::connect(endpoint(environment, action)?).when(|| action)
 }
 
 /// How registries are reached: `containers.yaml`, and docker's own credentials.

@@ -2,6 +2,8 @@
 
 mod docker;
 mod image;
+mod pending;
+mod transfer;
 
 use crate::app::Invocation;
 use crate::errors::Outcome;

@@ -1,7 +1,12 @@
 //! `pcocc docker export`: an image of a repository into the docker daemon.
 
+use pcocc_image::Error;
+use pcocc_image::formats::Location;
+use pcocc_image::repository::Kind;
+
 use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::verbs::transfer;
 
 /// Send an image from a repository to docker
 ///
@@ -16,12 +21,18 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Runs the verb.
+    /// Sends the image.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = format!("export image {} to docker as {}", self.source, self.dest);
+        let dest = |kind| match kind {
+            Kind::Container => Ok(Location::DockerDaemon {
+                reference: self.dest,
+            }),
+            Kind::VirtualMachine => Err(Error::invalid(
+                format!("image {}", self.source),
+                "is the disk of a virtual machine, which docker cannot run",
+            )),
+        };
+        transfer::export(invocation, &self.source.clone(), dest, &action)
     }
 }

@@ -1,7 +1,10 @@
 //! `pcocc docker import`: an image of the docker daemon into a repository.
 
+use pcocc_image::formats::Location;
+
 use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::verbs::transfer;
 
 /// Import an image from docker into a repository
 ///
@@ -16,12 +19,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Runs the verb.
+    /// Imports the image.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = format!("import docker image {} as {}", self.source, self.dest);
+        let source = Location::DockerDaemon {
+            reference: self.source,
+        };
+        transfer::import(invocation, &source, &self.dest, &action)
     }
 }

@@ -3,7 +3,6 @@
 mod background;
 mod staging;
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,16 +77,19 @@ impl Args {
         let action = || format!("mount {}", mount_point.display());
         let environment = &invocation.environment;
         let staging = staging::folder(environment).when(action)?;
-        let daemon = Daemon::open(stores::endpoint(environment)?).when(action)?;
+        let daemon = Daemon::open(stores::endpoint(environment, &action())?).when(action)?;
         if let Err(error) = daemon.ping() {
             // It may come up later; the repositories are of use without it.
-            eprintln!("{}", warning(&format!("{error}; docker/ works once it is there")));
+            eprintln!(
+                "{}",
+                warning(&format!("{error}; docker/ works once it is there"))
+            );
         }
         let repositories = stores::repositories(environment)?;
         let options = MountOptions {
             mountpoint: mount_point.to_owned(),
             docker: Some(Arc::new(DaemonStore::new(daemon)) as Arc<dyn Store>),
-            repositories: repository_stores(repositories),
+            repositories: Vec::new(),
             allow_delete: self.allow_delete,
             staging_dir: staging.path().to_owned(),
         };
@@ -97,7 +99,9 @@ impl Args {
         } else {
             output::text(&format!("Mounted at {}\n", mount_point.display()))?;
         }
-        mounted.wait(&invocation.cancel).when(|| format!("serve {}", mount_point.display()))
+        mounted
+            .wait(&invocation.cancel)
+            .when(|| format!("serve {}", mount_point.display()))
     }
 }
 
@@ -106,7 +110,13 @@ fn create(path: &Path) -> io::Result<()> {
     match fs::create_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
         // A dead mount answers ENOTCONN, and is taken over.
-        Err(_) if fs::symlink_metadata(path).is_err_and(|e| e.raw_os_error() == Some(107)) => Ok(()),
+        Err(_)
+            if fs::symlink_metadata(path).is_err_and(|e| {
+                e.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error())
+            }) =>
+        {
+            Ok(())
+        }
         result => result,
     }
 }

@@ -30,7 +30,11 @@ impl Args {
         let revisions = repository.delete(&uri.name, uri.revision).when(action)?;
         let mut text = String::new();
         for revision in revisions {
-            text += &format!("Deleted image: {}:{}@{revision}\n", repository.name(), uri.name);
+            text += &format!(
+                "Deleted image: {}:{}@{revision}\n",
+                repository.name(),
+                uri.name
+            );
         }
         output::text(&text)
     }

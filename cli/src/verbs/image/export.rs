@@ -1,7 +1,11 @@
 //! `pcocc image export`: an image of a repository into a file or registry.
 
+use pcocc_image::formats::Location;
+use pcocc_image::repository::Kind;
+
 use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::verbs::transfer;
 
 /// Export an image from a repository
 ///
@@ -32,12 +36,18 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Runs the verb.
+    /// Exports the image.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = format!("export image {} to {}", self.source, self.dest);
+        let home = &invocation.environment.home;
+        let dest = |kind| {
+            Location::destination(
+                &self.dest,
+                self.format.as_deref(),
+                Some(home),
+                kind == Kind::VirtualMachine,
+            )
+        };
+        transfer::export(invocation, &self.source, dest, &action)
     }
 }

@@ -1,7 +1,10 @@
 //! `pcocc image import`: a file or registry image into a repository.
 
+use pcocc_image::formats::Location;
+
 use crate::app::Invocation;
-use crate::errors::Outcome;
+use crate::errors::{Outcome, While as _};
+use crate::verbs::transfer;
 
 /// Import an image into a repository
 ///
@@ -34,12 +37,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Runs the verb.
+    /// Imports the image.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = format!("import {} as {}", self.source, self.dest);
+        let home = &invocation.environment.home;
+        let source =
+            Location::source(&self.source, self.format.as_deref(), Some(home)).when(|| &*action)?;
+        transfer::import(invocation, &source, &self.dest, &action)
     }
 }

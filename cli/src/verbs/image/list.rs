@@ -56,8 +56,11 @@ impl Args {
         let pattern = match &self.regex {
             None => None,
             Some(text) => Some(Regex::new(text).map_err(|error| {
-                Failure::message(action(), format!("{text:?} is no regular expression: {error}"))
-                    .code(USAGE)
+                Failure::message(
+                    action(),
+                    format!("{text:?} is no regular expression: {error}"),
+                )
+                .code(USAGE)
             })?),
         };
         let repositories = stores::repositories(&invocation.environment)?;
@@ -80,7 +83,10 @@ impl Args {
             }
             let mut sizes = HashMap::new();
             for meta in listing.latest() {
-                if pattern.as_ref().is_some_and(|pattern| !pattern.is_match(meta.name())) {
+                if pattern
+                    .as_ref()
+                    .is_some_and(|pattern| !pattern.is_match(meta.name()))
+                {
                     continue;
                 }
                 rows.push(Row {
@@ -143,7 +149,11 @@ pub(super) fn total_size(
         .iter()
         .map(|digest| {
             *sizes.entry(*digest).or_insert_with(|| {
-                repository.blob_size(*digest).ok().flatten().unwrap_or_default()
+                repository
+                    .blob_size(*digest)
+                    .ok()
+                    .flatten()
+                    .unwrap_or_default()
             })
         })
         .sum()

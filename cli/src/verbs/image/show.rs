@@ -179,7 +179,10 @@ impl Details {
             let _ = writeln!(text, "{label:<14}{}", printable(value));
         };
         line("Name:", &self.name);
-        line("Repository:", &format!("{} ({})", self.repo, self.path.display()));
+        line(
+            "Repository:",
+            &format!("{} ({})", self.repo, self.path.display()),
+        );
         let kind = match self.container {
             Some(_) => "container",
             None => "virtual machine",
@@ -197,15 +200,15 @@ impl Details {
             line("Manifest:", &container.manifest);
             line("Platform:", &container.platform);
             let config = &container.config;
-            for (label, words) in [("Entrypoint:", &config.entrypoint), ("Command:", &config.cmd)] {
+            for (label, words) in [
+                ("Entrypoint:", &config.entrypoint),
+                ("Command:", &config.cmd),
+            ] {
                 if let Some(words) = words {
                     line(label, &shell_words::join(words));
                 }
             }
-            for (label, value) in [
-                ("Directory:", &config.working_dir),
-                ("User:", &config.user),
-            ] {
+            for (label, value) in [("Directory:", &config.working_dir), ("User:", &config.user)] {
                 if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
                     line(label, value);
                 }
@@ -236,7 +239,12 @@ impl Details {
 }
 
 impl Container {
-    fn of(image: &Image, repositories: &Repositories, repository: &Repository, meta: &Meta) -> Self {
+    fn of(
+        image: &Image,
+        repositories: &Repositories,
+        repository: &Repository,
+        meta: &Meta,
+    ) -> Self {
         #[derive(Default, Deserialize)]
         struct Config {
             config: Option<RunConfig>,

@@ -47,7 +47,7 @@ pub(super) fn start(mut command: Command, mount_point: &Path, cancel: &Cancel) -
                 .hint("mount with --foreground --debug to see where it waits")
                 .code(TIMED_OUT));
         }
-        let tick = rustix::time::Timespec {
+        let tick = rustix::event::Timespec {
             tv_sec: 0,
             tv_nsec: 100_000_000,
         };
@@ -107,13 +107,20 @@ pub(super) fn leave_session() -> Outcome {
 pub(super) fn announce(log: &Path) -> Outcome {
     let action = || "tell that the mount is ready";
     let file = open_log(log)?;
-    rustix::stdio::dup2_stderr(&file).map_err(io::Error::from).when(action)?;
+    rustix::stdio::dup2_stderr(&file)
+        .map_err(io::Error::from)
+        .when(action)?;
     io::stdout()
         .write_all(READY)
         .and_then(|()| io::stdout().flush())
         .when(action)?;
-    let null = OpenOptions::new().write(true).open("/dev/null").when(action)?;
-    rustix::stdio::dup2_stdout(&null).map_err(io::Error::from).when(action)?;
+    let null = OpenOptions::new()
+        .write(true)
+        .open("/dev/null")
+        .when(action)?;
+    rustix::stdio::dup2_stdout(&null)
+        .map_err(io::Error::from)
+        .when(action)?;
     // The folder the user was in shall not be kept busy.
     std::env::set_current_dir("/").when(action)
 }
@@ -138,7 +145,13 @@ pub(super) fn log_path(user_conf: &Path, mount_point: &Path) -> PathBuf {
         .to_string_lossy()
         .trim_matches('/')
         .chars()
-        .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' })
+        .map(|c| {
+            if c.is_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
         .take(100)
         .collect();
     user_conf.join("log").join(format!("mount-{name}.log"))

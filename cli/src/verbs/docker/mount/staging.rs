@@ -35,7 +35,9 @@ fn sweep(parent: &Path) {
         let Some(process) = process.and_then(|id| id.parse::<u32>().ok()) else {
             continue;
         };
-        let owned = entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == user);
+        let owned = entry
+            .metadata()
+            .is_ok_and(|data| data.is_dir() && data.uid() == user);
         if owned && !Path::new(&format!("/proc/{process}")).exists() {
             if let Err(error) = fs::remove_dir_all(entry.path()) {
                 tracing::debug!(%error, "an old staging folder stays");

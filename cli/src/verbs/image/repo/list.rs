@@ -73,7 +73,8 @@ impl Row {
             self.name,
             self.path.display().to_string(),
             if self.writable { "yes" } else { "no" }.to_owned(),
-            self.images.map_or("unknown".to_owned(), |images| images.to_string()),
+            self.images
+                .map_or("unknown".to_owned(), |images| images.to_string()),
         ]
     }
 }
