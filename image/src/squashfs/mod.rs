@@ -5,7 +5,10 @@
 //! and appends the tables. Reading: [`Squashfs`] looks inodes and blocks up on demand and shares
 //! decompressed blocks between images through one [`BlockCache`].
 
+mod merge;
 pub mod read;
+mod tarstream;
+mod tree;
 pub mod write;
 
 pub use read::{Attributes, BlockCache, DirEntry, FileType, InodeNo, Squashfs};

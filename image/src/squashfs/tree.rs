@@ -1,0 +1,475 @@
+//! The names of one layer, or of layers merged, as a tree in memory.
+//!
+//! A layer's tree is what the daemon would unpack into the layer's own folder before the overlay file
+//! system stacks the folders: whiteouts are nodes, opaque directories carry a mark, and everything an
+//! entry's path goes through is looked up in this layer alone, as if `chroot`ed there. Nothing on the
+//! machine's own file system is ever touched. Nodes live in one vector and are freed when their last
+//! name goes; walks keep their own stack, because an archive chooses how deep the tree is.
+
+use std::collections::BTreeMap;
+
+use super::write::FileData;
+
+/// Longest name of a directory entry.
+const MAX_NAME: usize = 255;
+/// Longest path and longest target of a symbolic link, as in the kernel.
+pub(super) const MAX_PATH: usize = 4095;
+/// Most symbolic links a path may go through, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+pub(super) type NodeId = u32;
+
+/// Owner, permissions, time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub(super) mode: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: u32,
+    /// Number of the set of extended attributes, or [`Meta::NO_XATTRS`].
+    pub(super) xattrs: u32,
+}
+
+impl Meta {
+    pub(super) const NO_XATTRS: u32 = u32::MAX;
+
+    /// What a directory gets that is needed but named by no entry.
+    pub(super) const DIRECTORY: Self = Self {
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: 0,
+        xattrs: Self::NO_XATTRS,
+    };
+
+    /// What a file gets that no layer has.
+    pub(super) const FILE: Self = Self {
+        mode: 0o644,
+        ..Self::DIRECTORY
+    };
+}
+
+/// A directory's content.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    pub(super) entries: BTreeMap<Box<[u8]>, NodeId>,
+    /// Hides what lower layers have here.
+    pub(super) opaque: bool,
+    /// Made because an entry below needed it: a lower layer's attributes win.
+    pub(super) implied: bool,
+}
+
+/// What a node is.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Directory(Box<Directory>),
+    File(Box<FileData>),
+    Symlink(Box<[u8]>),
+    Block(u32),
+    Char(u32),
+    Fifo,
+    /// A hard link to a file only a lower layer has.
+    LowerLink(Box<[u8]>),
+    /// Removes the name from the layers below.
+    Whiteout,
+    /// Free for reuse.
+    Free,
+}
+
+/// A file with any number of names.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) meta: Meta,
+    /// Names it has.
+    pub(super) links: u32,
+    pub(super) kind: Kind,
+}
+
+/// Why an entry does not fit in the tree.
+pub(super) type Refused = String;
+
+/// Nodes, the first of which is the root directory.
+#[derive(Debug)]
+pub(super) struct Tree {
+    nodes: Vec<Node>,
+    free: Vec<NodeId>,
+}
+
+impl Tree {
+    pub(super) const ROOT: NodeId = 0;
+
+    pub(super) fn new() -> Self {
+        let mut tree = Self {
+            nodes: Vec::new(),
+            free: Vec::new(),
+        };
+        let root = tree.implied();
+        tree.nodes.extend(root.map(|mut node| {
+            node.links = 1;
+            node
+        }));
+        tree
+    }
+
+    fn implied(&self) -> Option<Node> {
+        Some(Node {
+            meta: Meta::DIRECTORY,
+            links: 0,
+            kind: Kind::Directory(Box::new(Directory {
+                implied: true,
+                ..Directory::default()
+            })),
+        })
+    }
+
+    /// Nodes in the tree, freed ones included.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id as usize]
+    }
+
+    pub(super) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id as usize]
+    }
+
+    pub(super) fn directory(&self, id: NodeId) -> Option<&Directory> {
+        match &self.node(id).kind {
+            Kind::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    pub(super) fn directory_mut(&mut self, id: NodeId) -> Option<&mut Directory> {
+        match &mut self.node_mut(id).kind {
+            Kind::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    pub(super) fn child(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
+        self.directory(directory)?.entries.get(name).copied()
+    }
+
+    /// Adds a node that has no name yet.
+    pub(super) fn add(&mut self, meta: Meta, kind: Kind) -> NodeId {
+        let node = Node {
+            meta,
+            links: 0,
+            kind,
+        };
+        match self.free.pop() {
+            Some(id) => {
+                self.nodes[id as usize] = node;
+                id
+            }
+            None => {
+                self.nodes.push(node);
+                // The number of entries is limited far below this.
+                u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    /// Gives a node a name, in place of whatever had it.
+    pub(super) fn link(&mut self, directory: NodeId, name: &[u8], node: NodeId) {
+        self.node_mut(node).links += 1;
+        let previous = self
+            .directory_mut(directory)
+            .and_then(|directory| directory.entries.insert(name.into(), node));
+        if let Some(previous) = previous {
+            self.release(previous);
+        }
+    }
+
+    /// Takes a name away, with all below it.
+    pub(super) fn unlink(&mut self, directory: NodeId, name: &[u8]) {
+        let previous = self
+            .directory_mut(directory)
+            .and_then(|directory| directory.entries.remove(name));
+        if let Some(previous) = previous {
+            self.release(previous);
+        }
+    }
+
+    /// Takes one name of a node away; the last one takes the node with it.
+    pub(super) fn release(&mut self, node: NodeId) {
+        let mut pending = vec![node];
+        while let Some(id) = pending.pop() {
+            let node = self.node_mut(id);
+            node.links = node.links.saturating_sub(1);
+            if node.links == 0 {
+                let kind = std::mem::replace(&mut node.kind, Kind::Free);
+                if let Kind::Directory(directory) = kind {
+                    pending.extend(directory.entries.into_values());
+                }
+                self.free.push(id);
+            }
+        }
+    }
+
+    /// Drops everything a directory holds.
+    pub(super) fn clear(&mut self, directory: NodeId) {
+        let entries = self
+            .directory_mut(directory)
+            .map(|directory| std::mem::take(&mut directory.entries));
+        for node in entries.into_iter().flat_map(BTreeMap::into_values) {
+            self.release(node);
+        }
+    }
+
+    /// Sets the root directory's attributes.
+    pub(super) fn set_root(&mut self, meta: Meta) {
+        self.node_mut(Self::ROOT).meta = meta;
+        if let Some(root) = self.directory_mut(Self::ROOT) {
+            root.implied = false;
+        }
+    }
+
+    /// Places an entry at the cleaned path `path`, replacing what an earlier entry put there.
+    pub(super) fn insert(&mut self, path: &Path, meta: Meta, kind: Kind) -> Result<(), Refused> {
+        let (parent, name) = self.place(path)?;
+        let existing = self.child(parent, name);
+        let mut kind = kind;
+        if let (Some(id), Kind::Directory(new)) = (existing, &mut kind) {
+            match &mut self.node_mut(id).kind {
+                Kind::Directory(directory) => {
+                    directory.implied = false;
+                    self.node_mut(id).meta = meta;
+                    return Ok(());
+                }
+                // The name was removed from the layers below and starts anew.
+                Kind::Whiteout => new.opaque = true,
+                _ => {}
+            }
+        }
+        let node = self.add(meta, kind);
+        self.link(parent, name, node);
+        Ok(())
+    }
+
+    /// Makes `path` another name of the file at `target`.
+    pub(super) fn hard_link(
+        &mut self,
+        path: &Path,
+        target: &Path,
+        meta: Meta,
+    ) -> Result<(), Refused> {
+        let (parent, name) = self.place(path)?;
+        // As the daemon does: what had the name goes first, so a link to itself is one to nothing.
+        self.unlink(parent, name);
+        let found = match target.split() {
+            Some((folders, last)) => self
+                .walk(folders, false)?
+                .and_then(|folder| self.child(folder, last)),
+            None => Some(Self::ROOT),
+        };
+        let Some(found) = found else {
+            if path == target {
+                return Err("is a hard link to itself".into());
+            }
+            let node = self.add(meta, Kind::LowerLink(target.join().into()));
+            self.link(parent, name, node);
+            return Ok(());
+        };
+        match self.node(found).kind {
+            Kind::Directory(_) => return Err("is a hard link to a directory".into()),
+            Kind::Whiteout => return Err("is a hard link to a file this layer removes".into()),
+            Kind::LowerLink(_) => {}
+            // Attributes belong to the file, whichever of its names brings them.
+            Kind::Symlink(_) => {
+                self.node_mut(found).meta = Meta {
+                    mode: 0o777,
+                    ..meta
+                }
+            }
+            _ => self.node_mut(found).meta = meta,
+        }
+        self.link(parent, name, found);
+        Ok(())
+    }
+
+    /// Hides the name `hidden` beside `path` from the layers below.
+    pub(super) fn whiteout(&mut self, folder: &Path, hidden: &[u8]) -> Result<(), Refused> {
+        let Some(parent) = self.walk(&folder.0, true)? else {
+            return Err("has no folder".into());
+        };
+        // Whiteouts concern lower layers only: what this layer itself has here stays.
+        match self.child(parent, hidden) {
+            None => {
+                let node = self.add(Meta::DIRECTORY, Kind::Whiteout);
+                self.link(parent, hidden, node);
+            }
+            Some(id) => {
+                if let Some(directory) = self.directory_mut(id) {
+                    directory.opaque = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hides all that the layers below have in a directory.
+    pub(super) fn opaque(&mut self, folder: &Path) -> Result<(), Refused> {
+        let directory = self.walk(&folder.0, true)?;
+        match directory.and_then(|id| self.directory_mut(id)) {
+            Some(directory) => {
+                directory.opaque = true;
+                Ok(())
+            }
+            None => Err("has no folder".into()),
+        }
+    }
+
+    /// The directory an entry goes to, made when missing, and its name there.
+    fn place<'p>(&mut self, path: &'p Path) -> Result<(NodeId, &'p [u8]), Refused> {
+        let Some((folders, name)) = path.split() else {
+            return Err("would replace the root directory".into());
+        };
+        match self.walk(folders, true)? {
+            Some(parent) => Ok((parent, name)),
+            None => Err("has no folder".into()),
+        }
+    }
+
+    /// Follows `folders` from the root, through symbolic links of this tree; directories that are
+    /// missing are made when `create` is set.
+    fn walk(&mut self, folders: &[Vec<u8>], create: bool) -> Result<Option<NodeId>, Refused> {
+        let mut stack = vec![Self::ROOT];
+        // Components still to go, the next one last, and whether a link's target brought them.
+        let mut pending: Vec<(Vec<u8>, bool)> = folders
+            .iter()
+            .rev()
+            .map(|name| (name.clone(), false))
+            .collect();
+        let mut links = 0;
+        while let Some((name, from_link)) = pending.pop() {
+            let here = stack.last().copied().unwrap_or(Self::ROOT);
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    stack.truncate(stack.len().saturating_sub(1).max(1));
+                    continue;
+                }
+                _ => {}
+            }
+            let child = self.child(here, &name);
+            match child.map(|id| (id, &self.node(id).kind)) {
+                Some((id, Kind::Directory(_))) => stack.push(id),
+                Some((_, Kind::Symlink(target))) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err("goes through too many symbolic links".into());
+                    }
+                    if target.starts_with(b"/") {
+                        stack.truncate(1);
+                    }
+                    let parts = target.split(|&byte| byte == b'/').rev();
+                    pending.extend(parts.map(|part| (part.to_vec(), true)));
+                }
+                None | Some((_, Kind::Whiteout)) => {
+                    if !create {
+                        return Ok(None);
+                    }
+                    if from_link {
+                        return Err(format!(
+                            "goes through a symbolic link to {}, which this layer does not have",
+                            shown(&name)
+                        ));
+                    }
+                    let directory = Directory {
+                        implied: true,
+                        opaque: child.is_some(),
+                        ..Directory::default()
+                    };
+                    let id = self.add(Meta::DIRECTORY, Kind::Directory(Box::new(directory)));
+                    self.link(here, &name, id);
+                    stack.push(id);
+                }
+                Some(_) if !create => return Ok(None),
+                Some(_) => {
+                    return Err(format!(
+                        "goes through {}, which is not a directory",
+                        shown(&name)
+                    ));
+                }
+            }
+        }
+        Ok(stack.last().copied())
+    }
+
+    /// The file at `target`, looked up without making anything.
+    pub(super) fn find(&mut self, target: &Path) -> Result<Option<NodeId>, Refused> {
+        Ok(match target.split() {
+            Some((folders, name)) => self
+                .walk(folders, false)?
+                .and_then(|folder| self.child(folder, name)),
+            None => Some(Self::ROOT),
+        })
+    }
+}
+
+/// A name as it may stand in a message, whatever bytes it has.
+pub(super) fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).escape_debug().to_string()
+}
+
+/// A path of an archive, cleaned: its components, none of them `.`, `..` or empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Path(Vec<Vec<u8>>);
+
+impl Path {
+    /// Cleans a path the way the daemon does: relative to the root whether or not it starts with a
+    /// slash, `a/../b` is `b`, and what leaves the root is refused.
+    pub(super) fn parse(path: &[u8]) -> Result<Self, Refused> {
+        if path.len() > MAX_PATH {
+            return Err(format!("has a path longer than {MAX_PATH} bytes"));
+        }
+        if path.contains(&0) {
+            return Err("has a zero byte in its path".into());
+        }
+        let mut components: Vec<Vec<u8>> = Vec::new();
+        for component in path.split(|&byte| byte == b'/') {
+            match component {
+                b"" | b"." => {}
+                b".." => {
+                    if components.pop().is_none() {
+                        return Err("leaves the image's root directory".into());
+                    }
+                }
+                _ if component.len() > MAX_NAME => {
+                    return Err(format!("has a name longer than {MAX_NAME} bytes"));
+                }
+                _ => components.push(component.to_vec()),
+            }
+        }
+        Ok(Self(components))
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The components of the folder, and the last one.
+    fn split(&self) -> Option<(&[Vec<u8>], &[u8])> {
+        self.0
+            .split_last()
+            .map(|(last, folders)| (folders, last.as_slice()))
+    }
+
+    pub(super) fn components(&self) -> &[Vec<u8>] {
+        &self.0
+    }
+
+    /// The folder this path is in, and the last component.
+    pub(super) fn into_parts(mut self) -> Option<(Self, Vec<u8>)> {
+        let last = self.0.pop()?;
+        Some((self, last))
+    }
+
+    fn join(&self) -> Vec<u8> {
+        self.0.join(&b'/')
+    }
+}

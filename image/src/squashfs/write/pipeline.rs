@@ -1,0 +1,295 @@
+//! Compresses blocks on worker threads and writes them in order on one more.
+//!
+//! Data path: steps enter a bounded queue in file order → a block that is to be compressed also goes
+//! to the workers, and its step carries the slot its result will be put in → the writing thread takes
+//! the steps one after the other, waits for each slot, appends to the file and records where things
+//! went. Buffers come back through a pool, so memory is bounded by the queues, whatever the size
+//! of the image.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::{BLOCK_SIZE, Data};
+use crate::error::{Error, Result};
+
+/// Marks a stored size as that of an uncompressed block, as squashfs does.
+pub(super) const UNCOMPRESSED: u32 = 1 << 24;
+/// Marks a number in [`Written::sizes`] as a count of holes.
+const HOLES: u32 = 1 << 31;
+/// Bytes reserved at the start of the file for the superblock.
+const SUPERBLOCK: u64 = 96;
+/// Steps waiting to be written.
+const QUEUE: usize = 16;
+
+/// One thing to append, in file order.
+enum Step {
+    /// The next data block starts a file.
+    File,
+    /// Blocks of zeros, which take no space.
+    Holes(u64),
+    Block(Payload),
+    Fragment(Payload),
+}
+
+/// A block as it shall be stored, or the slot it will arrive in.
+enum Payload {
+    Stored(Vec<u8>),
+    Compressed(Receiver<(Vec<u8>, u32)>),
+}
+
+type Job = (Vec<u8>, Sender<(Vec<u8>, u32)>);
+
+/// Where the content went.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// First block's position in the squashfs file, and its place in `sizes`, of each file.
+    pub(super) files: Vec<(u64, u32)>,
+    /// Stored sizes of all files' blocks, runs of holes as a marked count.
+    sizes: Vec<u32>,
+    /// Position and stored size of each fragment block.
+    pub(super) fragments: Vec<(u64, u32)>,
+    /// Where the content ends.
+    pub(super) end: u64,
+}
+
+impl Written {
+    /// The stored sizes of `count` blocks of a file.
+    pub(super) fn block_sizes(&self, first: u32, count: u64) -> impl Iterator<Item = u32> + '_ {
+        self.sizes
+            .get(first as usize..)
+            .unwrap_or_default()
+            .iter()
+            .flat_map(|&size| {
+                if size & HOLES == 0 {
+                    std::iter::repeat_n(size, 1)
+                } else {
+                    std::iter::repeat_n(0, (size & !HOLES) as usize)
+                }
+            })
+            .take(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+}
+
+/// The threads and the way into them.
+pub(super) struct Pipeline {
+    steps: Option<Sender<Step>>,
+    jobs: Option<Sender<Job>>,
+    pool: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
+    writing: Option<JoinHandle<Result<(File, Written)>>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    pub(super) fn start(file: File, path: &Path, data: Data, threads: usize) -> Result<Self> {
+        let (steps, queue) = bounded(QUEUE);
+        let pool = unbounded();
+        let mut workers = Vec::new();
+        let mut jobs = None;
+        if let Data::Zstd(level) = data {
+            let (sender, receiver) = bounded(QUEUE);
+            for _ in 0..threads.max(1) {
+                let (receiver, pool) = (receiver.clone(), pool.0.clone());
+                workers.push(spawn("squashfs-zstd", path, move || {
+                    compress(level, &receiver, &pool);
+                })?);
+            }
+            jobs = Some(sender);
+        }
+        let (spare, name) = (pool.0.clone(), path.to_owned());
+        let writing = spawn("squashfs-write", path, move || {
+            write(file, &name, &queue, &spare)
+        })?;
+        Ok(Self {
+            steps: Some(steps),
+            jobs,
+            pool,
+            writing: Some(writing),
+            workers,
+        })
+    }
+
+    /// An empty buffer with room for one block.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        match self.pool.1.try_recv() {
+            Ok(mut buffer) => {
+                buffer.clear();
+                buffer
+            }
+            Err(_) => Vec::with_capacity(BLOCK_SIZE),
+        }
+    }
+
+    pub(super) fn file(&mut self) -> Result<()> {
+        self.send(Step::File)
+    }
+
+    pub(super) fn holes(&mut self, count: u64) -> Result<()> {
+        self.send(Step::Holes(count))
+    }
+
+    pub(super) fn block(&mut self, block: Vec<u8>) -> Result<()> {
+        let payload = self.payload(block);
+        self.send(Step::Block(payload))
+    }
+
+    pub(super) fn fragment(&mut self, block: Vec<u8>) -> Result<()> {
+        let payload = self.payload(block);
+        self.send(Step::Fragment(payload))
+    }
+
+    fn payload(&mut self, block: Vec<u8>) -> Payload {
+        match &self.jobs {
+            None => Payload::Stored(block),
+            Some(jobs) => {
+                let (slot, result) = bounded(1);
+                // When the workers are gone the slot is dropped, and the writing thread says so.
+                let _ = jobs.send((block, slot));
+                Payload::Compressed(result)
+            }
+        }
+    }
+
+    fn send(&mut self, step: Step) -> Result<()> {
+        match &self.steps {
+            Some(steps) if steps.send(step).is_ok() => Ok(()),
+            // The writing thread has ended: it knows why.
+            _ => match self.end() {
+                Err(error) => Err(error),
+                Ok(_) => Err(broken()),
+            },
+        }
+    }
+
+    /// Waits until all is written.
+    pub(super) fn end(&mut self) -> Result<(File, Written)> {
+        self.steps = None;
+        self.jobs = None;
+        let result = match self.writing.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            _ => Err(broken()),
+        };
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        result
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        // An abandoned file is the caller's to remove; by then no thread writes to it any more.
+        let _ = self.end();
+    }
+}
+
+fn broken() -> Error {
+    Error::invalid("squashfs file", "was abandoned after an earlier error")
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    path: &Path,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(body)
+        .map_err(Error::io("start a thread to write", path))
+}
+
+fn compress(level: i32, jobs: &Receiver<Job>, pool: &Sender<Vec<u8>>) {
+    let Ok(mut compressor) = zstd::bulk::Compressor::new(level) else {
+        return;
+    };
+    let mut scratch = Vec::with_capacity(zstd::zstd_safe::compress_bound(BLOCK_SIZE));
+    // Dropping a slot unfilled tells the writing thread that compression failed.
+    for (block, slot) in jobs {
+        scratch.clear();
+        let Ok(size) = compressor.compress_to_buffer(&block[..], &mut scratch) else {
+            return;
+        };
+        let sent = if size < block.len() {
+            let _ = pool.send(block);
+            slot.send((scratch.clone(), size as u32))
+        } else {
+            let size = block.len() as u32 | UNCOMPRESSED;
+            slot.send((block, size))
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+fn write(
+    file: File,
+    path: &PathBuf,
+    steps: &Receiver<Step>,
+    pool: &Sender<Vec<u8>>,
+) -> Result<(File, Written)> {
+    let failed = |error| Error::io("write", path)(error);
+    let mut output = BufWriter::with_capacity(1 << 16, file);
+    output
+        .write_all(&[0; SUPERBLOCK as usize])
+        .map_err(failed)?;
+    let mut written = Written {
+        end: SUPERBLOCK,
+        ..Written::default()
+    };
+    for step in steps {
+        let (payload, fragment) = match step {
+            Step::File => {
+                let first = u32::try_from(written.sizes.len()).map_err(|_| {
+                    Error::invalid(path.display().to_string(), "has too many blocks")
+                })?;
+                written.files.push((written.end, first));
+                continue;
+            }
+            Step::Holes(mut count) => {
+                while count > 0 {
+                    let run = count.min(u64::from(HOLES - 1));
+                    written.sizes.push(HOLES | run as u32);
+                    count -= run;
+                }
+                continue;
+            }
+            Step::Block(payload) => (payload, false),
+            Step::Fragment(payload) => (payload, true),
+        };
+        let (block, size) = match payload {
+            Payload::Stored(block) => {
+                let size = block.len() as u32 | UNCOMPRESSED;
+                (block, size)
+            }
+            Payload::Compressed(slot) => slot
+                .recv()
+                .map_err(|_| Error::invalid(path.display().to_string(), "cannot be compressed"))?,
+        };
+        output.write_all(&block).map_err(failed)?;
+        if fragment {
+            written.fragments.push((written.end, size));
+        } else {
+            written.sizes.push(size);
+        }
+        written.end += block.len() as u64;
+        if block.capacity() >= BLOCK_SIZE {
+            let _ = pool.send(block);
+        }
+    }
+    let file = output
+        .into_inner()
+        .map_err(|error| failed(error.into_error()))?;
+    Ok((file, written))
+}
