@@ -16,6 +16,7 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -29,6 +30,17 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Closes a connection whose answer nobody waits for any more, even in the middle of an upload.
+struct CloseOnDrop(Option<AbortHandle>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
 
 /// Opens connections to one endpoint.
 pub(super) struct Connector {
@@ -74,16 +86,16 @@ impl Connector {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             // Its failure also reaches whoever waits for the answer.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to the docker daemon ended");
             }
         });
-        sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.broken(&error))
+        let mut guard = CloseOnDrop(Some(task.abort_handle()));
+        let answer = sender.send_request(request).await;
+        guard.0 = None;
+        answer.map_err(|error| self.broken(&error))
     }
 
     fn origin_form(&self, request: BollardRequest, prefix: &str) -> Result<BollardRequest> {

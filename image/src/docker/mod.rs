@@ -10,8 +10,12 @@ mod connection;
 mod endpoint;
 mod events;
 mod load;
+mod roles;
 mod save;
 mod store;
+mod stream;
+mod tarball;
+mod v1;
 
 pub use client::{Daemon, ImageStore, Info, Inspected};
 pub use endpoint::{Endpoint, TlsFiles};
