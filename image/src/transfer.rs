@@ -90,6 +90,12 @@ pub trait Sink: Send + Sync {
     /// Starts to receive one image. Fails at once when the name is illegal or taken, or the store
     /// cannot be written.
     fn open(&self, context: &Context) -> Result<Box<dyn Receiver + '_>>;
+
+    /// Whether the transfer that ended with `error` is worth another try, for which the sink has
+    /// changed its way of taking the image. True a bounded number of times.
+    fn again(&self, _error: &Error) -> bool {
+        false
+    }
 }
 
 /// One image on its way into a store.
@@ -162,6 +168,19 @@ impl<T: Layout> Source for T {
 
 /// Copies the image of `source` to `sink` and returns it as the sink holds it.
 pub fn copy(source: &dyn Source, sink: &dyn Sink, context: &Context) -> Result<Image> {
+    loop {
+        match copy_once(source, sink, context) {
+            Err(error) if !context.cancel.is_cancelled() && sink.again(&error) => {
+                context
+                    .progress
+                    .stage(format!("Trying again in another way: {error}"));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn copy_once(source: &dyn Source, sink: &dyn Sink, context: &Context) -> Result<Image> {
     let mut receiver = sink.open(context)?;
     let image = source.send(&mut *receiver, context)?;
     context.check()?;

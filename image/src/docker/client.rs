@@ -4,6 +4,7 @@
 //! answer is not given a deadline, for a daemon may work for minutes; instead the daemon is asked for a
 //! sign of life beside it, so that one that vanished is noticed within seconds ([`Daemon::silence`]).
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -13,12 +14,13 @@ use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use bollard::{BollardRequest, ClientVersion, Docker};
+use futures_util::StreamExt;
 use tokio::runtime::Runtime;
 
 use super::connection::{CONNECT_TIMEOUT, Connector, root_cause};
 use super::endpoint::Endpoint;
 use super::events::Watch;
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::store::Entry;
 
@@ -363,13 +365,25 @@ impl Daemon {
         Ok(entries)
     }
 
-    /// IDs of all images, the unnamed ones and those below others included.
-    pub(super) fn all_ids(&self) -> Result<Vec<Digest>> {
+    /// Chain IDs of the layers of all images, the unnamed ones and those below others included.
+    pub(super) fn chain_ids(&self) -> Result<HashSet<ChainId>> {
         let options = ListImagesOptionsBuilder::default().all(true).build();
-        self.call("list images", self.docker().list_images(Some(options)))?
-            .iter()
-            .map(|image| image.id.parse())
-            .collect()
+        let images = self.call("list images", self.docker().list_images(Some(options)))?;
+        let inspections = futures_util::stream::iter(images)
+            .map(|image| async move { self.inspect_async(&image.id).await })
+            .buffer_unordered(8)
+            .collect::<Vec<_>>();
+        let inspected = self.quick(async { Ok(inspections.await) })?;
+        let mut chain_ids = HashSet::new();
+        for image in inspected {
+            match image {
+                Ok(image) => chain_ids.extend(ChainId::prefixes(&image.diff_ids)),
+                // Removed meanwhile.
+                Err(Error::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(chain_ids)
     }
 
     /// ID, layers and size of the image that `name` (or an ID) stands for.

@@ -7,6 +7,7 @@
 
 mod client;
 mod connection;
+mod counted;
 mod endpoint;
 mod events;
 mod load;

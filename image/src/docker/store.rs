@@ -1,11 +1,17 @@
 //! A daemon as a [`Store`] for the mounted tree.
+//!
+//! Listing and renaming are single requests. What needs an image's content goes through the spool,
+//! which exports the image once.
 
 use std::fs::File;
 use std::sync::Arc;
 
 use super::client::Daemon;
 use super::load::DaemonSink;
+use super::save::DaemonSource;
 use crate::error::{Error, Result};
+use crate::reference::DockerReference;
+use crate::spool::{Spool, SpoolImage};
 use crate::store::{Entry, Store};
 use crate::transfer::{Context, Layout, Sink};
 
@@ -13,13 +19,31 @@ use crate::transfer::{Context, Layout, Sink};
 #[derive(Debug)]
 pub struct DaemonStore {
     daemon: Daemon,
+    spool: Arc<Spool>,
 }
 
 impl DaemonStore {
-    /// Shows `daemon`.
-    pub fn new(daemon: Daemon) -> Self {
-        Self { daemon }
+    /// Shows `daemon`; exported images are kept in `spool`.
+    pub fn new(daemon: Daemon, spool: Arc<Spool>) -> Self {
+        Self { daemon, spool }
     }
+
+    fn spooled(&self, name: &str, context: &Context) -> Result<Arc<SpoolImage>> {
+        let id = self.daemon.inspect(name)?.id;
+        let source = DaemonSource::new(self.daemon.clone(), name);
+        self.spool.get(id, &source, context)
+    }
+}
+
+fn parse(name: &str) -> Result<DockerReference> {
+    let reference: DockerReference = name.parse()?;
+    if reference.digest().is_some() {
+        return Err(Error::invalid(
+            format!("image name {name:?}"),
+            "has a digest, which docker computes itself; use NAME[:TAG]",
+        ));
+    }
+    Ok(reference)
 }
 
 impl Store for DaemonStore {
@@ -31,24 +55,36 @@ impl Store for DaemonStore {
         self.daemon.version()
     }
 
-    fn check_name(&self, _name: &str) -> Result<()> {
-        Ok(())
+    fn check_name(&self, name: &str) -> Result<()> {
+        parse(name).map(|_| ())
     }
 
-    fn layout(&self, _name: &str, _context: &Context) -> Result<Arc<dyn Layout>> {
-        Err(Error::invalid("docker save", "is not written yet"))
+    fn layout(&self, name: &str, context: &Context) -> Result<Arc<dyn Layout>> {
+        Ok(self.spooled(name, context)?)
     }
 
-    fn root_filesystem(&self, _name: &str, _context: &Context) -> Result<Arc<File>> {
-        Err(Error::invalid("docker save", "is not written yet"))
+    fn root_filesystem(&self, name: &str, context: &Context) -> Result<Arc<File>> {
+        Ok(self.spooled(name, context)?.root_filesystem())
     }
 
     fn sink(&self, name: &str) -> Result<Box<dyn Sink>> {
         Ok(Box::new(DaemonSink::new(self.daemon.clone(), name)?))
     }
 
-    fn rename(&self, _from: &str, _to: &str) -> Result<()> {
-        Err(Error::invalid("renaming", "is not written yet"))
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let target = parse(to)?;
+        match self.daemon.inspect(to) {
+            Err(Error::NotFound(_)) => {}
+            Ok(_) => return Err(Error::Exists(format!("image {to} in the docker daemon"))),
+            Err(error) => return Err(error),
+        }
+        self.daemon.tag(
+            from,
+            &target.familiar_name(),
+            target.tag().unwrap_or("latest"),
+        )?;
+        // The image has two names now, so that this only takes the old one away.
+        self.daemon.remove(from)
     }
 
     fn remove(&self, name: &str) -> Result<()> {

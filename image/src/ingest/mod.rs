@@ -6,7 +6,6 @@
 mod blob_dir;
 mod runtime_config;
 
-
 use tempfile::NamedTempFile;
 
 pub use blob_dir::BlobDir;
