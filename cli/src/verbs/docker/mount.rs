@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pcocc_fs::MountOptions;
 use pcocc_image::docker::{Daemon, DaemonStore};
+use pcocc_image::spool::Spool;
 use pcocc_image::store::Store;
 
 use crate::app::Invocation;
@@ -18,6 +19,9 @@ use crate::errors::{Outcome, While as _};
 use crate::output;
 use crate::progress::warning;
 use crate::stores;
+
+/// Most bytes of exported images that are kept beside a mount.
+const SPOOL_BYTES: u64 = 20 << 30;
 
 /// Show docker and the repositories as folders
 ///
@@ -85,10 +89,11 @@ impl Args {
                 warning(&format!("{error}; docker/ works once it is there"))
             );
         }
+        let spool = Arc::new(Spool::open(staging.path().join("spool"), SPOOL_BYTES).when(action)?);
         let repositories = stores::repositories(environment)?;
         let options = MountOptions {
             mountpoint: mount_point.to_owned(),
-            docker: Some(Arc::new(DaemonStore::new(daemon)) as Arc<dyn Store>),
+            docker: Some(Arc::new(DaemonStore::new(daemon, spool)) as Arc<dyn Store>),
             repositories: Vec::new(),
             allow_delete: self.allow_delete,
             staging_dir: staging.path().to_owned(),
