@@ -13,6 +13,8 @@ pub mod formats;
 pub mod ingest;
 pub mod layer;
 pub mod layout;
+#[cfg(test)]
+mod memory;
 pub mod oci;
 pub mod reference;
 pub mod registry;
