@@ -1,7 +1,7 @@
 //! Blob files: found by digest, written under a temporary name, published by link.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use pcocc_core::publish;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+use tempfile::NamedTempFile;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -18,32 +19,6 @@ use crate::repository::temp;
 
 /// How fresh a reused blob must be for its time to be left alone.
 const FRESH: Duration = Duration::from_secs(600);
-
-/// A blob being written. Dropped unpublished, it is gone.
-#[derive(Debug)]
-pub struct TempBlob(tempfile::NamedTempFile);
-
-impl TempBlob {
-    /// Its file, until it is published.
-    pub fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// The open file.
-    pub fn file(&self) -> &fs::File {
-        self.0.as_file()
-    }
-}
-
-impl Write for TempBlob {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.as_file_mut().write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 impl Repository {
     /// The file of a blob, whether there or not.
@@ -67,18 +42,16 @@ impl Repository {
     }
 
     /// Starts a new blob in the repository's folder for work in progress.
-    pub fn temp_blob(&self) -> Result<TempBlob> {
-        temp::file_in(&self.temp_dir(), 0o666)
-            .map(TempBlob)
-            .map_err(|e| self.write_error(e))
+    pub fn temp_blob(&self) -> Result<NamedTempFile> {
+        temp::file_in(&self.temp_dir(), 0o666).map_err(|e| self.write_error(e))
     }
 
     /// Flushes a blob to disk and gives it its place. The content must have been verified to be
     /// `digest`. Does nothing but refresh its time when the repository has the blob.
-    pub fn publish_blob(&self, temp: TempBlob, digest: Digest) -> Result<()> {
+    pub fn publish_blob(&self, temp: NamedTempFile, digest: Digest) -> Result<()> {
         let path = self.blob_path(digest);
         let size = temp
-            .file()
+            .as_file()
             .metadata()
             .map_err(Error::io("read", temp.path()))?;
         // One of another size is what a crash of another writer left; it is replaced.
@@ -88,10 +61,10 @@ impl Repository {
         self.place(&temp, &path).map_err(|e| self.write_error(e))
     }
 
-    fn place(&self, temp: &TempBlob, path: &Path) -> io::Result<()> {
-        temp.file()
+    fn place(&self, temp: &NamedTempFile, path: &Path) -> io::Result<()> {
+        temp.as_file()
             .set_permissions(fs::Permissions::from_mode(0o444))?;
-        temp.file().sync_all()?;
+        temp.as_file().sync_all()?;
         let parent = path.parent().unwrap_or(path);
         let mut tries = 0;
         loop {

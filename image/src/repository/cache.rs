@@ -20,7 +20,7 @@ use crate::repository::meta::Meta;
 use crate::repository::temp;
 
 /// Ending of entries pcocc 0.7 was about to write or delete.
-const DELETED: &str = ".deleted";
+pub(crate) const DELETED: &str = ".deleted";
 
 /// Name of a cache entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

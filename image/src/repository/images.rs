@@ -2,8 +2,9 @@
 //! and the layers. Manifest and config are verified by digest whenever they are read.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
@@ -63,6 +64,11 @@ impl Repository {
                 continue;
             }
             index.seen.insert(meta.data_blobs().to_vec());
+            // Whoever wrote the metadata may have claimed any content for a blob. Only the user and
+            // the site's administrator are believed without reading it.
+            if !self.is_trusted(&meta) {
+                continue;
+            }
             match self.image(&meta) {
                 Ok(image) => {
                     for layer in image.layers() {
@@ -78,6 +84,16 @@ impl Repository {
             }
         }
         Ok(index.layers.clone())
+    }
+
+    fn is_trusted(&self, meta: &Meta) -> bool {
+        let Ok(version) = self.version() else {
+            return false;
+        };
+        let path = self.meta_path(version, meta.name(), meta.revision());
+        fs::symlink_metadata(path).is_ok_and(|metadata| {
+            metadata.uid() == 0 || metadata.uid() == rustix::process::geteuid().as_raw()
+        })
     }
 
     /// The image with this ID, when an image in the repository has it and all its blobs are there.

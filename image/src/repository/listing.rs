@@ -7,6 +7,7 @@ use std::{fs, thread};
 use crate::error::{Error, Result};
 use crate::repository::folder::{Repository, split_meta_name};
 use crate::repository::meta::Meta;
+use crate::repository::upgrade::is_old_folder;
 
 /// Fewest metadata files that are worth another thread.
 const PER_THREAD: usize = 256;
@@ -46,7 +47,12 @@ impl Repository {
         };
         let paths: Vec<PathBuf> = if version >= 2 {
             let dir = self.meta_dir();
-            self.meta_files()?.iter().map(|f| dir.join(f)).collect()
+            self.meta_files()?
+                .iter()
+                // What an interrupted upgrade left; its content has been converted.
+                .filter(|file| !is_old_folder(file))
+                .map(|file| dir.join(file))
+                .collect()
         } else {
             self.hashed_meta_paths()?
         };
@@ -110,7 +116,7 @@ impl Repository {
     }
 
     /// Metadata files of a version 1 repository, `meta/xx/<hash>`.
-    fn hashed_meta_paths(&self) -> Result<Vec<PathBuf>> {
+    pub(crate) fn hashed_meta_paths(&self) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         for folder in self.meta_files()? {
             let dir = self.meta_dir().join(folder);

@@ -130,6 +130,25 @@ impl Meta {
         Ok(meta)
     }
 
+    /// The same metadata with its keys in the order pcocc 0.7 writes them; version 1 sorts them.
+    pub(crate) fn canonical(&self) -> Result<Self> {
+        const ORDER: [&str; 8] = [
+            "name",
+            "revision",
+            "kind",
+            "owner",
+            "timestamp",
+            "data_blobs",
+            "custom_meta",
+            "description",
+        ];
+        let members = ORDER.iter().filter_map(|key| {
+            let value = self.document.get(key)?.clone();
+            Some(((*key).to_owned(), value))
+        });
+        Self::from_document(Json::Object(members.collect()))
+    }
+
     fn new(
         name: &str,
         revision: u64,

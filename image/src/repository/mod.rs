@@ -14,23 +14,35 @@
 //! another. Reading goes from `meta/` through the OCI index in it to the blobs, all of them verified.
 //!
 //! No locks anywhere, so that many machines can share a repository on NFS or Lustre. Deleting an
-//! image removes its metadata only; blobs go with [garbage collection], which
+//! image removes its metadata only; blobs go with [garbage collection](Repository::collect), which
 //! spares what is young and looks again before each batch.
 
 mod blobs;
 mod cache;
+mod cache_gc;
+mod changes;
 mod folder;
+mod gc;
 mod images;
 mod json;
 mod listing;
 mod meta;
+mod rootfs;
 mod set;
+mod sink;
+mod store;
 mod temp;
+mod upgrade;
+mod verify;
 
-pub use blobs::TempBlob;
 pub use cache::{Cache, CacheEntry, CacheKey};
+pub use cache_gc::CacheCollected;
 pub use folder::Repository;
+pub use gc::{Collected, GcOptions};
 pub use images::RepositoryImage;
 pub use listing::{BadMeta, Listing};
 pub use meta::{Kind, Meta};
 pub use set::Repositories;
+pub use sink::RepositorySink;
+pub use store::RepositoryStore;
+pub use verify::Verified;

@@ -1,0 +1,120 @@
+//! Cleaning the cache: entries whose image is gone, work nobody works on, and what is too much.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::error::{Error, Result};
+use crate::repository::cache::{Cache, CacheKey, DELETED, remove};
+use crate::repository::gc::GcOptions;
+use crate::repository::set::Repositories;
+use crate::repository::temp;
+
+/// What was removed from the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCollected {
+    /// Files removed; several names of one file count once.
+    pub entries: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Temporary files removed.
+    pub temporary: u64,
+}
+
+impl Cache {
+    /// Removes entries that belong to no image of `repositories` and were not used within the grace
+    /// time, then the least recently used ones until at most `max_bytes` are left.
+    ///
+    /// Images in repositories that cannot be read count as gone: their entries can be made again.
+    pub fn collect(
+        &self,
+        repositories: &Repositories,
+        options: GcOptions,
+        max_bytes: Option<u64>,
+    ) -> Result<CacheCollected> {
+        let mut collected = CacheCollected {
+            temporary: self.collect_temporary(options)?,
+            ..Default::default()
+        };
+        let wanted = self.wanted(repositories);
+        let entries = self.list()?;
+        // A file is wanted when any of its names is.
+        let wanted: HashSet<u64> = entries
+            .iter()
+            .filter(|entry| wanted.contains(&entry.path))
+            .map(|entry| entry.inode)
+            .collect();
+        let mut files: Vec<(SystemTime, u64, u64)> = Vec::new();
+        for entry in &entries {
+            if !files.iter().any(|(_, inode, _)| *inode == entry.inode) {
+                files.push((entry.used, entry.inode, entry.size));
+            }
+        }
+        files.sort_unstable();
+        let mut total: u64 = files.iter().map(|(_, _, size)| size).sum();
+        for (used, inode, size) in files {
+            let is_young = used.elapsed().unwrap_or_default() < options.grace;
+            let is_too_much = max_bytes.is_some_and(|max| total > max);
+            if !is_too_much && (is_young || wanted.contains(&inode)) {
+                continue;
+            }
+            for entry in entries.iter().filter(|entry| entry.inode == inode) {
+                remove(&entry.path).map_err(Error::io("remove", &entry.path))?;
+            }
+            total -= size;
+            collected.entries += 1;
+            collected.bytes += size;
+        }
+        Ok(collected)
+    }
+
+    /// Files that pcocc 0.7 or we look for when one of the images is used.
+    fn wanted(&self, repositories: &Repositories) -> HashSet<PathBuf> {
+        let mut wanted = HashSet::new();
+        for repository in repositories.iter() {
+            let listing = match repository.list() {
+                Ok(listing) => listing,
+                Err(error) => {
+                    tracing::warn!(%error, "images of a repository are not considered");
+                    continue;
+                }
+            };
+            for meta in &listing.metas {
+                let name = repository.name();
+                wanted.insert(self.entry_path(&CacheKey::of_meta(meta, name)));
+                wanted.insert(self.entry_path(&CacheKey::of_bundle(meta, name)));
+            }
+        }
+        wanted
+    }
+
+    fn collect_temporary(&self, options: GcOptions) -> Result<u64> {
+        let mut removed = 0;
+        for entry in self.list()? {
+            // pcocc 0.7 renames to this what it is filling or deleting.
+            let is_leftover = entry.path.to_string_lossy().ends_with(DELETED)
+                && entry.used.elapsed().unwrap_or_default() >= options.grace;
+            if is_leftover {
+                remove(&entry.path).map_err(Error::io("remove", &entry.path))?;
+                removed += 1;
+            }
+        }
+        let dir = self.path().join(".tmp");
+        let Ok(files) = fs::read_dir(&dir) else {
+            return Ok(removed);
+        };
+        for file in files.flatten() {
+            let modified = file
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .unwrap_or_else(|_| SystemTime::now());
+            let name = file.file_name().to_string_lossy().into_owned();
+            if temp::is_abandoned(&name, modified, options.grace) {
+                remove(&file.path()).map_err(Error::io("remove", file.path()))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}

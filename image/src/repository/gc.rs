@@ -1,0 +1,251 @@
+//! Garbage collection: blobs no metadata names, work in progress nobody works on, old versions.
+//!
+//! Phases, safe beside any number of writers and without locks: read all metadata, and refuse when
+//! one cannot be read → pick blobs that none names and that are older than the grace time → per
+//! batch: move them aside, read the metadata again, put back what is named or was refreshed by now,
+//! delete the rest. A writer that relies on an old blob refreshes its time first, and looks for all
+//! its blobs after it has published its metadata; so either it is seen here, or it sees the loss.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::repository::cache::remove;
+use crate::repository::folder::Repository;
+use crate::repository::temp;
+use crate::transfer::Context;
+
+/// Marks a blob that was moved aside, within its temporary name.
+const TRASH: &str = "trash-";
+
+/// Blobs deleted between two readings of the metadata.
+const BATCH: usize = 512;
+
+/// How garbage is told from what somebody is about to use.
+#[derive(Clone, Copy, Debug)]
+pub struct GcOptions {
+    /// Blobs and temporary files younger than this are spared.
+    pub grace: Duration,
+}
+
+impl Default for GcOptions {
+    /// A day, longer than any import takes.
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// What garbage collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Blobs deleted.
+    pub blobs: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Unused blobs spared because they are young.
+    pub spared: u64,
+    /// Temporary files and folders deleted.
+    pub temporary: u64,
+    /// Whether the repository was upgraded to version 2.
+    pub upgraded: bool,
+}
+
+impl Repository {
+    /// Deletes what no image needs, and upgrades a version 1 repository as pcocc 0.7 does.
+    ///
+    /// Fails with [`Error::Invalid`], nothing deleted, when any metadata cannot be read: what it names
+    /// is not known.
+    pub fn collect(&self, options: GcOptions, context: &Context) -> Result<Collected> {
+        let version = self.version()?;
+        self.check_writable()?;
+        let mut collected = Collected::default();
+        let used = self.used_blobs()?;
+        collected.temporary = self.collect_temporary(&used, options)?;
+        let (candidates, spared) = self.unused_blobs(&used, options)?;
+        collected.spared = spared;
+        for batch in candidates.chunks(BATCH) {
+            context.check()?;
+            self.delete_batch(batch, options, &mut collected)?;
+        }
+        if version == 1 {
+            self.upgrade()?;
+            collected.upgraded = true;
+        } else {
+            self.finish_upgrade()?;
+        }
+        Ok(collected)
+    }
+
+    /// The blobs all metadata names.
+    fn used_blobs(&self) -> Result<HashSet<Digest>> {
+        let listing = self.list()?;
+        if let Some(bad) = listing.bad.first() {
+            let others = match listing.bad.len() {
+                1 => String::new(),
+                n => format!(" (and {} more)", n - 1),
+            };
+            return Err(self.unusable(format!(
+                "is not collected: {}{others}; repair or delete {} first",
+                bad.error,
+                bad.path.display()
+            )));
+        }
+        Ok(listing
+            .metas
+            .iter()
+            .flat_map(|meta| meta.data_blobs().iter().copied())
+            .collect())
+    }
+
+    /// Blobs that may be deleted, and the number of those too young for it.
+    fn unused_blobs(
+        &self,
+        used: &HashSet<Digest>,
+        options: GcOptions,
+    ) -> Result<(Vec<Digest>, u64)> {
+        let mut candidates = Vec::new();
+        let mut spared = 0;
+        for (digest, path) in self.blob_files()? {
+            if used.contains(&digest) {
+                continue;
+            }
+            if is_young(&path, options.grace) {
+                spared += 1;
+            } else {
+                candidates.push(digest);
+            }
+        }
+        Ok((candidates, spared))
+    }
+
+    /// All files in `data/` that are named as blobs are.
+    pub(crate) fn blob_files(&self) -> Result<Vec<(Digest, PathBuf)>> {
+        let data = self.data_dir();
+        let mut blobs = Vec::new();
+        for folder in fs::read_dir(&data).map_err(Error::io("list", &data))? {
+            let folder = folder.map_err(Error::io("list", &data))?.path();
+            let files = match fs::read_dir(&folder) {
+                Ok(files) => files,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotADirectory | io::ErrorKind::NotFound
+                    ) =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(Error::io("list", &folder)(error)),
+            };
+            for file in files {
+                let file = file.map_err(Error::io("list", &folder))?;
+                let digest = file.file_name().to_str().map(Digest::from_hex);
+                match digest {
+                    Some(Ok(digest)) if self.blob_path(digest) == file.path() => {
+                        blobs.push((digest, file.path()));
+                    }
+                    _ => tracing::warn!(path = %file.path().display(), "not a blob; left alone"),
+                }
+            }
+        }
+        Ok(blobs)
+    }
+
+    fn delete_batch(
+        &self,
+        batch: &[Digest],
+        options: GcOptions,
+        collected: &mut Collected,
+    ) -> Result<()> {
+        let mut aside = Vec::new();
+        let mut failure = None;
+        for digest in batch {
+            let trash = self
+                .temp_dir()
+                .join(format!("{}{TRASH}{}", temp::prefix(), digest.hex()));
+            match fs::rename(self.blob_path(*digest), &trash) {
+                Ok(()) => aside.push((*digest, trash)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    failure = Some(self.write_error(error));
+                    break;
+                }
+            }
+        }
+        let used = match self.used_blobs() {
+            Ok(used) => used,
+            Err(error) => {
+                for (digest, trash) in &aside {
+                    self.put_back(*digest, trash)?;
+                }
+                return Err(error);
+            }
+        };
+        for (digest, trash) in aside {
+            if used.contains(&digest) || is_young(&trash, options.grace) {
+                self.put_back(digest, &trash)?;
+                collected.spared += 1;
+                continue;
+            }
+            let size = fs::metadata(&trash).map_or(0, |metadata| metadata.len());
+            fs::remove_file(&trash).map_err(|e| self.write_error(e))?;
+            collected.blobs += 1;
+            collected.bytes += size;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn put_back(&self, digest: Digest, trash: &Path) -> Result<()> {
+        let path = self.blob_path(digest);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|e| self.write_error(e))?;
+        }
+        fs::rename(trash, path).map_err(|e| self.write_error(e))
+    }
+
+    /// Deletes what dead writers left, and puts back what a dead collection had moved aside.
+    fn collect_temporary(&self, used: &HashSet<Digest>, options: GcOptions) -> Result<u64> {
+        let dir = self.temp_dir();
+        let mut deleted = 0;
+        for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
+            let entry = entry.map_err(Error::io("list", &dir))?;
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let modified = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata.modified().unwrap_or_else(|_| SystemTime::now()),
+                Err(_) => continue,
+            };
+            let trash = name
+                .rsplit_once(TRASH)
+                .and_then(|(_, hex)| Digest::from_hex(hex).ok());
+            if let Some(digest) = trash
+                && used.contains(&digest)
+            {
+                // Its blob keeps an old time, so waiting for the collector's end says nothing.
+                if self.blob_size(digest)?.is_none() {
+                    self.put_back(digest, &path)?;
+                }
+                continue;
+            }
+            if !temp::is_abandoned(&name, modified, options.grace) {
+                continue;
+            }
+            remove(&path).map_err(|e| self.write_error(e))?;
+            deleted += 1;
+        }
+        Ok(deleted)
+    }
+}
+
+/// Whether the file was changed within the grace time; one that cannot be looked at is spared.
+fn is_young(path: &Path, grace: Duration) -> bool {
+    match fs::symlink_metadata(path).and_then(|metadata| metadata.modified()) {
+        Ok(modified) => modified.elapsed().unwrap_or_default() < grace,
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,295 @@
+//! Receiving an image into a repository, and its root filesystem into the cache.
+//!
+//! Phases: the name is checked and the repository tried → layers become blobs, and the root
+//! filesystem is written on the way, unless the cache has one for the same image ID → manifest and
+//! config → the cache entry → the metadata, which makes the name appear. What is dropped or killed
+//! before leaves blobs without a name and temporary files: work for garbage collection.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tempfile::NamedTempFile;
+
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::ingest::{BlobDir, Ingest, Options};
+use crate::oci::{Image, Layer};
+use crate::reference::{ImageUri, check_name};
+use crate::repository::cache::{Cache, CacheKey};
+use crate::repository::folder::Repository;
+use crate::repository::meta::Meta;
+use crate::repository::set::Repositories;
+use crate::transfer::{Context, Offer, Receiver, Sink};
+
+/// Creates one container image in a repository.
+#[derive(Debug)]
+pub struct RepositorySink {
+    repositories: Arc<Repositories>,
+    name: String,
+    options: Options,
+    blobs: RepositoryBlobs,
+}
+
+impl RepositorySink {
+    /// A sink that creates the image `uri` at revision 0, in the repository it names or the default.
+    pub fn new(repositories: Arc<Repositories>, uri: &ImageUri, options: Options) -> Result<Self> {
+        check_name(&uri.name)?;
+        if let Some(revision) = uri.revision
+            && revision != 0
+        {
+            return Err(Error::invalid(
+                format!("image {uri}"),
+                "cannot be created: container images have revision 0 only; leave the revision out",
+            ));
+        }
+        let repository = Arc::clone(repositories.destination(uri)?);
+        Ok(Self {
+            repositories,
+            name: uri.name.clone(),
+            options,
+            blobs: RepositoryBlobs::new(repository),
+        })
+    }
+
+    /// The repository the image goes to.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.blobs.repository
+    }
+}
+
+impl Sink for RepositorySink {
+    fn open(&self, context: &Context) -> Result<Box<dyn Receiver + '_>> {
+        let repository = &self.blobs.repository;
+        repositories_allow(&self.repositories, repository, &self.name, context)?;
+        Ok(Box::new(RepositoryReceiver {
+            sink: self,
+            ingest: None,
+            cached: None,
+        }))
+    }
+}
+
+/// Fails with [`Error::Exists`] when the name is taken in `repository`, or with [`Error::Denied`] when
+/// it cannot be written; warns when another repository has the name.
+pub(crate) fn repositories_allow(
+    repositories: &Repositories,
+    repository: &Repository,
+    name: &str,
+    context: &Context,
+) -> Result<()> {
+    repository.check_writable()?;
+    repository.check_free(name)?;
+    for other in repositories.iter() {
+        // A repository that cannot be read is no reason to refuse; using it will say so.
+        if other.name() != repository.name()
+            && other.revisions(name).is_ok_and(|found| !found.is_empty())
+        {
+            context.progress.warn(format!(
+                "an image {name} also exists in repository {}; use REPO:IMAGE to say which one",
+                other.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+struct RepositoryReceiver<'a> {
+    sink: &'a RepositorySink,
+    /// Made with the first layer: until then it may turn out that no root filesystem is needed.
+    ingest: Option<Ingest<'a>>,
+    /// The cache's entry for the image's ID, once that is known.
+    cached: Option<CacheKey>,
+}
+
+impl<'a> RepositoryReceiver<'a> {
+    fn repository(&self) -> &'a Repository {
+        &self.sink.blobs.repository
+    }
+
+    fn cache(&self) -> Option<&'a Cache> {
+        self.sink.repositories.cache().map(|cache| &**cache)
+    }
+
+    /// Learns the image ID; a root filesystem the cache already has is not made again.
+    fn identify(&mut self, id: Digest) {
+        let key = CacheKey::of_image(id);
+        if self.cache().is_some_and(|cache| cache.contains(&key)) {
+            self.cached = Some(key);
+        }
+    }
+
+    fn ingest(&mut self, context: &Context) -> Result<&mut Ingest<'a>> {
+        if self.ingest.is_none() {
+            let rootfs = match self.cache() {
+                Some(cache) if self.cached.is_none() => match cache.temp() {
+                    Ok(temp) => Some(temp),
+                    // The image itself does not need the cache.
+                    Err(error) => {
+                        context
+                            .progress
+                            .warn(format!("no squashfs image is made: {error}"));
+                        None
+                    }
+                },
+                _ => None,
+            };
+            let ingest = Ingest::new(&self.sink.blobs, self.sink.options, rootfs)?;
+            return Ok(self.ingest.insert(ingest));
+        }
+        self.ingest
+            .as_mut()
+            .ok_or_else(|| Error::invalid("image", "cannot be received"))
+    }
+
+    /// Puts the root filesystem into the cache under `key`, new or from the same image's entry.
+    fn fill_cache(
+        &self,
+        rootfs: Option<NamedTempFile>,
+        image: &Image,
+        key: &CacheKey,
+    ) -> Result<()> {
+        let Some(cache) = self.cache() else {
+            return Ok(());
+        };
+        let by_id = CacheKey::of_image(image.id());
+        if let Some(rootfs) = rootfs
+            && !cache.contains(&by_id)
+        {
+            cache.publish(rootfs, &by_id)?;
+        }
+        cache.link(&by_id, key)?;
+        Ok(())
+    }
+}
+
+impl Receiver for RepositoryReceiver<'_> {
+    fn recall(&mut self, id: Digest) -> Result<Option<Image>> {
+        self.identify(id);
+        self.repository().recall(id)
+    }
+
+    fn holds(&mut self, image: &Image) -> Result<bool> {
+        self.identify(image.id());
+        self.sink.blobs.holds(image)
+    }
+
+    fn expect(&mut self, image: &Image) -> Result<()> {
+        self.identify(image.id());
+        Ok(())
+    }
+
+    fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
+        Ok(self.sink.blobs.known_layer(diff_id)?.is_some())
+    }
+
+    fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
+        self.ingest(context)?.layer(offer, context)
+    }
+
+    fn commit(mut self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
+        self.identify(image.id());
+        self.ingest(context)?.documents(image, context)?;
+        let rootfs = match self.ingest.take() {
+            Some(ingest) => ingest.finish(image, context)?.map(|rootfs| rootfs.file),
+            None => None,
+        };
+        context.check()?;
+        let repository = self.repository();
+        let meta = Meta::container(
+            &self.sink.name,
+            self.sink.repositories.owner(),
+            SystemTime::now(),
+            image,
+        )?;
+        let key = CacheKey::of_meta(&meta, repository.name());
+        if let Err(error) = self.fill_cache(rootfs, image, &key) {
+            context
+                .progress
+                .warn(format!("the squashfs image was not kept: {error}"));
+        }
+        context
+            .progress
+            .stage("Writing manifest to image destination");
+        repository.publish(&meta).inspect_err(|_| {
+            if let Some(cache) = self.cache()
+                && let Err(error) = cache.remove(&key)
+            {
+                tracing::debug!(%error, "a cache entry without an image stays");
+            }
+        })
+    }
+}
+
+/// A repository's blobs as [`Ingest`] and [`Receiver`] see them, with the layers known so far.
+#[derive(Debug)]
+pub(crate) struct RepositoryBlobs {
+    repository: Arc<Repository>,
+    layers: Mutex<Option<HashMap<DiffId, Layer>>>,
+}
+
+impl RepositoryBlobs {
+    pub(crate) fn new(repository: Arc<Repository>) -> Self {
+        Self {
+            repository,
+            layers: Mutex::new(None),
+        }
+    }
+
+    /// Whether every blob is there, and every layer is known to hold what the image says it holds.
+    ///
+    /// The second matters: an image can claim any diff ID for a blob, and what is taken over without
+    /// being read would be believed of that layer for ever.
+    fn holds(&self, image: &Image) -> Result<bool> {
+        for layer in image.layers() {
+            if self.known_layer(layer.diff_id)?.as_ref() != Some(layer) {
+                return Ok(false);
+            }
+        }
+        self.repository.holds(image)
+    }
+}
+
+impl BlobDir for RepositoryBlobs {
+    fn size_of(&self, digest: Digest) -> Result<Option<u64>> {
+        let size = self.repository.blob_size(digest)?;
+        if size.is_some() {
+            self.repository.refresh_blob(digest)?;
+        }
+        Ok(size)
+    }
+
+    fn path_of(&self, digest: Digest) -> PathBuf {
+        self.repository.blob_path(digest)
+    }
+
+    fn temp(&self) -> Result<NamedTempFile> {
+        self.repository.temp_blob()
+    }
+
+    fn publish(&self, temp: NamedTempFile, digest: Digest, _: u64) -> Result<()> {
+        self.repository.publish_blob(temp, digest)
+    }
+
+    fn known_layer(&self, diff_id: DiffId) -> Result<Option<Layer>> {
+        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let layers = match &mut *layers {
+            Some(layers) => layers,
+            none => none.insert(self.repository.known_layers()?),
+        };
+        match layers.get(&diff_id) {
+            Some(layer) if self.repository.reuse_blob(layer.digest, layer.size)? => {
+                Ok(Some(layer.clone()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn write_failed(&self, path: &Path, error: std::io::Error) -> Error {
+        match self.repository.write_error(error) {
+            Error::Io { action, source, .. } => Error::io(action, path)(source),
+            other => other,
+        }
+    }
+}

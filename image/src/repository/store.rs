@@ -1,0 +1,182 @@
+//! A repository as the mounted tree sees it.
+//!
+//! Every image is there under its plain name, at its highest revision, as long as that is a container;
+//! `NAME@REV` names any revision without being listed.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::ingest::Options;
+use crate::reference::{ImageUri, check_name};
+use crate::repository::cache::CacheKey;
+use crate::repository::folder::Repository;
+use crate::repository::images::RepositoryImage;
+use crate::repository::meta::{Kind, Meta};
+use crate::repository::set::Repositories;
+use crate::repository::sink::{RepositorySink, repositories_allow};
+use crate::store::{Entry, Store};
+use crate::transfer::{Context, Layout, Sink};
+
+/// One repository of a set as a [`Store`].
+#[derive(Debug)]
+pub struct RepositoryStore {
+    repositories: Arc<Repositories>,
+    repository: Arc<Repository>,
+    options: Options,
+    /// IDs and sizes of images by their blobs, which never change.
+    known: Mutex<HashMap<Vec<Digest>, (Option<Digest>, u64)>>,
+}
+
+impl RepositoryStore {
+    /// The repository `name` of `repositories`; `options` say how images are received.
+    pub fn new(repositories: Arc<Repositories>, name: &str, options: Options) -> Result<Self> {
+        let repository = Arc::clone(repositories.get(name)?);
+        Ok(Self {
+            repositories,
+            repository,
+            options,
+            known: Mutex::default(),
+        })
+    }
+
+    /// The repository itself.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    fn meta(&self, name: &str) -> Result<Meta> {
+        let uri = self.parse(name)?;
+        self.repository.meta(&uri.name, uri.revision)
+    }
+
+    fn parse(&self, name: &str) -> Result<ImageUri> {
+        let uri: ImageUri = name.parse()?;
+        match uri.repo {
+            None => Ok(uri),
+            Some(_) => {
+                check_name(name)?;
+                Ok(uri)
+            }
+        }
+    }
+
+    fn describe(&self, meta: &Meta) -> (Option<Digest>, u64) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(meta.data_blobs()) {
+            return *found;
+        }
+        let described = match self.repository.image(meta) {
+            Ok(image) => (
+                Some(image.id()),
+                image.blobs().iter().map(|(_, size)| size).sum(),
+            ),
+            Err(error) => {
+                tracing::debug!(image = meta.name(), %error, "a damaged image is listed");
+                (None, 0)
+            }
+        };
+        known.insert(meta.data_blobs().to_vec(), described);
+        described
+    }
+}
+
+impl Store for RepositoryStore {
+    fn list(&self) -> Result<Vec<Entry>> {
+        let listing = self.repository.list()?;
+        for bad in &listing.bad {
+            tracing::warn!(path = %bad.path.display(), error = %bad.error, "metadata passed over");
+        }
+        Ok(listing
+            .latest()
+            .filter(|meta| meta.kind() == Kind::Container)
+            .map(|meta| {
+                let (id, size) = self.describe(meta);
+                Entry {
+                    name: meta.name().to_owned(),
+                    id,
+                    size,
+                    created: meta.created(),
+                }
+            })
+            .collect())
+    }
+
+    fn version(&self) -> Result<u64> {
+        let dir = self.repository.meta_dir();
+        let metadata = match fs::metadata(&dir) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(Error::io("look at", &dir)(error)),
+        };
+        let nanoseconds = (metadata.mtime() as u64)
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(metadata.mtime_nsec() as u64);
+        // Another directory in its place, or an entry within one tick of the clock, changes these.
+        Ok(nanoseconds ^ metadata.ino().rotate_left(48) ^ metadata.size().rotate_left(24))
+    }
+
+    fn check_name(&self, name: &str) -> Result<()> {
+        self.parse(name).map(drop)
+    }
+
+    fn layout(&self, name: &str, _: &Context) -> Result<Arc<dyn Layout>> {
+        let meta = self.meta(name)?;
+        meta.oci_index()?;
+        Ok(Arc::new(RepositoryImage::new(
+            Arc::clone(&self.repository),
+            meta,
+        )))
+    }
+
+    fn root_filesystem(&self, name: &str, context: &Context) -> Result<Arc<File>> {
+        let meta = self.meta(name)?;
+        self.repositories
+            .root_filesystem(&self.repository, &meta, self.options, context)
+            .map(Arc::new)
+    }
+
+    fn sink(&self, name: &str) -> Result<Box<dyn Sink>> {
+        let uri = self.parse(name)?.within(self.repository.name());
+        Ok(Box::new(RepositorySink::new(
+            Arc::clone(&self.repositories),
+            &uri,
+            self.options,
+        )?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let to = self.parse(to)?;
+        if to.revision.is_some_and(|revision| revision != 0) {
+            return Err(Error::invalid(
+                format!("image {to}"),
+                "cannot be a new name: leave the revision out",
+            ));
+        }
+        let old = self.meta(from)?;
+        let context = Context::silent();
+        repositories_allow(&self.repositories, &self.repository, &to.name, &context)?;
+        let new = old.renamed(&to.name, 0, self.repositories.owner(), SystemTime::now())?;
+        if let Some(cache) = self.repositories.cache() {
+            let key = |meta| CacheKey::of_meta(meta, self.repository.name());
+            if let Err(error) = cache.link(&key(&old), &key(&new)) {
+                tracing::debug!(%error, "the renamed image gets its root filesystem later");
+            }
+        }
+        self.repository.publish(&new)?;
+        self.repository
+            .delete(old.name(), Some(old.revision()))
+            .map(drop)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let uri = self.parse(name)?;
+        self.repositories
+            .delete(&uri.within(self.repository.name()))
+            .map(drop)
+    }
+}
