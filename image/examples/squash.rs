@@ -35,6 +35,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rate = bytes as f64 / 1e6 / all.as_secs_f64();
     println!("{data}: {read:.2?} layers, {all:.2?} in all, {rate:.0} MB/s, {summary:?}");
     let status = std::fs::read_to_string("/proc/self/status")?;
-    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or(""));
+    println!(
+        "{}",
+        status
+            .lines()
+            .find(|line| line.starts_with("VmHWM"))
+            .unwrap_or("")
+    );
     Ok(())
 }

@@ -1,27 +1,35 @@
 //! Reads a squashfs file for the mounted tree.
+//!
+//! Nothing but the superblock and the owners' table is read on opening; an inode number is the inode's
+//! place in the file, so every question is answered from the few metadata blocks it touches. Data path:
+//! inode → list of block sizes → stored block → inflated block in the shared [`BlockCache`] → caller.
+//! Blocks stored as they are go straight to the caller. All lengths and positions in the file are taken
+//! for lies until checked: a hostile file gives errors, never a panic or an unbounded allocation.
+//!
+//! The layout is that of `Documentation/filesystems/squashfs.rst` in the kernel's tree. Files by
+//! [`RootfsWriter`](super::RootfsWriter), by `mksquashfs` (gzip, xz, zstd) and by pcocc 0.7 are read.
+
+mod cache;
+mod content;
+mod directory;
+mod inode;
+mod source;
+mod xattr;
 
 use std::fs::File;
 use std::sync::Arc;
 
+use backhand::{MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, SuperBlock};
+use deku::DekuReader;
+use deku::ctx::Endian;
+use deku::reader::Reader;
+
+use self::content::LongFiles;
+use self::inode::{Body, symlink_length};
+use self::source::{Cursor, METADATA_SIZE, Position, Source, broken, read_exact};
 use crate::error::{Error, Result};
 
-/// Decompressed blocks of all open squashfs files, bounded in bytes.
-#[derive(Debug)]
-pub struct BlockCache {
-    limit: usize,
-}
-
-impl BlockCache {
-    /// Makes a cache that keeps at most `limit` bytes.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit })
-    }
-
-    /// The limit in bytes.
-    pub fn limit(&self) -> usize {
-        self.limit
-    }
-}
+pub use self::cache::BlockCache;
 
 /// Place of an inode within its squashfs file. Hard links have the same one. Fits in 48 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,55 +93,145 @@ pub struct DirEntry {
 /// An open squashfs file. All methods may be called from many threads.
 #[derive(Debug)]
 pub struct Squashfs {
-    file: Arc<File>,
+    source: Source,
+    superblock: SuperBlock,
+    ids: Vec<u32>,
+    long_files: LongFiles,
 }
 
 impl Squashfs {
-    /// Opens the squashfs file and checks its superblock and lookup tables.
+    /// Opens the squashfs file and checks its superblock and owners' table.
+    ///
+    /// Inflated blocks are kept in `cache`, which may serve many files.
     pub fn open(file: Arc<File>, cache: Arc<BlockCache>) -> Result<Self> {
-        let _ = cache;
-        Ok(Self { file })
-    }
-
-    fn unread<T>(&self) -> Result<T> {
-        Err(Error::invalid(
-            format!("{:?}", self.file),
-            "cannot be read yet",
-        ))
+        let superblock = superblock(&file)?;
+        let length = file
+            .metadata()
+            .map_err(Error::io("read", "squashfs file"))?
+            .len();
+        if superblock.bytes_used > length {
+            return Err(broken("is truncated"));
+        }
+        let source = Source::new(file, cache, superblock.compressor, superblock.bytes_used)?;
+        let mut squashfs = Self {
+            source,
+            superblock,
+            ids: Vec::new(),
+            long_files: LongFiles::new(),
+        };
+        squashfs.ids = squashfs.read_ids()?;
+        if squashfs.inode(squashfs.root())?.file_type != FileType::Directory {
+            return Err(broken("has a root that is not a directory"));
+        }
+        Ok(squashfs)
     }
 
     /// The root directory.
     pub fn root(&self) -> InodeNo {
-        InodeNo(0)
+        InodeNo(self.superblock.root_inode)
+    }
+
+    /// Number of inodes, as the file itself states it.
+    pub fn inode_count(&self) -> u32 {
+        self.superblock.inode_count
+    }
+
+    /// Length of a data block: reads of whole blocks at multiples of it are the cheapest.
+    pub fn block_size(&self) -> u32 {
+        self.superblock.block_size
     }
 
     /// The attributes of an inode.
-    pub fn attributes(&self, _inode: InodeNo) -> Result<Attributes> {
-        self.unread()
-    }
-
-    /// Finds a name in a directory; `None` when there is no such name.
-    pub fn lookup(&self, _directory: InodeNo, _name: &[u8]) -> Result<Option<DirEntry>> {
-        self.unread()
-    }
-
-    /// Lists a directory in byte order of the names, without `.` and `..`.
-    pub fn read_dir(&self, _directory: InodeNo) -> Result<Vec<DirEntry>> {
-        self.unread()
+    pub fn attributes(&self, inode: InodeNo) -> Result<Attributes> {
+        let inode = self.inode(inode)?;
+        let stored = match inode.body {
+            Body::File { sparse, .. } => inode.size.saturating_sub(sparse),
+            _ => 0,
+        };
+        Ok(Attributes {
+            file_type: inode.file_type,
+            mode: inode.mode,
+            uid: self.id(inode.owner)?,
+            gid: self.id(inode.group)?,
+            size: inode.size,
+            mtime: inode.mtime,
+            nlink: inode.nlink,
+            rdev: inode.device,
+            blocks: stored.div_ceil(512),
+            number: inode.number,
+        })
     }
 
     /// The target of a symbolic link.
-    pub fn read_link(&self, _inode: InodeNo) -> Result<Vec<u8>> {
-        self.unread()
+    pub fn read_link(&self, inode: InodeNo) -> Result<Vec<u8>> {
+        let inode = self.inode(inode)?;
+        if inode.file_type != FileType::Symlink {
+            return Err(Error::invalid("inode", "is not a symbolic link"));
+        }
+        let length = symlink_length(inode.size)?;
+        Cursor::new(&self.source, inode.tail, self.superblock.dir_table)?.bytes(length)
     }
 
-    /// Reads file content at `offset`; returns how much was read, less than asked only at the end.
-    pub fn read_at(&self, _inode: InodeNo, _offset: u64, _buffer: &mut [u8]) -> Result<usize> {
-        self.unread()
+    /// Finds a path from the root, without following symbolic links.
+    pub fn find(&self, path: &[u8]) -> Result<Option<InodeNo>> {
+        let mut inode = self.root();
+        for name in path.split(|&byte| byte == b'/') {
+            if !name.is_empty() {
+                match self.lookup(inode, name)? {
+                    Some(entry) => inode = entry.inode,
+                    None => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(inode))
     }
 
-    /// The extended attributes, full name and value.
-    pub fn xattrs(&self, _inode: InodeNo) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        self.unread()
+    fn id(&self, place: u16) -> Result<u32> {
+        self.ids
+            .get(usize::from(place))
+            .copied()
+            .ok_or_else(|| broken("has an inode with an owner that does not exist"))
+    }
+
+    fn read_ids(&self) -> Result<Vec<u32>> {
+        (0..u64::from(self.superblock.id_count))
+            .map(|number| self.table(self.superblock.id_table, number, 4)?.u32())
+            .collect()
+    }
+
+    /// A cursor at record `number` of a table that is found through a list of its blocks.
+    fn table(&self, list: u64, number: u64, record: u64) -> Result<Cursor<'_>> {
+        let byte = number * record;
+        let entry = list.checked_add(byte / METADATA_SIZE as u64 * 8);
+        let Some(entry) = entry.filter(|entry| *entry < self.source.end) else {
+            return Err(broken("has a table that leaves it"));
+        };
+        let position = Position {
+            block: self.source.read_u64(entry)?,
+            offset: (byte % METADATA_SIZE as u64) as usize,
+        };
+        Cursor::new(&self.source, position, self.source.end)
+    }
+}
+
+/// Reads and checks the superblock.
+fn superblock(file: &File) -> Result<SuperBlock> {
+    let mut bytes = [0; SuperBlock::SIZE];
+    read_exact(file, 0, &mut bytes)?;
+    let mut bytes = std::io::Cursor::new(bytes);
+    let context = (*b"hsqs", 4, 0, Endian::Little);
+    let superblock = SuperBlock::from_reader_with_ctx(&mut Reader::new(&mut bytes), context)
+        .map_err(|_| broken("has no squashfs 4.0 superblock"))?;
+    let block_size = superblock.block_size;
+    let sound = (MIN_BLOCK_SIZE..=MAX_BLOCK_SIZE).contains(&block_size)
+        && block_size.is_power_of_two()
+        && block_size.ilog2() == u32::from(superblock.block_log)
+        && superblock.inode_table <= superblock.dir_table
+        && superblock.dir_table <= superblock.bytes_used
+        && superblock.id_table < superblock.bytes_used;
+    if sound {
+        Ok(superblock)
+    } else {
+        Err(broken("has a superblock that contradicts itself"))
     }
 }

@@ -1,0 +1,269 @@
+//! The file under a reader: bounded reads, decompression, cached blocks, and cursors over metadata.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use backhand::compression::{CompressionAction, Compressor, DefaultCompressor};
+
+use super::cache::{Block, BlockCache};
+use crate::error::{Error, Result};
+
+/// Longest metadata block.
+pub(super) const METADATA_SIZE: usize = 8 << 10;
+/// Marks a metadata block stored as it is.
+const METADATA_STORED: u16 = 1 << 15;
+
+thread_local! {
+    static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    static DEFLATE: RefCell<libdeflater::Decompressor> =
+        RefCell::new(libdeflater::Decompressor::new());
+}
+
+/// Makes the error for a file that breaks the format.
+pub(super) fn broken(why: impl Into<String>) -> Error {
+    Error::invalid("squashfs file", why)
+}
+
+/// A squashfs file's bytes.
+#[derive(Debug)]
+pub(super) struct Source {
+    file: Arc<File>,
+    cache: Arc<BlockCache>,
+    number: u64,
+    compressor: Compressor,
+    /// Where the file system ends.
+    pub(super) end: u64,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.cache.forget(self.number);
+    }
+}
+
+impl Source {
+    pub(super) fn new(
+        file: Arc<File>,
+        cache: Arc<BlockCache>,
+        compressor: Compressor,
+        end: u64,
+    ) -> Result<Self> {
+        match compressor {
+            Compressor::Gzip | Compressor::Xz | Compressor::Zstd => {}
+            other => {
+                return Err(broken(format!(
+                    "is compressed with {other:?}, which is not supported"
+                )));
+            }
+        }
+        Ok(Self {
+            number: cache.register(),
+            file,
+            cache,
+            compressor,
+            end,
+        })
+    }
+
+    /// Reads exactly `buffer` at `position`.
+    pub(super) fn read(&self, position: u64, buffer: &mut [u8]) -> Result<()> {
+        read_exact(&self.file, position, buffer)
+    }
+
+    pub(super) fn read_u64(&self, position: u64) -> Result<u64> {
+        let mut bytes = [0; 8];
+        self.read(position, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// A compressed data or fragment block of `stored` bytes, at most `limit` long when inflated.
+    pub(super) fn block(&self, position: u64, stored: usize, limit: usize) -> Result<Arc<Block>> {
+        if let Some(block) = self.cache.get((self.number, position)) {
+            return Ok(block);
+        }
+        let next = position.checked_add(stored as u64);
+        let Some(next) = next.filter(|next| *next <= self.end && stored <= limit) else {
+            return Err(broken("has a data block that leaves it"));
+        };
+        let mut bytes = vec![0; stored];
+        self.read(position, &mut bytes)?;
+        let data = self.inflate(&bytes, limit)?;
+        Ok(self.keep(position, Block { data, next }))
+    }
+
+    /// The metadata block at `position`.
+    fn metadata(&self, position: u64, end: u64) -> Result<Arc<Block>> {
+        if let Some(block) = self.cache.get((self.number, position)) {
+            return Ok(block);
+        }
+        let room = end.saturating_sub(position).min(METADATA_SIZE as u64 + 2) as usize;
+        let mut bytes = vec![0; room];
+        self.read(position, &mut bytes)?;
+        let [low, high, rest @ ..] = bytes.as_slice() else {
+            return Err(broken("has a metadata reference that leaves its table"));
+        };
+        let header = u16::from_le_bytes([*low, *high]);
+        let length = usize::from(header & !METADATA_STORED);
+        let Some(stored) = rest.get(..length).filter(|stored| !stored.is_empty()) else {
+            return Err(broken("has a metadata block of impossible length"));
+        };
+        let data = if header & METADATA_STORED != 0 {
+            stored.to_vec()
+        } else {
+            self.inflate(stored, METADATA_SIZE)?
+        };
+        if data.is_empty() {
+            return Err(broken("has an empty metadata block"));
+        }
+        let next = position + 2 + length as u64;
+        Ok(self.keep(position, Block { data, next }))
+    }
+
+    fn keep(&self, position: u64, block: Block) -> Arc<Block> {
+        let block = Arc::new(block);
+        self.cache.put((self.number, position), &block);
+        block
+    }
+
+    fn inflate(&self, stored: &[u8], limit: usize) -> Result<Vec<u8>> {
+        let corrupt = || broken("has a block that cannot be decompressed");
+        let mut data = Vec::new();
+        let length = match self.compressor {
+            Compressor::Zstd => ZSTD.with_borrow_mut(|slot| {
+                let zstd = match slot {
+                    Some(zstd) => zstd,
+                    None => slot.insert(zstd::bulk::Decompressor::new().map_err(|_| corrupt())?),
+                };
+                data.reserve_exact(limit);
+                zstd.decompress_to_buffer(stored, &mut data)
+                    .map_err(|_| corrupt())
+            })?,
+            Compressor::Gzip => DEFLATE.with_borrow_mut(|deflate| {
+                data.resize(limit, 0);
+                deflate
+                    .zlib_decompress(stored, &mut data)
+                    .map_err(|_| corrupt())
+            })?,
+            other => {
+                data.reserve_exact(limit);
+                DefaultCompressor
+                    .decompress(stored, &mut data, other)
+                    .map_err(|_| corrupt())?;
+                data.len()
+            }
+        };
+        if length > limit {
+            return Err(corrupt());
+        }
+        data.truncate(length);
+        data.shrink_to(length);
+        Ok(data)
+    }
+}
+
+/// Reads exactly `buffer` at `position` of `file`.
+pub(super) fn read_exact(file: &File, position: u64, buffer: &mut [u8]) -> Result<()> {
+    file.read_exact_at(buffer, position)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => broken("is truncated"),
+            _ => Error::io("read", "squashfs file")(error),
+        })
+}
+
+/// A place in a metadata table: an absolute block position, and an offset in the inflated block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) block: u64,
+    pub(super) offset: usize,
+}
+
+/// Reads records from a metadata table.
+#[derive(Debug)]
+pub(super) struct Cursor<'s> {
+    source: &'s Source,
+    block: Arc<Block>,
+    position: Position,
+    end: u64,
+}
+
+impl<'s> Cursor<'s> {
+    /// Starts at `position`; the table ends at `end`.
+    pub(super) fn new(source: &'s Source, position: Position, end: u64) -> Result<Self> {
+        let block = source.metadata(position.block, end)?;
+        if position.offset > block.data.len() {
+            return Err(broken("has a metadata reference that leaves its block"));
+        }
+        Ok(Self {
+            source,
+            block,
+            position,
+            end,
+        })
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Takes up to `length` bytes that are in one block; none only when `length` is 0.
+    fn chunk(&mut self, length: usize) -> Result<&[u8]> {
+        if self.position.offset >= self.block.data.len() && length > 0 {
+            let next = self.block.next;
+            self.block = self.source.metadata(next, self.end)?;
+            self.position = Position {
+                block: next,
+                offset: 0,
+            };
+        }
+        let start = self.position.offset;
+        let end = self.block.data.len().min(start.saturating_add(length));
+        self.position.offset = end;
+        Ok(self.block.data.get(start..end).unwrap_or_default())
+    }
+
+    pub(super) fn read(&mut self, mut buffer: &mut [u8]) -> Result<()> {
+        while !buffer.is_empty() {
+            let chunk = self.chunk(buffer.len())?;
+            let (now, later) = buffer.split_at_mut(chunk.len());
+            now.copy_from_slice(chunk);
+            buffer = later;
+        }
+        Ok(())
+    }
+
+    pub(super) fn skip(&mut self, length: usize) -> Result<()> {
+        let mut left = length;
+        while left > 0 {
+            left -= self.chunk(left)?.len();
+        }
+        Ok(())
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// Takes `length` bytes, which the caller has bounded.
+    pub(super) fn bytes(&mut self, length: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
+}
