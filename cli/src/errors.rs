@@ -134,6 +134,9 @@ impl Failure {
             ImageError::Exists(_) => {
                 Some("choose another name, or delete the old image first (pcocc image delete)")
             }
+            ImageError::NotFound(what) if what.starts_with("image ") => {
+                Some("see what there is with `pcocc image list` and `docker image list`")
+            }
             ImageError::Corrupt { .. } => {
                 Some("fetch the image again: what was read is not what its digest says")
             }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test program uses another part of it")]
 
+pub mod images;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -92,6 +94,15 @@ impl Shown {
             text += &format!("--- stderr\n{}\n", self.err.trim_end());
         }
         text + &format!("--- exit {}", self.code.unwrap_or(-1))
+    }
+
+    /// The same with columns two spaces apart, where their width depends on the temporary folder.
+    pub fn squeezed(&self) -> String {
+        let mut text = self.all();
+        while text.contains("   ") {
+            text = text.replace("   ", "  ");
+        }
+        text
     }
 
     /// The output of a run that must have succeeded.

@@ -56,11 +56,15 @@ impl Args {
         let pattern = match &self.regex {
             None => None,
             Some(text) => Some(Regex::new(text).map_err(|error| {
-                Failure::message(
-                    action(),
-                    format!("{text:?} is no regular expression: {error}"),
-                )
-                .code(USAGE)
+                // The library draws the mistake over several lines; the last says what it is.
+                let text = error.to_string();
+                let why = text
+                    .lines()
+                    .last()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ");
+                Failure::message(action(), format!("the regular expression is wrong: {why}"))
+                    .code(USAGE)
             })?),
         };
         let repositories = stores::repositories(&invocation.environment)?;
