@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use pcocc_core::containers::Runtime;
 use pcocc_core::repos::ReposConfig;
@@ -16,7 +17,7 @@ use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
 
 /// The repositories that `repos.yaml` of the user and of the site define.
-pub(crate) fn repositories(environment: &Environment) -> Outcome<Repositories> {
+pub(crate) fn repositories(environment: &Environment) -> Outcome<Arc<Repositories>> {
     let variables = Variables {
         homedir: environment.home.clone(),
         user: environment.user.clone(),
@@ -24,7 +25,7 @@ pub(crate) fn repositories(environment: &Environment) -> Outcome<Repositories> {
     };
     let config = ReposConfig::load(&environment.user_conf, &environment.system_conf, &variables)
         .when(|| "read the list of repositories")?;
-    Ok(Repositories::new(&config, &environment.user))
+    Ok(Arc::new(Repositories::new(&config, &environment.user)))
 }
 
 /// The daemon that DOCKER_HOST and its companions name; `action` is what needs it.

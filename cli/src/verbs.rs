@@ -2,7 +2,6 @@
 
 mod docker;
 mod image;
-mod pending;
 mod transfer;
 
 use crate::app::Invocation;

@@ -6,17 +6,21 @@ use std::sync::Arc;
 use pcocc_image::archive::{ArchiveFile, ArchiveSink};
 use pcocc_image::docker::{DaemonSink, DaemonSource};
 use pcocc_image::formats::Location;
+use pcocc_image::ingest::Options;
 use pcocc_image::layout::{LayoutFolder, LayoutSink};
 use pcocc_image::reference::ImageUri;
 use pcocc_image::registry::RegistryImage;
-use pcocc_image::repository::{Kind, RepositoryImage};
-use pcocc_image::transfer::{self, Sink, Source};
+use pcocc_image::repository::{
+    Kind, Meta, Repositories, Repository, RepositoryImage, RepositorySink,
+};
+use pcocc_image::transfer::{self, Context, Sink, Source};
+use pcocc_image::vmdisk::{self, DiskFormat};
+use pcocc_image::{Error, Result};
 
 use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
 use crate::output;
 use crate::stores;
-use crate::verbs::pending::Pending as _;
 
 /// Imports what is at `source` as the image `dest`; `action` is what a failure failed to do.
 pub(crate) fn import(
@@ -31,18 +35,42 @@ pub(crate) fn import(
     let made = format!("{}:{}", repository.name(), uri.name);
     if let Location::VmDisk { path, format } = source {
         let (_drawing, context) = invocation.draw();
-        repositories
-            .import_disk(path, *format, &uri, &context)
-            .when(|| action)?;
+        import_disk(&repositories, &uri, path, *format, &context).when(|| action)?;
         return output::text(&format!("Imported image: {made}\n"));
     }
-    let sink = repositories.sink(&uri).when(|| action)?;
+    let sink =
+        RepositorySink::new(Arc::clone(&repositories), &uri, Options::default()).when(|| action)?;
     let source = open_source(invocation, source, action)?;
     let image = {
         let (_drawing, context) = invocation.draw();
-        transfer::copy(&*source, &*sink, &context).when(|| action)?
+        transfer::copy(&*source, &sink, &context).when(|| action)?
     };
     output::text(&format!("Imported image: {made} ({})\n", image.id()))
+}
+
+/// Copies the image `source` to the image `dest`; `action` is what a failure failed to do.
+pub(crate) fn copy(invocation: &Invocation, source: &str, dest: &str, action: &str) -> Outcome {
+    let from: ImageUri = source.parse().when(|| action)?;
+    let to: ImageUri = dest.parse().when(|| action)?;
+    let repositories = stores::repositories(&invocation.environment)?;
+    let (repository, meta) = repositories.find(&from).when(|| action)?;
+    let target = repositories.destination(&to).when(|| action)?;
+    let made = format!("{}:{}", target.name(), to.name);
+    if meta.kind() == Kind::VirtualMachine {
+        let (_drawing, context) = invocation.draw();
+        repositories
+            .copy_virtual_machine(&from, &to, &context)
+            .when(|| action)?;
+        return output::text(&format!("Copied image: {made}\n"));
+    }
+    let sink =
+        RepositorySink::new(Arc::clone(&repositories), &to, Options::default()).when(|| action)?;
+    let source = RepositoryImage::new(Arc::clone(repository), meta);
+    let image = {
+        let (_drawing, context) = invocation.draw();
+        transfer::copy(&source, &sink, &context).when(|| action)?
+    };
+    output::text(&format!("Copied image: {made} ({})\n", image.id()))
 }
 
 /// Exports the image `source`; `dest` tells where to, once it is known what kind of image it is.
@@ -58,9 +86,7 @@ pub(crate) fn export(
     let dest = dest(meta.kind()).when(|| action)?;
     if let Location::VmDisk { path, format } = &dest {
         let (_drawing, context) = invocation.draw();
-        repository
-            .export_disk(&meta, path, *format, &context)
-            .when(|| action)?;
+        export_disk(repository, &meta, path, *format, &context).when(|| action)?;
         return output::text(&format!("Exported image: {}\n", path.display()));
     }
     let source = RepositoryImage::new(Arc::clone(repository), meta);
@@ -74,6 +100,36 @@ pub(crate) fn export(
         shown(&dest),
         image.id()
     ))
+}
+
+fn import_disk(
+    repositories: &Repositories,
+    uri: &ImageUri,
+    path: &Path,
+    format: DiskFormat,
+    context: &Context,
+) -> Result<Meta> {
+    let repository = repositories.destination(uri)?;
+    // Known before the conversion, which can take long.
+    repository.check_writable()?;
+    repository.check_free(&uri.name)?;
+    let disk = repository.temp_blob()?;
+    vmdisk::import(path, format, disk.path(), context)?;
+    repositories.add_virtual_machine(uri, disk, context)
+}
+
+fn export_disk(
+    repository: &Repository,
+    meta: &Meta,
+    path: &Path,
+    format: DiskFormat,
+    context: &Context,
+) -> Result<()> {
+    let top = meta
+        .data_blobs()
+        .last()
+        .ok_or_else(|| Error::invalid(format!("image {}", meta.name()), "has no disk"))?;
+    vmdisk::export(&repository.blob_path(*top), path, format, context)
 }
 
 /// The default docker name `NAME:latest`, or a place's own notation.

@@ -1,7 +1,7 @@
 //! `pcocc docker mount`: the images of docker and of the repositories as folders.
 
 mod background;
-mod staging;
+mod work;
 
 use std::fs;
 use std::io;
@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use pcocc_fs::MountOptions;
 use pcocc_image::docker::{Daemon, DaemonStore};
+use pcocc_image::ingest::Options;
+use pcocc_image::repository::{Repositories, RepositoryStore};
 use pcocc_image::spool::Spool;
 use pcocc_image::store::Store;
 
@@ -20,8 +22,8 @@ use crate::output;
 use crate::progress::warning;
 use crate::stores;
 
-/// Most bytes of exported images that are kept beside a mount.
-const SPOOL_BYTES: u64 = 20 << 30;
+/// Bytes of images exported from the daemon that are kept at most.
+const SPOOL: u64 = 20 << 30;
 
 /// Show docker and the repositories as folders
 ///
@@ -80,7 +82,7 @@ impl Args {
     fn serve(&self, invocation: &Invocation, mount_point: &Path) -> Outcome {
         let action = || format!("mount {}", mount_point.display());
         let environment = &invocation.environment;
-        let staging = staging::folder(environment).when(action)?;
+        let work = work::WorkFolders::create(&environment.temporary).when(action)?;
         let daemon = Daemon::open(stores::endpoint(environment, &action())?).when(action)?;
         if let Err(error) = daemon.ping() {
             // It may come up later; the repositories are of use without it.
@@ -89,14 +91,14 @@ impl Args {
                 warning(&format!("{error}; docker/ works once it is there"))
             );
         }
-        let spool = Arc::new(Spool::open(staging.path().join("spool"), SPOOL_BYTES).when(action)?);
+        let spool = Spool::open(work.spool().to_owned(), SPOOL).when(action)?;
         let repositories = stores::repositories(environment)?;
         let options = MountOptions {
             mountpoint: mount_point.to_owned(),
-            docker: Some(Arc::new(DaemonStore::new(daemon, spool)) as Arc<dyn Store>),
-            repositories: Vec::new(),
+            docker: Some(Arc::new(DaemonStore::new(daemon, Arc::new(spool)))),
+            repositories: repository_stores(&repositories).when(action)?,
             allow_delete: self.allow_delete,
-            staging_dir: staging.path().to_owned(),
+            staging_dir: work.staging().to_owned(),
         };
         let mounted = pcocc_fs::mount(options).when(action)?;
         if self.announce {
@@ -108,6 +110,20 @@ impl Args {
             .wait(&invocation.cancel)
             .when(|| format!("serve {}", mount_point.display()))
     }
+}
+
+/// Every repository by its name.
+fn repository_stores(
+    repositories: &Arc<Repositories>,
+) -> pcocc_image::Result<Vec<(String, Arc<dyn Store>)>> {
+    repositories
+        .iter()
+        .map(|repository| {
+            let name = repository.name();
+            let store = RepositoryStore::new(Arc::clone(repositories), name, Options::default())?;
+            Ok((name.to_owned(), Arc::new(store) as Arc<dyn Store>))
+        })
+        .collect()
 }
 
 /// Makes the folder to mount on; one that is there, even a stale mount, is left to the mount itself.

@@ -4,7 +4,7 @@ mod gc;
 mod list;
 
 use crate::app::Invocation;
-use crate::errors::Outcome;
+use crate::errors::{Failure, Outcome};
 
 /// List and manage the cache of root filesystems
 ///
@@ -30,4 +30,10 @@ impl Args {
             Verb::Gc(args) => args.run(invocation),
         }
     }
+}
+
+/// Why nothing can be done with the cache when none is configured.
+fn no_cache(action: &str) -> Failure {
+    Failure::message(action, "no cache is configured")
+        .hint("set `cache: {path: ...}` in ~/.pcocc/repos.yaml")
 }

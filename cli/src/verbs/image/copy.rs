@@ -2,6 +2,7 @@
 
 use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::verbs::transfer;
 
 /// Copy an image to another name or repository
 ///
@@ -16,12 +17,9 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Runs the verb.
+    /// Copies the image.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = format!("copy image {} to {}", self.source, self.dest);
+        transfer::copy(invocation, &self.source, &self.dest, &action)
     }
 }

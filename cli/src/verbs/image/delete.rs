@@ -26,8 +26,7 @@ impl Args {
         let action = || format!("delete image {}", self.image);
         let uri: ImageUri = self.image.parse().when(action)?;
         let repositories = stores::repositories(&invocation.environment)?;
-        let (repository, _) = repositories.find(&uri).when(action)?;
-        let revisions = repository.delete(&uri.name, uri.revision).when(action)?;
+        let (repository, revisions) = repositories.delete(&uri).when(action)?;
         let mut text = String::new();
         for revision in revisions {
             text += &format!(

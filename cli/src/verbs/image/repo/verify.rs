@@ -1,7 +1,9 @@
 //! `pcocc image repo verify`: reads a repository through.
 
 use crate::app::Invocation;
-use crate::errors::Outcome;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::output::{self, printable};
+use crate::stores;
 
 /// Check that every image of a repository is complete and intact
 ///
@@ -14,12 +16,32 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Runs the verb.
+    /// Checks the repository.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let _ = invocation;
-        Err(crate::errors::Failure::message(
-            "do this",
-            "this build lacks it",
-        ))
+        let action = || format!("verify repository {}", self.repo);
+        let repositories = stores::repositories(&invocation.environment)?;
+        let repository = repositories.get(&self.repo).when(action)?;
+        let verified = repository.verify(&invocation.quietly()).when(action)?;
+        let mut text = String::new();
+        for problem in &verified.problems {
+            text += &format!("{}\n", printable(&problem.to_string()));
+        }
+        text += &format!(
+            "Checked {} image revisions, {} blobs, {}: ",
+            verified.images,
+            verified.blobs,
+            output::size(verified.bytes)
+        );
+        text += &match verified.problems.len() {
+            0 => "all intact\n".to_owned(),
+            n => format!("{n} problems\n"),
+        };
+        output::text(&text)?;
+        if verified.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::message(action(), "it is damaged")
+                .hint("delete the damaged images and import them again, then run gc"))
+        }
     }
 }
