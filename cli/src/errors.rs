@@ -127,6 +127,8 @@ impl Failure {
             return (FAILED, None);
         };
         let hint = match error {
+            // Some say themselves which variable is at fault.
+            ImageError::Unreachable { why, .. } if why.contains("DOCKER_") => None,
             ImageError::Unreachable { .. } => Some(
                 "check that the docker daemon runs and that DOCKER_HOST, DOCKER_TLS_VERIFY and \
                  DOCKER_CERT_PATH name it",
