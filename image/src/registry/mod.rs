@@ -238,8 +238,8 @@ struct BlobReader {
 impl Read for BlobReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
-            let next = self.response.chunk();
-            match self.session.wait(next, "send a blob")? {
+            let response = &mut self.response;
+            match self.session.wait(|| response.chunk(), "send a blob")? {
                 Some(chunk) => self.chunk = chunk,
                 None => return Ok(0),
             }

@@ -161,7 +161,7 @@ impl Session {
 
     fn ping(&self) -> Result<Response> {
         let url = format!("{}/v2/", self.base);
-        self.wait(self.client.get(url).send(), "connect")
+        self.wait(|| self.client.get(url).send(), "connect")
     }
 
     /// The URL of something in this repository.
@@ -216,7 +216,7 @@ impl Session {
             if let Some(body) = &body {
                 request = request.body(body.clone());
             }
-            let response = self.wait(request.send(), action)?;
+            let response = self.wait(|| request.send(), action)?;
             if response.status() != StatusCode::UNAUTHORIZED || retried {
                 return Ok(response);
             }
@@ -240,7 +240,7 @@ impl Session {
         if let Some(value) = self.authorization_for(url) {
             request = request.header(AUTHORIZATION, value);
         }
-        self.wait(request.body(body).send(), action)
+        self.wait(|| request.body(body).send(), action)
     }
 
     /// The `Authorization` header, for the registry's own host only.
@@ -255,14 +255,15 @@ impl Session {
             .filter(|_| own.origin() == url.origin())
     }
 
-    /// Waits for `future`, at most until the operation is cancelled.
-    pub(super) fn wait<T>(
+    /// Waits for what `start` starts, at most until the operation is cancelled.
+    pub(super) fn wait<T, F: Future<Output = reqwest::Result<T>>>(
         &self,
-        future: impl Future<Output = reqwest::Result<T>>,
+        start: impl FnOnce() -> F,
         action: &str,
     ) -> Result<T> {
         let outcome = self.runtime.block_on(async {
-            let mut future = pin!(future);
+            // Requests look for the runtime's clock as soon as they are made.
+            let mut future = pin!(start());
             loop {
                 if self.cancel.is_cancelled() {
                     return None;
@@ -278,16 +279,16 @@ impl Session {
             Some(Err(error)) => {
                 let words = chain(&error);
                 let is_tls = [
+                    "tls handshake",
                     "InvalidContentType",
-                    "InvalidMessage",
                     "certificate",
                     "corrupt message",
                 ]
                 .iter()
                 .any(|sign| words.contains(sign));
                 let hint = if is_tls && self.base.starts_with("https:") {
-                    "; if that is as it should be, list the registry under insecure_registries in \
-                     containers.yaml"
+                    "; if the registry has no TLS, or a certificate of its own making, list it \
+                     under insecure_registries in containers.yaml"
                 } else {
                     ""
                 };
@@ -336,7 +337,7 @@ impl Session {
     fn read(&self, mut response: Response, most: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < most {
-            match self.wait(response.chunk(), "answer")? {
+            match self.wait(|| response.chunk(), "answer")? {
                 Some(chunk) => bytes.extend_from_slice(&chunk),
                 None => break,
             }
@@ -434,7 +435,7 @@ impl Session {
                 self.client.get(url)
             }
         };
-        let response = self.wait(request.send(), "issue a token")?;
+        let response = self.wait(|| request.send(), "issue a token")?;
         let response = self.successful(response, "log in")?;
         let bytes = self.document(response, "token")?;
         let answer: Answer = serde_json::from_slice(&bytes)
