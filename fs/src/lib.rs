@@ -1,11 +1,21 @@
 //! The mounted tree: images of a docker daemon and of repositories as folders, where `cp -r` moves
 //! them (a copy is a transfer).
 //!
-//! Data path: `fuse` decodes a request and calls `tree::Tree` once, on a worker when the answer
+//! Data path: `fuse` decodes a request and calls [`tree::Tree`] once, on a worker when the answer
 //! may take long → the tree answers from a store's listing, an image's layout, a root file system or
 //! a staged folder → the close or rename that completes a staged folder runs
 //! [`pcocc_image::transfer::copy`] into the store and waits for it.
 
+pub mod commit;
+pub mod errno;
+mod fuse;
 pub mod mount;
+pub mod naming;
+pub mod process;
+pub mod staging;
+pub mod status;
+mod sync;
+pub mod tree;
+mod workers;
 
 pub use mount::{MountError, MountOptions, Mounted, mount, unmount};

@@ -23,6 +23,7 @@ pub mod spool;
 pub mod squashfs;
 pub mod store;
 mod stream;
+pub mod testing;
 pub mod transfer;
 pub mod vmdisk;
 

@@ -1,0 +1,265 @@
+//! When a copy is complete, and the transfer that makes an image of it.
+//!
+//! Complete = `oci-layout` + an `index.json` that parses and names a manifest + every blob it reaches,
+//! of the right size and content. Nothing else counts: neither temporary names nor times, and never
+//! the end of the tool.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pcocc_core::cancel::Cancel;
+use pcocc_image::oci::{self, Image, Layer, MAX_DOCUMENT};
+use pcocc_image::transfer::{Context, Layout};
+use pcocc_image::{Digest, Error, Result};
+
+use crate::staging::{Item, StagedFile};
+
+/// Most documents an index may reach.
+const MAX_DOCUMENTS: usize = 1000;
+
+/// What a staged folder amounts to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Something has yet to come.
+    Incomplete(String),
+    /// It is an image.
+    Complete(StagedImage),
+}
+
+/// A complete staged image, read through the files it consisted of when it was examined.
+#[derive(Debug)]
+pub struct StagedImage {
+    image: Image,
+    blobs: BTreeMap<Digest, Arc<StagedFile>>,
+}
+
+impl Layout for StagedImage {
+    fn image(&self, _: &Context) -> Result<Image> {
+        Ok(self.image.clone())
+    }
+
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        match self.blobs.get(&layer.digest) {
+            None => Err(Error::NotFound(format!("blob {}", layer.digest))),
+            Some(file) => Ok(match file.source() {
+                None => Box::new(std::io::empty()),
+                Some(source) => Box::new(source.reader()),
+            }),
+        }
+    }
+
+    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
+        self.blobs.get(&layer.digest)?.source()?.path()
+    }
+}
+
+/// What keeps a folder from being an image.
+enum Obstacle {
+    /// It may come yet.
+    Missing(String),
+    /// It never will.
+    Error(Error),
+}
+
+impl From<Error> for Obstacle {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Examines the files of a staged folder, all of whose write handles were flushed.
+///
+/// Fails when it can never become an image the way it is: a blob whose content is not what its name
+/// and size say, documents that contradict each other.
+pub fn examine(items: &BTreeMap<String, Item>, cancel: &Cancel) -> Result<Verdict> {
+    let mut blobs = BTreeMap::new();
+    for (path, item) in items {
+        if let Item::File(file) = item
+            && let Some(hex) = path.strip_prefix("blobs/sha256/")
+            && let Ok(digest) = Digest::from_hex(hex)
+        {
+            blobs.insert(digest, Arc::clone(file));
+        }
+    }
+    let examination = Examination {
+        items,
+        blobs,
+        cancel,
+    };
+    match examination.image() {
+        Ok(image) => Ok(Verdict::Complete(StagedImage {
+            image,
+            blobs: examination.blobs,
+        })),
+        Err(Obstacle::Missing(what)) => Ok(Verdict::Incomplete(what)),
+        Err(Obstacle::Error(error)) => Err(error),
+    }
+}
+
+struct Examination<'a> {
+    items: &'a BTreeMap<String, Item>,
+    blobs: BTreeMap<Digest, Arc<StagedFile>>,
+    cancel: &'a Cancel,
+}
+
+impl Examination<'_> {
+    fn image(&self) -> Result<Image, Obstacle> {
+        let marker = self.file("oci-layout")?;
+        let index = self.file("index.json")?;
+        check_marker(&marker)?;
+        let documents = self.reach(&index)?;
+        // All platforms have to be there; the one that is kept is this machine's.
+        let chosen = self.select(&index)?;
+        let mut wanted = None;
+        for document in &documents {
+            for (digest, size) in layers(&document.image) {
+                self.verify(digest, size)?;
+            }
+            if document.manifest == chosen {
+                wanted = Some(document.image.clone());
+            }
+        }
+        wanted.ok_or_else(|| {
+            Obstacle::Error(Error::invalid(
+                "image index",
+                "names no image for this machine",
+            ))
+        })
+    }
+
+    fn file(&self, path: &str) -> Result<Vec<u8>, Obstacle> {
+        let missing = || Obstacle::Missing(format!("{path} is missing"));
+        let Some(Item::File(file)) = self.items.get(path) else {
+            return Err(missing());
+        };
+        let bytes = document(file, path)?;
+        if bytes.is_empty() {
+            return Err(missing());
+        }
+        Ok(bytes)
+    }
+
+    /// The images an index names, nested ones included, each with the digest of its manifest as it
+    /// stands in the folder.
+    fn reach(&self, index: &[u8]) -> Result<Vec<Reached>, Obstacle> {
+        let mut found = Vec::new();
+        let mut indexes = vec![index.to_vec()];
+        let mut seen = 0;
+        while let Some(index) = indexes.pop() {
+            for descriptor in oci::parse_index(&index)? {
+                seen += 1;
+                if seen > MAX_DOCUMENTS {
+                    return Err(Error::invalid("image index", "names too many manifests").into());
+                }
+                self.verify(descriptor.digest, descriptor.size)?;
+                let manifest = self.document(descriptor.digest)?;
+                if descriptor.is_index {
+                    indexes.push(manifest);
+                    continue;
+                }
+                let (config, size) = oci::config_of(&manifest)?;
+                self.verify(config, size)?;
+                found.push(Reached {
+                    manifest: descriptor.digest,
+                    image: Image::parse(&manifest, &self.document(config)?)?,
+                });
+            }
+        }
+        if found.is_empty() {
+            return Err(Obstacle::Missing("index.json names no image yet".into()));
+        }
+        // Layers may be large: their sizes are looked at before any content.
+        for (digest, size) in found.iter().flat_map(|reached| layers(&reached.image)) {
+            self.check_size(digest, size)?;
+        }
+        Ok(found)
+    }
+
+    fn select(&self, index: &[u8]) -> Result<Digest, Obstacle> {
+        let mut index = index.to_vec();
+        for _ in 0..8 {
+            let manifests = oci::parse_index(&index)?;
+            let chosen = oci::select_manifest(&manifests)?;
+            if !chosen.is_index {
+                return Ok(chosen.digest);
+            }
+            index = self.document(chosen.digest)?;
+        }
+        Err(Error::invalid("image index", "is nested too deeply").into())
+    }
+
+    fn document(&self, digest: Digest) -> Result<Vec<u8>, Obstacle> {
+        match self.blobs.get(&digest) {
+            Some(file) => Ok(document(file, &digest.to_string())?),
+            None => Err(Obstacle::Missing(format!("blob {digest} is missing"))),
+        }
+    }
+
+    fn check_size(&self, digest: Digest, size: u64) -> Result<&Arc<StagedFile>, Obstacle> {
+        let Some(file) = self.blobs.get(&digest) else {
+            return Err(Obstacle::Missing(format!("blob {digest} is missing")));
+        };
+        match file.size() {
+            have if have == size => Ok(file),
+            0 => Err(Obstacle::Missing(format!("blob {digest} is empty so far"))),
+            have => Err(Obstacle::Error(Error::Corrupt {
+                expected: digest,
+                found: format!("{have} bytes long instead of {size}"),
+            })),
+        }
+    }
+
+    fn verify(&self, digest: Digest, size: u64) -> Result<(), Obstacle> {
+        let file = self.check_size(digest, size)?;
+        let found = file
+            .digest(self.cancel)
+            .map_err(Error::io("read the copy of", digest.to_string()))?;
+        if found == digest {
+            Ok(())
+        } else {
+            Err(Obstacle::Error(Error::Corrupt {
+                expected: digest,
+                found: found.to_string(),
+            }))
+        }
+    }
+}
+
+struct Reached {
+    manifest: Digest,
+    image: Image,
+}
+
+fn layers(image: &Image) -> Vec<(Digest, u64)> {
+    image.layers().iter().map(|l| (l.digest, l.size)).collect()
+}
+
+fn document(file: &StagedFile, name: &str) -> Result<Vec<u8>> {
+    file.document(MAX_DOCUMENT)
+        .map_err(Error::io("read the copy of", name))?
+        .ok_or_else(|| Error::invalid(name, format!("is larger than {MAX_DOCUMENT} bytes")))
+}
+
+fn check_marker(marker: &[u8]) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Marker {
+        image_layout_version: String,
+    }
+    match serde_json::from_slice::<Marker>(marker) {
+        Ok(marker) if marker.image_layout_version.starts_with("1.") => Ok(()),
+        Ok(marker) => Err(Error::invalid(
+            "oci-layout",
+            format!(
+                "is of the unknown version {:?}",
+                marker.image_layout_version
+            ),
+        )),
+        Err(error) => Err(Error::invalid(
+            "oci-layout",
+            format!("does not parse: {error}"),
+        )),
+    }
+}

@@ -1,0 +1,228 @@
+//! Names of images as paths of folders, and back.
+//!
+//! A docker name `ghcr.io/org/app:1` is the path `ghcr.io/org/app:1`: slashes are folders. The tag
+//! `latest` is not shown, unless a folder of other images has the same path (`a:latest` beside `a/b:1`),
+//! and is always accepted. A repository's names have no slash and stand for themselves, `centos@3`
+//! included.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pcocc_image::store::Entry;
+
+/// Whose names these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Notation {
+    /// `host:port/path/name:tag`.
+    Docker,
+    /// A flat name, perhaps with `@REV`.
+    Repository,
+}
+
+const LATEST: &str = ":latest";
+
+impl Notation {
+    /// The store's name for the image at `path`; `None` when no image can have that path.
+    pub fn name_of(self, path: &str) -> Option<String> {
+        let last = path.rsplit('/').next().unwrap_or(path);
+        if last.is_empty() || last.starts_with('.') {
+            return None;
+        }
+        match self {
+            Self::Repository => (!path.contains('/')).then(|| path.to_owned()),
+            Self::Docker if last.contains([':', '@']) => Some(path.to_owned()),
+            Self::Docker => Some(format!("{path}{LATEST}")),
+        }
+    }
+
+    /// The path an image is shown at when no folder is in its way.
+    pub fn path_of(self, name: &str) -> &str {
+        match self {
+            Self::Repository => name,
+            Self::Docker => name.strip_suffix(LATEST).unwrap_or(name),
+        }
+    }
+
+    /// Whether an image's path may lie below another name.
+    pub fn nests(self) -> bool {
+        self == Self::Docker
+    }
+}
+
+/// What stands at a path of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A folder of names.
+    Folder,
+    /// An image.
+    Image(Arc<Entry>),
+}
+
+/// A store's listing as a tree of folders.
+#[derive(Debug)]
+pub struct Names {
+    notation: Notation,
+    folders: BTreeMap<String, BTreeMap<String, Place>>,
+}
+
+impl Names {
+    /// Arranges a listing.
+    pub fn new(notation: Notation, entries: Vec<Entry>) -> Self {
+        let mut folders: BTreeMap<String, BTreeMap<String, Place>> = BTreeMap::new();
+        folders.insert(String::new(), BTreeMap::new());
+        for entry in &entries {
+            let mut path = entry.name.as_str();
+            while let Some((parent, child)) = path.rsplit_once('/') {
+                // The image itself is put in below; here only the folders above it.
+                if path.len() < entry.name.len() {
+                    folders
+                        .entry(parent.to_owned())
+                        .or_default()
+                        .insert(child.to_owned(), Place::Folder);
+                }
+                path = parent;
+            }
+            if path.len() < entry.name.len() {
+                folders
+                    .entry(String::new())
+                    .or_default()
+                    .insert(path.to_owned(), Place::Folder);
+            }
+        }
+        for entry in entries {
+            let entry = Arc::new(entry);
+            let (parent, shown) = split(notation.path_of(&entry.name));
+            let full = split(&entry.name).1;
+            if full.is_empty() || full.contains('\0') {
+                continue;
+            }
+            let children = folders.entry(parent.to_owned()).or_default();
+            let child = if children.get(shown) == Some(&Place::Folder) {
+                full
+            } else {
+                shown
+            };
+            children.insert(child.to_owned(), Place::Image(Arc::clone(&entry)));
+        }
+        Self { notation, folders }
+    }
+
+    /// The names in a folder; `None` when there is no such folder.
+    pub fn children(&self, folder: &str) -> Option<&BTreeMap<String, Place>> {
+        self.folders.get(folder)
+    }
+
+    /// What stands at `path`, the hidden tag included.
+    pub fn resolve(&self, path: &str) -> Option<Place> {
+        if path.is_empty() {
+            return Some(Place::Folder);
+        }
+        let (parent, child) = split(path);
+        let children = self.folders.get(parent)?;
+        if let Some(place) = children.get(child) {
+            return Some(place.clone());
+        }
+        if self.notation == Notation::Docker {
+            // "bb:latest" was asked for where "bb" is shown.
+            if let Some(shown) = child.strip_suffix(LATEST)
+                && let Some(place @ Place::Image(entry)) = children.get(shown)
+                && entry.name == path
+            {
+                return Some(place.clone());
+            }
+        }
+        None
+    }
+
+    /// The image with this full name.
+    pub fn image(&self, name: &str) -> Option<Arc<Entry>> {
+        let shown = self.notation.path_of(name);
+        [shown, name]
+            .into_iter()
+            .find_map(|path| match self.resolve(path) {
+                Some(Place::Image(entry)) if entry.name == name => Some(entry),
+                _ => None,
+            })
+    }
+}
+
+/// Splits a path into its folder (empty at the top) and its last name.
+pub fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// Joins a folder (empty at the top) and a name.
+pub fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{folder}/{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    fn names(list: &[&str]) -> Names {
+        let entries = list
+            .iter()
+            .map(|name| Entry {
+                name: (*name).to_owned(),
+                id: None,
+                size: 0,
+                created: SystemTime::UNIX_EPOCH,
+            })
+            .collect();
+        Names::new(Notation::Docker, entries)
+    }
+
+    fn listing(names: &Names, folder: &str) -> Vec<String> {
+        names
+            .children(folder)
+            .map(|children| children.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn the_tag_latest_is_hidden_but_accepted() {
+        let names = names(&["bb:latest", "debian:12"]);
+        assert_eq!(listing(&names, ""), ["bb", "debian:12"]);
+        for path in ["bb", "bb:latest"] {
+            assert!(matches!(names.resolve(path), Some(Place::Image(e)) if e.name == "bb:latest"));
+        }
+        assert_eq!(names.resolve("debian"), None);
+        assert_eq!(names.resolve("debian:12:latest"), None);
+        assert!(names.image("bb:latest").is_some());
+    }
+
+    #[test]
+    fn slashes_are_folders_also_beside_an_image_of_the_same_name() {
+        let names = names(&["a:latest", "a/b:1", "localhost:5000/x/y:latest", "a:2"]);
+        assert_eq!(
+            listing(&names, ""),
+            ["a", "a:2", "a:latest", "localhost:5000"]
+        );
+        assert_eq!(names.resolve("a"), Some(Place::Folder));
+        assert_eq!(listing(&names, "a"), ["b:1"]);
+        assert_eq!(listing(&names, "localhost:5000/x"), ["y"]);
+        assert!(names.image("a:latest").is_some());
+        assert!(names.image("localhost:5000/x/y:latest").is_some());
+    }
+
+    #[test]
+    fn paths_and_names_agree() {
+        for (path, name) in [
+            ("bb", Some("bb:latest")),
+            ("bb:1", Some("bb:1")),
+            ("localhost:5000/x", Some("localhost:5000/x:latest")),
+            (".hidden", None),
+            ("a/.hidden", None),
+        ] {
+            assert_eq!(Notation::Docker.name_of(path).as_deref(), name);
+        }
+        assert_eq!(Notation::Repository.name_of("a@3").as_deref(), Some("a@3"));
+        assert_eq!(Notation::Repository.name_of("a/b"), None);
+    }
+}

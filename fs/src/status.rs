@@ -1,0 +1,204 @@
+//! What the mount is doing and did lately, as `.pcocc/status.json` shows it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pcocc_core::progress::{Event, Progress, Reporter};
+use serde::Serialize;
+
+use crate::sync::lock;
+
+/// Finished transfers that are remembered.
+const REMEMBERED: usize = 64;
+
+/// How a transfer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Still moving.
+    Running,
+    /// The image is in its store.
+    Done,
+    /// It failed and changed nothing.
+    Failed,
+}
+
+/// One transfer into or out of a store.
+#[derive(Clone, Debug, Serialize)]
+pub struct Transfer {
+    /// The store, `docker` or a repository's name.
+    pub store: String,
+    /// The image's name there.
+    pub image: String,
+    /// `copy` into the store, `export` out of it, or `rootfs`.
+    pub action: &'static str,
+    /// How it stands.
+    pub state: State,
+    /// Bytes moved so far.
+    pub bytes: u64,
+    /// Seconds since 1970 when it began.
+    pub started: u64,
+    /// Seconds since 1970 when it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<u64>,
+    /// What it said last, or why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The list of transfers; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Status(Arc<Mutex<VecDeque<Arc<Mutex<Transfer>>>>>);
+
+impl Status {
+    /// Notes that a transfer begins.
+    pub fn begin(&self, store: &str, image: &str, action: &'static str) -> Running {
+        let transfer = Arc::new(Mutex::new(Transfer {
+            store: store.to_owned(),
+            image: image.to_owned(),
+            action,
+            state: State::Running,
+            bytes: 0,
+            started: now(),
+            ended: None,
+            message: None,
+        }));
+        let mut transfers = lock(&self.0);
+        if transfers.len() >= REMEMBERED
+            && let Some(oldest) = transfers
+                .iter()
+                .position(|t| lock(t).state != State::Running)
+        {
+            transfers.remove(oldest);
+        }
+        transfers.push_back(Arc::clone(&transfer));
+        Running(transfer)
+    }
+
+    /// Copies of the remembered transfers, oldest first.
+    pub fn transfers(&self) -> Vec<Transfer> {
+        lock(&self.0).iter().map(|t| lock(t).clone()).collect()
+    }
+
+    /// The last failure of a store, of one of its images when `image` is given.
+    pub fn last_error(&self, store: &str, image: Option<&str>) -> Option<String> {
+        self.transfers()
+            .into_iter()
+            .rev()
+            .find(|t| t.store == store && image.is_none_or(|image| t.image == image))
+            .filter(|t| t.state == State::Failed)
+            .and_then(|t| t.message)
+    }
+
+    /// The status file's content.
+    pub fn render(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Document {
+            version: u32,
+            pid: u32,
+            transfers: Vec<Transfer>,
+        }
+        let document = Document {
+            version: 1,
+            pid: std::process::id(),
+            transfers: self.transfers(),
+        };
+        let mut text = serde_json::to_vec_pretty(&document).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+}
+
+/// A transfer that is under way; it counts as failed when dropped before [`Running::end`].
+#[derive(Debug)]
+pub struct Running(Arc<Mutex<Transfer>>);
+
+impl Running {
+    /// Where the transfer reports its progress.
+    pub fn reporter(&self) -> Reporter {
+        Reporter::new(Arc::new(Counter {
+            transfer: Arc::clone(&self.0),
+            blobs: Mutex::default(),
+        }))
+    }
+
+    /// Notes the result.
+    pub fn end<T, E: std::fmt::Display>(self, result: &Result<T, E>) {
+        let mut transfer = lock(&self.0);
+        transfer.ended = Some(now());
+        match result {
+            Ok(_) => transfer.state = State::Done,
+            Err(error) => {
+                transfer.state = State::Failed;
+                transfer.message = Some(error.to_string());
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut transfer = lock(&self.0);
+        if transfer.state == State::Running {
+            transfer.state = State::Failed;
+            transfer.ended = Some(now());
+        }
+    }
+}
+
+/// Adds up the bytes of a transfer's blobs.
+struct Counter {
+    transfer: Arc<Mutex<Transfer>>,
+    blobs: Mutex<std::collections::BTreeMap<u64, u64>>,
+}
+
+impl Progress for Counter {
+    fn event(&self, event: Event) {
+        let (id, done) = match event {
+            Event::BlobProgress { id, done } => (id, done),
+            Event::BlobFinished { id, total } => (id, total),
+            Event::Stage(text) | Event::Warning(text) => {
+                lock(&self.transfer).message = Some(text);
+                return;
+            }
+            _ => return,
+        };
+        let mut blobs = lock(&self.blobs);
+        blobs.insert(id, done);
+        lock(&self.transfer).bytes = blobs.values().sum();
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_a_bounded_number_and_the_last_error() {
+        let status = Status::default();
+        for i in 0..200 {
+            let running = status.begin("docker", &format!("i{i}"), "copy");
+            running
+                .reporter()
+                .emit(Event::BlobFinished { id: 0, total: 7 });
+            running.end::<(), _>(&Err("disk full"));
+        }
+        assert_eq!(status.transfers().len(), REMEMBERED);
+        assert_eq!(
+            status.last_error("docker", None).as_deref(),
+            Some("disk full")
+        );
+        assert_eq!(status.last_error("docker", Some("i1")), None);
+        drop(status.begin("docker", "late", "copy"));
+        assert_eq!(status.last_error("docker", None), None);
+        let parsed: serde_json::Value = serde_json::from_slice(&status.render()).unwrap();
+        assert_eq!(parsed["transfers"][0]["bytes"], 7);
+    }
+}

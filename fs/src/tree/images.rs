@@ -1,0 +1,236 @@
+//! Images that are reached into: their documents in memory, their layers as open files.
+//!
+//! The first look into an image's index or blobs opens its layout, which exports it when the store is
+//! a daemon; everyone else who looks waits for the same export.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use lru::LruCache;
+use pcocc_core::cancel::Cancel;
+use pcocc_image::oci::Image;
+use pcocc_image::transfer::{Context, Layout};
+use pcocc_image::{Digest, Error};
+
+use crate::errno::{Errno, errno_of};
+use crate::status::Status;
+use crate::sync::lock;
+use crate::tree::node::{ImageKey, Part};
+use crate::tree::stores::StoreView;
+
+/// Opened images that are kept.
+const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+
+/// Content of every `oci-layout` file (OCI image spec, "oci-layout file").
+pub const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// A layer's blob in a store.
+#[derive(Debug)]
+pub struct BlobFile {
+    /// The open file.
+    pub file: File,
+    /// Its path in the store.
+    pub path: PathBuf,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// Content of a part.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A document.
+    Bytes(Arc<[u8]>),
+    /// A layer.
+    Blob(Arc<BlobFile>),
+}
+
+/// One image that was reached into.
+pub struct ImageView {
+    image: Image,
+    index: Arc<[u8]>,
+    /// `None` while only what the commit left behind is known.
+    layout: Option<Arc<dyn Layout>>,
+    layers: Mutex<Vec<Arc<BlobFile>>>,
+}
+
+impl std::fmt::Debug for ImageView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageView")
+            .field("id", &self.image.id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ImageView {
+    /// Shows an image; without a layout only names and sizes are known.
+    pub fn new(image: Image, name: &str, layout: Option<Arc<dyn Layout>>) -> Result<Self, Error> {
+        // Tools that pick an image by its tag (umoci) find it under its own, or the usual one.
+        let tag = match name
+            .rsplit('/')
+            .next()
+            .and_then(|last| last.split_once(':'))
+        {
+            Some((_, tag)) => tag,
+            None => "latest",
+        };
+        let index = image.index(Some(tag))?.into();
+        Ok(Self {
+            image,
+            index,
+            layout,
+            layers: Mutex::default(),
+        })
+    }
+
+    /// Digest and size of every blob.
+    pub fn blobs(&self) -> Vec<(Digest, u64)> {
+        self.image.blobs()
+    }
+
+    /// Size of a file; `None` when the image has no such part.
+    pub fn size(&self, part: Part) -> Option<u64> {
+        match part {
+            Part::Marker => Some(MARKER.len() as u64),
+            Part::Index => Some(self.index.len() as u64),
+            Part::Blobs | Part::Sha256 => Some(0),
+            Part::Blob(digest) => self
+                .image
+                .blobs()
+                .into_iter()
+                .find_map(|(d, size)| (d == digest).then_some(size)),
+        }
+    }
+
+    /// Opens a file of the image.
+    pub fn open(&self, part: Part) -> Result<Content, Errno> {
+        let digest = match part {
+            Part::Marker => return Ok(Content::Bytes(MARKER.into())),
+            Part::Index => return Ok(Content::Bytes(Arc::clone(&self.index))),
+            Part::Blobs | Part::Sha256 => return Err(Errno::ISDIR),
+            Part::Blob(digest) => digest,
+        };
+        if digest == self.image.manifest_digest() {
+            return Ok(Content::Bytes(self.image.manifest().into()));
+        }
+        if digest == self.image.id() {
+            return Ok(Content::Bytes(self.image.config().into()));
+        }
+        let mut layers = lock(&self.layers);
+        if let Some(open) = layers.iter().find(|layer| layer.digest == digest) {
+            return Ok(Content::Blob(Arc::clone(open)));
+        }
+        let layer = self
+            .image
+            .layers()
+            .iter()
+            .find(|layer| layer.digest == digest)
+            .ok_or(Errno::NOENT)?;
+        let path = self
+            .layout
+            .as_ref()
+            .and_then(|layout| layout.layer_file(layer))
+            .ok_or(Errno::STALE)?;
+        let file = File::open(&path).map_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "cannot open a layer");
+            crate::errno::errno_of_io(&error)
+        })?;
+        let blob = Arc::new(BlobFile {
+            file,
+            path,
+            digest,
+            size: layer.size,
+        });
+        layers.push(Arc::clone(&blob));
+        Ok(Content::Blob(blob))
+    }
+}
+
+type Slot = Arc<Mutex<Option<Arc<ImageView>>>>;
+
+/// The images that were reached into lately.
+#[derive(Debug)]
+pub struct Images {
+    views: Mutex<LruCache<ImageKey, Slot>>,
+    cancel: Cancel,
+}
+
+impl Images {
+    /// Starts with none; raising `cancel` ends exports under way.
+    pub fn new(cancel: Cancel) -> Self {
+        Self {
+            views: Mutex::new(LruCache::new(KEPT)),
+            cancel,
+        }
+    }
+
+    fn slot(&self, key: &ImageKey) -> Slot {
+        let mut views = lock(&self.views);
+        Arc::clone(views.get_or_insert(key.clone(), Slot::default))
+    }
+
+    /// The image when it is open already. Never waits.
+    pub fn peek(&self, key: &ImageKey) -> Option<Arc<ImageView>> {
+        let slot = self.slot(key);
+        slot.try_lock().ok().and_then(|view| view.clone())
+    }
+
+    /// Notes what a commit left behind, so that its names and sizes can be told without an export.
+    pub fn note(&self, key: &ImageKey, image: Image) {
+        match ImageView::new(image, &key.name, None) {
+            Ok(view) => *lock(&self.slot(key)) = Some(Arc::new(view)),
+            Err(error) => tracing::debug!(%error, "an image just written has no index"),
+        }
+    }
+
+    /// Opens the image, which may take as long as an export.
+    pub fn open(
+        &self,
+        key: &ImageKey,
+        store: &StoreView,
+        status: &Status,
+    ) -> Result<Arc<ImageView>, Errno> {
+        let slot = self.slot(key);
+        let mut view = lock(&slot);
+        if let Some(view) = &*view
+            && view.layout.is_some()
+        {
+            return Ok(Arc::clone(view));
+        }
+        let running = (store.notation == crate::naming::Notation::Docker)
+            .then(|| status.begin(&store.label, &key.name, "export"));
+        let context = Context {
+            progress: running.as_ref().map_or_else(
+                pcocc_core::progress::Reporter::silent,
+                crate::status::Running::reporter,
+            ),
+            cancel: self.cancel.clone(),
+        };
+        let opened = store.store.layout(&key.name, &context).and_then(|layout| {
+            let image = layout.image(&context)?;
+            ImageView::new(image, &key.name, Some(layout))
+        });
+        if let Some(running) = running {
+            running.end(&opened);
+        }
+        let opened = opened.map_err(|error| {
+            tracing::warn!(store = %store.label, image = %key.name, %error, "cannot open image");
+            errno_of(&error)
+        })?;
+        if key.id.is_some_and(|id| id != opened.image.id()) {
+            // The name has moved on to another image since it was looked up.
+            return Err(Errno::STALE);
+        }
+        let opened = Arc::new(opened);
+        *view = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Drops what is kept of an image.
+    pub fn drop_image(&self, key: &ImageKey) {
+        lock(&self.views).pop(key);
+    }
+}

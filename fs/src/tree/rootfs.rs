@@ -1,0 +1,183 @@
+//! Root file systems of images, read from their squashfs files.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pcocc_core::cancel::Cancel;
+use pcocc_image::Error;
+use pcocc_image::squashfs::{BlockCache, InodeNo, Squashfs};
+use pcocc_image::transfer::Context;
+
+use crate::errno::{Errno, errno_of};
+use crate::status::Status;
+use crate::sync::lock;
+use crate::tree::node::ImageKey;
+use crate::tree::stores::StoreView;
+
+/// Bytes of decompressed blocks kept for all of them.
+const CACHE: usize = 64 << 20;
+
+/// How long one nobody uses stays open.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// An open root file system.
+#[derive(Debug)]
+pub struct OpenRootfs {
+    /// Its number, part of its inode numbers.
+    pub number: u16,
+    /// The reader.
+    pub squashfs: Squashfs,
+    /// The folder `rootfs` of the squashfs file.
+    pub top: InodeNo,
+    lookups: AtomicU64,
+    used: Mutex<Instant>,
+}
+
+impl OpenRootfs {
+    /// The kernel was told of an inode in it.
+    pub fn remember(&self) {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    slots: HashMap<ImageKey, Arc<Mutex<Option<Arc<OpenRootfs>>>>>,
+    numbers: HashMap<u16, (ImageKey, Arc<OpenRootfs>)>,
+    next: u16,
+}
+
+/// The open root file systems.
+#[derive(Debug)]
+pub struct RootFilesystems {
+    table: Mutex<Table>,
+    cache: Arc<BlockCache>,
+    cancel: Cancel,
+}
+
+impl RootFilesystems {
+    /// Starts with none; raising `cancel` ends what is being made.
+    pub fn new(cancel: Cancel) -> Self {
+        Self {
+            table: Mutex::default(),
+            cache: BlockCache::new(CACHE),
+            cancel,
+        }
+    }
+
+    /// The one with this number.
+    pub fn get(&self, number: u16) -> Result<Arc<OpenRootfs>, Errno> {
+        lock(&self.table)
+            .numbers
+            .get(&number)
+            .map(|(_, open)| Arc::clone(open))
+            .ok_or(Errno::STALE)
+    }
+
+    /// The one of an image when it is open already. Never waits.
+    pub fn peek(&self, key: &ImageKey) -> Option<Arc<OpenRootfs>> {
+        let slot = Arc::clone(lock(&self.table).slots.get(key)?);
+        slot.try_lock().ok().and_then(|open| open.clone())
+    }
+
+    /// Opens an image's root file system, made first when it is missing.
+    pub fn open(
+        &self,
+        key: &ImageKey,
+        store: &StoreView,
+        status: &Status,
+    ) -> Result<Arc<OpenRootfs>, Errno> {
+        let slot = Arc::clone(lock(&self.table).slots.entry(key.clone()).or_default());
+        let mut open = lock(&slot);
+        if let Some(open) = &*open {
+            *lock(&open.used) = Instant::now();
+            return Ok(Arc::clone(open));
+        }
+        let running = status.begin(&store.label, &key.name, "rootfs");
+        let context = Context {
+            progress: running.reporter(),
+            cancel: self.cancel.clone(),
+        };
+        let result = self.read(key, store, &context);
+        running.end(&result);
+        let (squashfs, top) = result.map_err(|error| {
+            tracing::warn!(store = %store.label, image = %key.name, %error, "no root file system");
+            errno_of(&error)
+        })?;
+        let mut table = lock(&self.table);
+        let number = table.free_number().ok_or(Errno::NFILE)?;
+        let opened = Arc::new(OpenRootfs {
+            number,
+            squashfs,
+            top,
+            lookups: AtomicU64::new(0),
+            used: Mutex::new(Instant::now()),
+        });
+        table
+            .numbers
+            .insert(number, (key.clone(), Arc::clone(&opened)));
+        *open = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn read(
+        &self,
+        key: &ImageKey,
+        store: &StoreView,
+        context: &Context,
+    ) -> Result<(Squashfs, InodeNo), Error> {
+        let file = store.store.root_filesystem(&key.name, context)?;
+        let squashfs = Squashfs::open(file, Arc::clone(&self.cache))?;
+        let top = squashfs
+            .lookup(squashfs.root(), b"rootfs")?
+            .ok_or_else(|| Error::invalid(key.name.to_string(), "has no rootfs in its squashfs"))?;
+        Ok((squashfs, top.inode))
+    }
+
+    /// The kernel dropped `count` references to inodes of this one.
+    pub fn forget(&self, number: u16, count: u64) {
+        if let Ok(open) = self.get(number) {
+            let _ = open
+                .lookups
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                    Some(n.saturating_sub(count))
+                });
+        }
+    }
+
+    /// Closes those the kernel has forgotten and nobody used lately.
+    pub fn collect(&self) {
+        let mut table = lock(&self.table);
+        let idle: Vec<(u16, ImageKey)> = table
+            .numbers
+            .iter()
+            .filter(|(_, (_, open))| {
+                open.lookups.load(Ordering::Relaxed) == 0
+                    && lock(&open.used).elapsed() > IDLE
+                    // One reference here, one in its slot.
+                    && Arc::strong_count(open) <= 2
+            })
+            .map(|(number, (key, _))| (*number, key.clone()))
+            .collect();
+        for (number, key) in idle {
+            table.numbers.remove(&number);
+            table.slots.remove(&key);
+        }
+    }
+}
+
+impl Table {
+    /// A number below 2^14 (the rest of the inode number is taken) that none has.
+    fn free_number(&mut self) -> Option<u16> {
+        const NUMBERS: u16 = 1 << 14;
+        for _ in 0..NUMBERS {
+            self.next = (self.next + 1) % NUMBERS;
+            if !self.numbers.contains_key(&self.next) {
+                return Some(self.next);
+            }
+        }
+        None
+    }
+}

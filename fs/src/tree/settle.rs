@@ -1,0 +1,188 @@
+//! Turning a complete copy into an image of its store.
+//!
+//! Phases: the folder is examined as it stands → unless something changed meanwhile it is closed to
+//! writers → the transfer runs → the folder's inodes become those of the new image. A failure opens
+//! the folder again; it is told once per change, so that a second close does not run it again.
+
+use std::sync::{Arc, Mutex};
+
+use pcocc_core::cancel::Cancel;
+use pcocc_image::oci::Image;
+use pcocc_image::transfer::{self, Context};
+use pcocc_image::{Digest, Error};
+
+use crate::commit::{StagedImage, Verdict, examine};
+use crate::errno::{Errno, errno_of};
+use crate::process::Process;
+use crate::staging::{Item, Phase, Staged};
+use crate::sync::lock;
+use crate::tree::Tree;
+use crate::tree::look::image_key;
+use crate::tree::node::{Node, Part};
+
+/// The commits under way and whom they make wait.
+#[derive(Debug, Default)]
+pub(super) struct Committing(Mutex<Vec<(Process, Cancel)>>);
+
+impl Committing {
+    /// How many run.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
+    /// Stops those whose tool was told to end.
+    pub(super) fn stop_interrupted(&self) {
+        let running = lock(&self.0).clone();
+        for (process, cancel) in running {
+            if process.is_interrupted() {
+                cancel.cancel();
+            }
+        }
+    }
+
+    /// Stops all of them.
+    pub(super) fn stop_all(&self) {
+        for (_, cancel) in lock(&self.0).iter() {
+            cancel.cancel();
+        }
+    }
+
+    fn begin(&self, process: Process, cancel: &Cancel) {
+        lock(&self.0).push((process, cancel.clone()));
+    }
+
+    fn end(&self, cancel: &Cancel) {
+        let flag = cancel.flag();
+        lock(&self.0).retain(|(_, other)| !Arc::ptr_eq(&other.flag(), &flag));
+    }
+}
+
+impl Tree {
+    /// Commits the folder when it is complete. Returns what the tool has to be told.
+    pub(super) fn settle(&self, staged: &Arc<Staged>, caller: Process) -> Result<(), Errno> {
+        let changes = staged.changes();
+        let (path, items) = {
+            let state = staged.state();
+            if state.phase != Phase::Filling {
+                return Ok(());
+            }
+            if let Some((failed, errno)) = state.failed
+                && failed == changes
+            {
+                return Err(errno);
+            }
+            let settled = state.items.values().all(|item| match item {
+                Item::File(file) => file.is_settled(),
+                Item::Dir => true,
+            });
+            if !settled {
+                return Ok(());
+            }
+            (state.path.clone(), state.items.clone())
+        };
+        let view = self.view(staged.store())?;
+        let name = view.notation.name_of(&path).ok_or(Errno::INVAL)?;
+        let cancel = Cancel::new();
+        self.committing.begin(caller, &cancel);
+        let result = match examine(&items, &cancel) {
+            Ok(Verdict::Incomplete(what)) => {
+                staged.state().missing = Some(what);
+                self.committing.end(&cancel);
+                return Ok(());
+            }
+            Ok(Verdict::Complete(image)) => {
+                let mut state = staged.state();
+                if staged.changes() != changes || state.phase != Phase::Filling {
+                    // Whoever changed it closes it once more.
+                    self.committing.end(&cancel);
+                    return Ok(());
+                }
+                state.phase = Phase::Committing;
+                drop(state);
+                self.transfer(staged, &name, &image, &cancel)
+            }
+            Err(error) => {
+                let running = self.status.begin(&view.label, &name, "copy");
+                let result = Err(error);
+                running.end::<Image, _>(&result);
+                result
+            }
+        };
+        self.committing.end(&cancel);
+        match result {
+            Ok(image) => {
+                self.become_image(staged, &name, image, &items);
+                Ok(())
+            }
+            Err(error) => {
+                let errno = errno_of(&error);
+                tracing::warn!(store = %view.label, image = %name, %error, "the copy failed");
+                let mut state = staged.state();
+                if state.phase == Phase::Committing {
+                    state.phase = Phase::Filling;
+                }
+                state.failed = Some((staged.changes(), errno));
+                state.missing = None;
+                Err(errno)
+            }
+        }
+    }
+
+    fn transfer(
+        &self,
+        staged: &Staged,
+        name: &str,
+        image: &StagedImage,
+        cancel: &Cancel,
+    ) -> Result<Image, Error> {
+        let Ok(view) = self.view(staged.store()) else {
+            return Err(Error::NotFound(name.to_owned()));
+        };
+        let running = self.status.begin(&view.label, name, "copy");
+        let context = Context {
+            progress: running.reporter(),
+            cancel: cancel.clone(),
+        };
+        let result = view
+            .store
+            .sink(name)
+            .and_then(|sink| transfer::copy(image, &*sink, &context));
+        running.end(&result);
+        result
+    }
+
+    /// The kernel's inodes of the staged folder become those of the image.
+    fn become_image(
+        &self,
+        staged: &Arc<Staged>,
+        name: &str,
+        image: Image,
+        items: &std::collections::BTreeMap<String, Item>,
+    ) {
+        self.staging.remove(staged);
+        let Ok(view) = self.view(staged.store()) else {
+            return;
+        };
+        view.invalidate();
+        let key = match view.entry(name) {
+            Ok(entry) => image_key(staged.store(), &entry),
+            Err(errno) => {
+                tracing::warn!(%errno, image = name, "an image just written is not listed");
+                return;
+            }
+        };
+        let index = match items.get("index.json") {
+            Some(Item::File(file)) => file.digest(&self.cancel).ok(),
+            _ => None,
+        };
+        self.staging
+            .note_committed(key.clone(), index.unwrap_or_else(|| Digest::of(b"")));
+        self.images.note(&key, image);
+        let folder = |path: &str| Node::StagedDir(Arc::clone(staged), path.into());
+        self.inodes.rebind(&folder(""), Node::Image(key.clone()));
+        for (path, part) in [("blobs", Part::Blobs), ("blobs/sha256", Part::Sha256)] {
+            self.inodes
+                .rebind(&folder(path), Node::Part(key.clone(), part));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The images being copied in, the folders made for them, and what was taken off committed ones.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pcocc_image::Digest;
+
+use crate::naming::split;
+use crate::process::Process;
+use crate::staging::{Phase, Staged};
+use crate::sync::lock;
+use crate::tree::Tree;
+use crate::tree::node::{ImageKey, Node, Part, Side, StoreId};
+
+/// How long a tool may go on with an image after it was committed.
+const AFTERWARDS: Duration = Duration::from_secs(60);
+
+/// An empty folder of names someone made.
+#[derive(Debug)]
+struct Made {
+    maker: Process,
+    kept: bool,
+    at: Instant,
+}
+
+/// What is remembered of a committed image.
+#[derive(Debug)]
+struct Committed {
+    at: Instant,
+    index: Digest,
+}
+
+/// Parts a tool removed from an image.
+#[derive(Debug)]
+struct Hidden {
+    at: Instant,
+    parts: HashSet<Part>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    staged: HashMap<(StoreId, String), Arc<Staged>>,
+    made: HashMap<(StoreId, String), Made>,
+    committed: HashMap<ImageKey, Committed>,
+    hidden: HashMap<ImageKey, Hidden>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Staging(Mutex<Table>);
+
+impl Staging {
+    pub(super) fn len(&self) -> usize {
+        lock(&self.0).staged.len()
+    }
+
+    pub(super) fn get(&self, store: StoreId, path: &str) -> Option<Arc<Staged>> {
+        let table = lock(&self.0);
+        table.staged.get(&(store, path.to_owned())).cloned()
+    }
+
+    /// The staged image or made folder at a path.
+    pub(super) fn find(&self, store: StoreId, path: &str) -> Option<Node> {
+        let table = lock(&self.0);
+        let key = (store, path.to_owned());
+        if let Some(image) = table.staged.get(&key) {
+            return Some(Node::StagedDir(Arc::clone(image), "".into()));
+        }
+        table
+            .is_folder(&key)
+            .then(|| Node::Names(Side::Images, store, path.into()))
+    }
+
+    /// The staged images and made folders directly in a folder.
+    pub(super) fn below(&self, store: StoreId, folder: &str) -> Vec<(String, Node)> {
+        let table = lock(&self.0);
+        let inside = |(s, path): &(StoreId, String)| {
+            let (parent, name) = split(path);
+            (*s == store && parent == folder).then(|| name.to_owned())
+        };
+        let mut found: Vec<(String, Node)> = table
+            .staged
+            .iter()
+            .filter_map(|(key, image)| {
+                Some((inside(key)?, Node::StagedDir(Arc::clone(image), "".into())))
+            })
+            .collect();
+        found.extend(table.made.keys().filter_map(|key| {
+            let node = Node::Names(Side::Images, store, key.1.as_str().into());
+            Some((inside(key)?, node))
+        }));
+        found
+    }
+
+    /// Adds a staged image unless its path is taken.
+    pub(super) fn add(&self, path: &str, image: &Arc<Staged>) -> bool {
+        let key = (image.store(), path.to_owned());
+        let mut table = lock(&self.0);
+        if table.staged.contains_key(&key) || table.is_folder(&key) {
+            return false;
+        }
+        table.staged.insert(key, Arc::clone(image));
+        true
+    }
+
+    /// Takes a staged image away, as far as its path is still its own.
+    pub(super) fn remove(&self, image: &Staged) {
+        let path = {
+            let mut state = image.state();
+            state.phase = Phase::Gone;
+            state.path.clone()
+        };
+        let key = (image.store(), path);
+        let mut table = lock(&self.0);
+        if table
+            .staged
+            .get(&key)
+            .is_some_and(|known| known.id() == image.id())
+        {
+            table.staged.remove(&key);
+        }
+    }
+
+    /// Moves a staged image to another path, which must be free.
+    pub(super) fn shift(&self, image: &Arc<Staged>, to: &str) -> bool {
+        let mut state = image.state();
+        let new = (image.store(), to.to_owned());
+        let mut table = lock(&self.0);
+        if table.staged.contains_key(&new) || table.is_folder(&new) {
+            return false;
+        }
+        table.staged.remove(&(image.store(), state.path.clone()));
+        table.staged.insert(new, Arc::clone(image));
+        state.path = to.to_owned();
+        true
+    }
+
+    /// Makes a folder of names.
+    pub(super) fn make_folder(&self, store: StoreId, path: &str, maker: Process) {
+        let kept = matches!(&*maker.program(), "mkdir" | "install");
+        lock(&self.0).made.insert(
+            (store, path.to_owned()),
+            Made {
+                maker,
+                kept,
+                at: Instant::now(),
+            },
+        );
+    }
+
+    /// Removes a made folder; fails when something is in it.
+    pub(super) fn remove_folder(&self, store: StoreId, path: &str) -> Option<bool> {
+        let mut table = lock(&self.0);
+        let key = (store, path.to_owned());
+        table.made.get(&key)?;
+        if table.has_below(&key) {
+            return Some(false);
+        }
+        table.made.remove(&key);
+        Some(true)
+    }
+
+    /// Notes an image that came in through this mount.
+    pub(super) fn note_committed(&self, key: ImageKey, index: Digest) {
+        let at = Instant::now();
+        lock(&self.0).committed.insert(key, Committed { at, index });
+    }
+
+    /// The `index.json` an image came in with, when that was a moment ago.
+    pub(super) fn committed(&self, key: &ImageKey) -> Option<Digest> {
+        let table = lock(&self.0);
+        let committed = table.committed.get(key)?;
+        (committed.at.elapsed() < AFTERWARDS).then_some(committed.index)
+    }
+
+    pub(super) fn is_hidden(&self, key: &ImageKey, part: Part) -> bool {
+        let table = lock(&self.0);
+        let hidden = table.hidden.get(key);
+        hidden.is_some_and(|hidden| hidden.parts.contains(&part))
+    }
+
+    /// Whether something was taken off the image already.
+    pub(super) fn is_going(&self, key: &ImageKey) -> bool {
+        lock(&self.0).hidden.contains_key(key)
+    }
+
+    pub(super) fn hide(&self, key: &ImageKey, part: Part) {
+        let mut table = lock(&self.0);
+        let hidden = table.hidden.entry(key.clone()).or_insert_with(|| Hidden {
+            at: Instant::now(),
+            parts: HashSet::new(),
+        });
+        hidden.at = Instant::now();
+        hidden.parts.insert(part);
+    }
+
+    pub(super) fn unhide(&self, key: &ImageKey, part: Part) {
+        let mut table = lock(&self.0);
+        if let Some(hidden) = table.hidden.get_mut(key) {
+            hidden.parts.remove(&part);
+            if hidden.parts.is_empty() {
+                table.hidden.remove(key);
+            }
+        }
+    }
+
+    pub(super) fn forget_image(&self, key: &ImageKey) {
+        let mut table = lock(&self.0);
+        table.hidden.remove(key);
+        table.committed.remove(key);
+    }
+}
+
+impl Table {
+    fn is_folder(&self, key: &(StoreId, String)) -> bool {
+        self.made.contains_key(key) || self.has_below(key)
+    }
+
+    fn has_below(&self, key: &(StoreId, String)) -> bool {
+        let prefix = format!("{}/", key.1);
+        self.staged
+            .keys()
+            .chain(self.made.keys())
+            .any(|(store, path)| *store == key.0 && path.starts_with(&prefix))
+    }
+}
+
+impl Tree {
+    /// Takes away staged images and made folders nobody will complete any more; only the one at a
+    /// path, or below it, when that is given.
+    pub(super) fn collect_abandoned(&self, at: Option<(StoreId, &str)>) {
+        let candidates: Vec<Arc<Staged>> = {
+            let mut table = lock(&self.staging.0);
+            table.committed.retain(|_, c| c.at.elapsed() < AFTERWARDS);
+            table.hidden.retain(|_, h| h.at.elapsed() < AFTERWARDS);
+            let wanted = |(store, path): &(StoreId, String)| match at {
+                None => true,
+                Some((wanted, top)) => {
+                    *store == wanted
+                        && path
+                            .strip_prefix(top)
+                            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                }
+            };
+            table
+                .staged
+                .iter()
+                .filter(|(key, _)| wanted(key))
+                .map(|(_, image)| Arc::clone(image))
+                .collect()
+        };
+        for image in candidates.iter().filter(|image| image.is_abandoned()) {
+            let (path, items, missing) = {
+                let state = image.state();
+                (state.path.clone(), state.items.len(), state.missing.clone())
+            };
+            let store = self.view(image.store()).map_or("", |view| &view.label);
+            tracing::info!(store, path, items, "an unfinished copy is dropped");
+            if let Some(missing) = missing {
+                let why = format!("the copy ended before it was complete: {missing}");
+                self.status
+                    .begin(store, &path, "copy")
+                    .end::<(), _>(&Err(why));
+            }
+            self.staging.remove(image);
+        }
+        let mut table = lock(&self.staging.0);
+        let empty: Vec<_> = table
+            .made
+            .iter()
+            .filter(|(key, made)| {
+                !table.has_below(key)
+                    && !made.maker.is_alive()
+                    && (!made.kept || made.at.elapsed() > AFTERWARDS * 10)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in empty {
+            table.made.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The stores under the tree, each with its listing as folders, read again when it changed.
+
+use std::sync::{Arc, Mutex};
+
+use pcocc_image::store::{Entry, Store};
+
+use crate::errno::{Errno, errno_of};
+use crate::naming::{Names, Notation};
+use crate::sync::lock;
+
+/// A store and its listing.
+pub struct StoreView {
+    /// `docker`, or the repository's name.
+    pub label: String,
+    /// How its names are written.
+    pub notation: Notation,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    listing: Mutex<Option<(u64, Arc<Names>)>>,
+}
+
+impl std::fmt::Debug for StoreView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreView")
+            .field("label", &self.label)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StoreView {
+    /// Shows `store` as `label`.
+    pub fn new(label: impl Into<String>, notation: Notation, store: Arc<dyn Store>) -> Self {
+        Self {
+            label: label.into(),
+            notation,
+            store,
+            listing: Mutex::default(),
+        }
+    }
+
+    /// The names as they are now. Lists the store only when its version changed.
+    pub fn names(&self) -> Result<Arc<Names>, Errno> {
+        let failed = |error| {
+            tracing::warn!(store = %self.label, %error, "cannot list images");
+            errno_of(&error)
+        };
+        // The version is read before the listing: a change in between is seen the next time.
+        let version = self.store.version().map_err(failed)?;
+        if let Some((known, names)) = &*lock(&self.listing)
+            && *known == version
+        {
+            return Ok(Arc::clone(names));
+        }
+        let names = Arc::new(Names::new(
+            self.notation,
+            self.store.list().map_err(failed)?,
+        ));
+        *lock(&self.listing) = Some((version, Arc::clone(&names)));
+        Ok(names)
+    }
+
+    /// Drops the listing; the next look lists the store again.
+    pub fn invalidate(&self) {
+        *lock(&self.listing) = None;
+    }
+
+    /// The image with this full name, as it is now.
+    pub fn entry(&self, name: &str) -> Result<Arc<Entry>, Errno> {
+        self.names()?.image(name).ok_or(Errno::NOENT)
+    }
+}

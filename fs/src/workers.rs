@@ -1,0 +1,123 @@
+//! Threads for requests that wait: exports, commits, listings of a far daemon.
+//!
+//! As many as there are waiting requests, within reason; a thread without work ends after a while. The
+//! event loops of the mount never wait for any of them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::sync::lock;
+
+/// Most threads at once; more requests than that stand in line.
+const MOST: usize = 128;
+
+/// How long a thread waits for work before it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    idle: usize,
+    threads: usize,
+}
+
+/// A growing and shrinking set of threads; clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Workers(Arc<(Mutex<State>, Condvar)>);
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = lock(&self.0.0);
+        f.debug_struct("Workers")
+            .field("threads", &state.threads)
+            .field("waiting", &state.jobs.len())
+            .finish()
+    }
+}
+
+impl Workers {
+    /// Runs `job` on a thread of its own for the time being.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let (state, wake) = &*self.0;
+        let mut state = lock(state);
+        state.jobs.push_back(Box::new(job));
+        if state.idle >= state.jobs.len() {
+            wake.notify_one();
+            return;
+        }
+        if state.threads >= MOST {
+            return;
+        }
+        let workers = self.clone();
+        let spawned = thread::Builder::new()
+            .name("pcocc-fs-worker".into())
+            .spawn(move || workers.work());
+        match spawned {
+            Ok(_) => state.threads += 1,
+            // Others will come to it, unless there are none.
+            Err(error) => {
+                tracing::warn!(%error, "cannot start a worker");
+                if state.threads == 0
+                    && let Some(job) = state.jobs.pop_back()
+                {
+                    drop(state);
+                    job();
+                }
+            }
+        }
+    }
+
+    fn work(&self) {
+        let (mutex, wake) = &*self.0;
+        let mut state = lock(mutex);
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                // A job that panics drops its reply, which answers the kernel with an error.
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+                    tracing::error!("a request failed in an unforeseen way");
+                }
+                state = lock(mutex);
+                continue;
+            }
+            state.idle += 1;
+            let (woken, timeout) = wake
+                .wait_timeout(state, IDLE)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if timeout.timed_out() && state.jobs.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn waiting_jobs_do_not_hold_up_others() {
+        let workers = Workers::default();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        for _ in 0..20 {
+            let held = Arc::clone(&held);
+            workers.run(move || {
+                let _ = lock(&held).recv();
+            });
+        }
+        let (done, finished) = mpsc::channel();
+        workers.run(|| panic!("in a job"));
+        workers.run(move || done.send(()).unwrap());
+        finished.recv_timeout(Duration::from_secs(10)).unwrap();
+        drop(release);
+    }
+}
