@@ -271,7 +271,7 @@ fn mistakes_are_named() {
     let sandbox = two_repositories();
     assert_snapshot!(sandbox.run(&["image", "show", "nothing"]).all(), @r"
     --- stderr
-    pcocc: failed to show image nothing: image nothing in any configured repository not found
+    pcocc: failed to show image nothing: image nothing not found
     hint: see what there is with `pcocc image list` and `docker image list`
     --- exit 1
     ");

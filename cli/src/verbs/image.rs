@@ -15,7 +15,7 @@ use crate::errors::Outcome;
 /// List and manage images in repositories
 ///
 /// An image in a repository is written [REPO:]IMAGE[@REVISION]. Without REPO, the first repository that
-/// has the image is taken (to write: the default repository); without REVISION, the highest one.
+/// has the image is taken (to write or delete: the first of all); without REVISION, the highest one.
 /// Repositories are listed in repos.yaml, in /etc/pcocc and ~/.pcocc; with no such file there is one,
 /// named `user`, in ~/.pcocc/images.
 #[derive(Debug, clap::Args)]

@@ -47,7 +47,10 @@ impl Repositories {
     /// The first repository: where images go when the URI names none.
     pub fn default_repository(&self) -> Result<&Arc<Repository>> {
         self.repositories.first().ok_or_else(|| {
-            Error::NotFound("a repository: repos.yaml defines none; a repository".to_owned())
+            Error::invalid(
+                "repos.yaml",
+                "defines no repository; add one under `repos:`",
+            )
         })
     }
 
@@ -90,9 +93,7 @@ impl Repositories {
                 }
             }
         }
-        Err(unusable.unwrap_or_else(|| {
-            Error::NotFound(format!("image {uri} in any configured repository"))
-        }))
+        Err(unusable.unwrap_or_else(|| Error::NotFound(format!("image {uri}"))))
     }
 
     /// The container image `uri` names, as a source of transfers.

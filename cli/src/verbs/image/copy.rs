@@ -6,7 +6,7 @@ use crate::verbs::transfer;
 
 /// Copy an image to another name or repository
 ///
-/// Data that both repositories have on one file system is shared, not copied.
+/// Data that the destination repository has already is not copied again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  pcocc image copy global:centos7-cloud user:mycentos7")]
 pub(crate) struct Args {

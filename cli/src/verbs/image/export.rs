@@ -14,7 +14,6 @@ use crate::verbs::transfer;
 ///   docker-archive:FILE[:TAG]       for docker load
 ///   oci:FOLDER[:TAG]                an OCI image layout
 ///   docker-daemon:REFERENCE         the docker daemon that DOCKER_HOST names
-///
 ///   docker://REFERENCE              a registry
 ///
 /// and for a virtual machine disk a file in the format its extension says (raw, qcow2, qed, vdi,

@@ -1,0 +1,620 @@
+//! The help of every verb, as a user reads it.
+
+mod sandbox;
+
+use insta::assert_snapshot;
+use sandbox::Sandbox;
+
+/// The help of a verb, without the options that are the same everywhere.
+fn help(verb: &str) -> String {
+    let mut args: Vec<&str> = verb.split_whitespace().collect();
+    args.push("--help");
+    let text = Sandbox::new().run(&args).ok();
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+    let (before, after) = text.split_once("Global options:\n").unwrap();
+    match after.split_once("standard error\n\n") {
+        Some((_, after)) => format!("{before}[...]\n\n{after}"),
+        None => format!("{before}[...]\n"),
+    }
+}
+
+#[test]
+fn top() {
+    let text = Sandbox::new().run(&["--help"]).ok();
+    assert_snapshot!(text, @r"
+    Docker images and docker daemons for shared machines.
+
+    pcocc keeps container images in repositories on disk, moves them to and from docker daemons, and
+    shows both sides as folders.
+
+    Usage: pcocc [OPTIONS] <COMMAND>
+
+    Commands:
+      image   List and manage images in repositories
+      docker  Exchange images with a docker daemon
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Global options:
+          --progress <HOW>
+              How to show progress: bars on a terminal and lines elsewhere (auto), lines, or nothing
+              
+              [default: auto]
+              [possible values: auto, plain, none]
+
+      -q, --quiet
+              Show no progress, only warnings and errors
+
+          --debug
+              Log what is done, step by step, to standard error
+
+    Result on standard output, progress and errors on standard error.
+    Exit status: 0 done, 1 failed, 2 wrong usage, 124 timed out, 128+N ended by signal N.
+    ");
+}
+
+#[test]
+fn short_help_and_version() {
+    let text = Sandbox::new().run(&["image", "list", "-h"]).ok();
+    assert_snapshot!(text, @r"
+    List images in repositories
+
+    Usage: pcocc image list [OPTIONS] [REGEX]
+
+    Arguments:
+      [REGEX]  Only images whose name matches this regular expression
+
+    Options:
+      -R, --repo <REPO>      Only this repository
+          --format <FORMAT>  How to write the list [default: table] [possible values: table, json]
+      -h, --help             Print help (see more with '--help')
+
+    Global options:
+          --progress <HOW>  How to show progress: bars on a terminal and lines elsewhere (auto), lines,
+                            or nothing [default: auto] [possible values: auto, plain, none]
+      -q, --quiet           Show no progress, only warnings and errors
+          --debug           Log what is done, step by step, to standard error
+
+    Examples:
+      pcocc image list
+      pcocc image list -R user '^centos'
+
+    JSON: a list of {name, kind, revision, repo, owner, date, size, description}.
+    ");
+    let text = Sandbox::new().run(&["--version"]).ok();
+    assert_eq!(text, format!("pcocc {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn image() {
+    assert_snapshot!(help("image"), @r"
+    List and manage images in repositories
+
+    An image in a repository is written [REPO:]IMAGE[@REVISION]. Without REPO, the first repository that
+    has the image is taken (to write or delete: the first of all); without REVISION, the highest one.
+    Repositories are listed in repos.yaml, in /etc/pcocc and ~/.pcocc; with no such file there is one,
+    named `user`, in ~/.pcocc/images.
+
+    Usage: pcocc image [OPTIONS] <COMMAND>
+
+    Commands:
+      list    List images in repositories
+      show    Show one image in detail
+      import  Import an image into a repository
+      export  Export an image from a repository
+      copy    Copy an image to another name or repository
+      delete  Delete an image from a repository
+      repo    List and manage image repositories
+      cache   List and manage the cache of root filesystems
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+    ");
+}
+
+#[test]
+fn docker() {
+    assert_snapshot!(help("docker"), @r"
+    Exchange images with a docker daemon
+
+    The daemon is the one that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as for docker
+    itself; without DOCKER_HOST, the one at unix:///var/run/docker.sock.
+
+    Usage: pcocc docker [OPTIONS] <COMMAND>
+
+    Commands:
+      export  Send an image from a repository to docker
+      import  Import an image from docker into a repository
+      mount   Show docker and the repositories as folders
+      umount  Unmount what `pcocc docker mount` mounted
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+    ");
+}
+
+#[test]
+fn image_list() {
+    assert_snapshot!(help("image list"), @r"
+    List images in repositories
+
+    Shows the highest revision of every image, repository by repository, in the order in which they are
+    searched. An image that an earlier repository hides is listed as well: name it REPO:IMAGE.
+
+    Usage: pcocc image list [OPTIONS] [REGEX]
+
+    Arguments:
+      [REGEX]
+              Only images whose name matches this regular expression
+
+    Options:
+      -R, --repo <REPO>
+              Only this repository
+
+          --format <FORMAT>
+              How to write the list
+              
+              [default: table]
+              [possible values: table, json]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      pcocc image list
+      pcocc image list -R user '^centos'
+
+    JSON: a list of {name, kind, revision, repo, owner, date, size, description}.
+    ");
+}
+
+#[test]
+fn image_show() {
+    assert_snapshot!(help("image show"), @r"
+    Show one image in detail
+
+    Names its digests, layers and platform, what it runs, and its revisions.
+
+    Usage: pcocc image show [OPTIONS] <IMAGE>
+
+    Arguments:
+      <IMAGE>
+              The image: [REPO:]IMAGE[@REVISION]
+
+    Options:
+          --format <FORMAT>
+              How to write the details
+              
+              [default: table]
+              [possible values: table, json]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      pcocc image show user:mycentos7
+      pcocc image show --format json centos@3
+
+    JSON: {name, kind, repo, path, revision, owner, date, size, description, revisions, layers} and, of
+    a container image, {id, manifest, platform, config, squashfs}.
+    ");
+}
+
+#[test]
+fn image_import() {
+    assert_snapshot!(help("image import"), @r"
+    Import an image into a repository
+
+    SOURCE is a container image:
+
+      docker://REFERENCE              in a registry (docker.io unless REFERENCE names one)
+      docker-archive:FILE[:TAG]       saved with docker save; may be compressed
+      oci:FOLDER[:TAG]                an OCI image layout
+      docker-daemon:REFERENCE         in the docker daemon that DOCKER_HOST names
+
+    or the file of a virtual machine disk: raw, qcow2, qed, vdi, vpc or vmdk. Its format is known by
+    extension and content, or given with -t.
+
+    DEST is [REPO:]IMAGE; its name must be free in the repository.
+
+    Usage: pcocc image import [OPTIONS] <SOURCE> <DEST>
+
+    Arguments:
+      <SOURCE>
+              What to import
+
+      <DEST>
+              Image to make: [REPO:]IMAGE
+
+    Options:
+      -t, --fmt <FORMAT>
+              Format of SOURCE, when it does not say
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      pcocc image import docker://centos user:centos
+      pcocc image import docker-archive:bb.tar bb
+      pcocc image import $HOME/CentOS-7-x86_64-GenericCloud.qcow2 global:centos7-cloud
+    ");
+}
+
+#[test]
+fn image_export() {
+    assert_snapshot!(help("image export"), @r"
+    Export an image from a repository
+
+    DEST, for a container image, is
+
+      docker-archive:FILE[:TAG]       for docker load
+      oci:FOLDER[:TAG]                an OCI image layout
+      docker-daemon:REFERENCE         the docker daemon that DOCKER_HOST names
+      docker://REFERENCE              a registry
+
+    and for a virtual machine disk a file in the format its extension says (raw, qcow2, qed, vdi,
+    vpc or vmdk), or -t. A file that exists is never overwritten.
+
+    Usage: pcocc image export [OPTIONS] <SOURCE> <DEST>
+
+    Arguments:
+      <SOURCE>
+              Image to export: [REPO:]IMAGE[@REVISION]
+
+      <DEST>
+              Where to
+
+    Options:
+      -t, --fmt <FORMAT>
+              Format of DEST, when it does not say
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      pcocc image export centos docker-archive:centos.tar
+      pcocc image export user:centos7-cloud ./centos7.qcow2
+    ");
+}
+
+#[test]
+fn image_copy() {
+    assert_snapshot!(help("image copy"), @r"
+    Copy an image to another name or repository
+
+    Data that the destination repository has already is not copied again.
+
+    Usage: pcocc image copy [OPTIONS] <SOURCE> <DEST>
+
+    Arguments:
+      <SOURCE>
+              Image to copy: [REPO:]IMAGE[@REVISION]
+
+      <DEST>
+              Image to make: [REPO:]IMAGE; its name must be free
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Example:
+      pcocc image copy global:centos7-cloud user:mycentos7
+    ");
+}
+
+#[test]
+fn image_delete() {
+    assert_snapshot!(help("image delete"), @r"
+    Delete an image from a repository
+
+    Deletes all revisions of the image, or the one that is named. Space is given back by `pcocc image
+    repo gc`, once no other image needs the data.
+
+    Usage: pcocc image delete [OPTIONS] <IMAGE>
+
+    Arguments:
+      <IMAGE>
+              Image to delete: [REPO:]IMAGE[@REVISION]
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      pcocc image delete user:mycentos7@5
+      pcocc image delete myrepo:centos7-cloud
+    ");
+}
+
+#[test]
+fn image_repo() {
+    assert_snapshot!(help("image repo"), @r"
+    List and manage image repositories
+
+    Usage: pcocc image repo [OPTIONS] <COMMAND>
+
+    Commands:
+      list    List the configured repositories
+      gc      Free the space of data that no image needs
+      verify  Check that every image of a repository is complete and intact
+
+    Options:
+      -h, --help  Print help
+
+    [...]
+    ");
+}
+
+#[test]
+fn image_repo_list() {
+    assert_snapshot!(help("image repo list"), @r"
+    List the configured repositories
+
+    In the order in which they are searched; the first is the default to write to.
+
+    Usage: pcocc image repo list [OPTIONS]
+
+    Options:
+          --format <FORMAT>
+              How to write the list
+              
+              [default: table]
+              [possible values: table, json]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    JSON: a list of {name, path, writable, version, images}.
+    ");
+}
+
+#[test]
+fn image_repo_gc() {
+    assert_snapshot!(help("image repo gc"), @r"
+    Free the space of data that no image needs
+
+    Safe while others use the repository: only what is older than a grace time goes. A repository in the
+    format of old versions of pcocc is upgraded.
+
+    Usage: pcocc image repo gc [OPTIONS] <REPO>
+
+    Arguments:
+      <REPO>
+              The repository
+
+    Options:
+          --grace <HOURS>
+              Spare what is younger than this, in hours; not less than the longest import takes
+              [default: 24]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Example:
+      pcocc image repo gc user
+    ");
+}
+
+#[test]
+fn image_repo_verify() {
+    assert_snapshot!(help("image repo verify"), @r"
+    Check that every image of a repository is complete and intact
+
+    Reads all data and compares it with its digests; changes nothing.
+
+    Usage: pcocc image repo verify [OPTIONS] <REPO>
+
+    Arguments:
+      <REPO>
+              The repository
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Example:
+      pcocc image repo verify user
+    ");
+}
+
+#[test]
+fn image_cache() {
+    assert_snapshot!(help("image cache"), @r"
+    List and manage the cache of root filesystems
+
+    Running an image, or looking into it in a mounted tree, needs its root filesystem as one squashfs
+    file. Import makes it; it is kept in the cache and made again when it is missing.
+
+    Usage: pcocc image cache [OPTIONS] <COMMAND>
+
+    Commands:
+      list  List cached root filesystems, least recently used first
+      gc    Remove cached root filesystems that no image needs
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+    ");
+}
+
+#[test]
+fn image_cache_list() {
+    assert_snapshot!(help("image cache list"), @r"
+    List cached root filesystems, least recently used first
+
+    Usage: pcocc image cache list [OPTIONS]
+
+    Options:
+          --format <FORMAT>  How to write the list [default: table] [possible values: table, json]
+      -h, --help             Print help
+
+    [...]
+
+    JSON: a list of {repo, name, revision, size, used, path}.
+    ");
+}
+
+#[test]
+fn image_cache_gc() {
+    assert_snapshot!(help("image cache gc"), @r"
+    Remove cached root filesystems that no image needs
+
+    Usage: pcocc image cache gc [OPTIONS]
+
+    Options:
+      -c, --force-clear  Remove all of them; they are made again when they are needed
+      -h, --help         Print help
+
+    [...]
+    ");
+}
+
+#[test]
+fn docker_export() {
+    assert_snapshot!(help("docker export"), @r"
+    Send an image from a repository to docker
+
+    The image keeps its ID. Layers that docker has are not sent again.
+
+    Usage: pcocc docker export [OPTIONS] <SOURCE> <DEST>
+
+    Arguments:
+      <SOURCE>
+              Image to send: [REPO:]IMAGE[@REVISION]
+
+      <DEST>
+              Name in docker: NAME[:TAG], by default :latest; taken away from the image that has it
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Example:
+      pcocc docker export busybox bb
+      docker run -ti --rm bb
+    ");
+}
+
+#[test]
+fn docker_import() {
+    assert_snapshot!(help("docker import"), @r"
+    Import an image from docker into a repository
+
+    The image keeps its ID. Layers that the repository has are not stored again.
+
+    Usage: pcocc docker import [OPTIONS] <SOURCE> <DEST>
+
+    Arguments:
+      <SOURCE>
+              Image in docker: NAME[:TAG], by default :latest; or an image ID
+
+      <DEST>
+              Image to make: [REPO:]IMAGE; its name must be free
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Example:
+      pcocc docker import bb newbb
+    ");
+}
+
+#[test]
+fn docker_mount() {
+    assert_snapshot!(help("docker mount"), @r"
+    Show docker and the repositories as folders
+
+    In MOUNTPOINT, docker/ holds the images of the docker daemon and repo/REPO/ those of the
+    repositories; copying an image folder from one side to the other, by cp -r or any other tool, moves
+    the image. rootfs/ shows the same images as file trees. README in there tells more.
+
+    Comes back once the folders are there and goes on in the background until `pcocc docker umount`.
+
+    Usage: pcocc docker mount [OPTIONS] <MOUNTPOINT>
+
+    Arguments:
+      <MOUNTPOINT>
+              An empty folder, made when it is missing
+
+    Options:
+      -f, --foreground
+              Stay in the foreground; Ctrl-C unmounts
+
+          --allow-delete
+              Let rm -r delete images
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Example:
+      pcocc docker mount ~/img
+      cp -r ~/img/repo/user/centos ~/img/docker/work
+      docker run -ti --name w work yum install gcc && docker commit w work:gcc
+      cp -r ~/img/docker/work:gcc ~/img/repo/user/centos-gcc
+    ");
+}
+
+#[test]
+fn docker_umount() {
+    assert_snapshot!(help("docker umount"), @r"
+    Unmount what `pcocc docker mount` mounted
+
+    Comes back when it is gone; fails while a program uses the folders.
+
+    Usage: pcocc docker umount [OPTIONS] <MOUNTPOINT>
+
+    Arguments:
+      <MOUNTPOINT>
+              The mount point
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Example:
+      pcocc docker umount ~/img
+    ");
+}
