@@ -146,7 +146,7 @@ fn a_daemon_that_dies_during_an_import_leaves_nothing_as_root() {
     let daemon = Arc::new(Dockerd::start());
     let docker = Docker::of(Arc::clone(&daemon));
     let base = docker.busybox_image("base");
-    let image = docker.layer_on(&base, "image", 192);
+    let image = docker.layer_on(&base, "image", 96);
     let pcocc = Pcocc::new().with(&docker);
     pcocc.run(&["image", "list"]);
     let mut command = pcocc.command(&["docker", "import", &image, "half"]);
@@ -182,7 +182,7 @@ fn a_daemon_that_dies_during_an_export_is_told_as_root() {
     let daemon = Arc::new(Dockerd::start());
     let docker = Docker::of(Arc::clone(&daemon));
     let base = docker.busybox_image("base");
-    let image = docker.layer_on(&base, "image", 192);
+    let image = docker.layer_on(&base, "image", 96);
     let pcocc = Pcocc::new().with(&docker);
     pcocc.run(&["docker", "import", &image, "whole"]);
     docker.run(&["rmi", "-f", &image]);
