@@ -9,6 +9,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 /// Renames `temp` to `target`, replacing what was there; both are on one file system.
 ///
 /// `temp` must have been flushed by the caller.
@@ -20,13 +23,35 @@ pub fn replace(temp: &Path, target: &Path) -> io::Result<()> {
 /// Gives `temp` the name `target` unless that name exists, then drops the name `temp`.
 ///
 /// Fails with [`io::ErrorKind::AlreadyExists`] when another writer was first; `temp` is removed
-/// in that case too.
+/// in that case too. After any other error it is still there.
 pub fn create_new(temp: &Path, target: &Path) -> io::Result<()> {
-    let linked = fs::hard_link(temp, target);
-    // The temporary name has no further use, whoever won.
-    let removed = fs::remove_file(temp);
-    linked?;
-    removed?;
+    match fs::hard_link(temp, target) {
+        Ok(()) => fs::remove_file(temp)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(temp)?;
+            return Err(error);
+        }
+        // Without hard links the kernel may still know how to rename without replacing.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::Unsupported
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::TooManyLinks
+            ) =>
+        {
+            match renameat_with(CWD, temp, CWD, target, RenameFlags::NOREPLACE) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => {
+                    fs::remove_file(temp)?;
+                    return Err(Errno::EXIST.into());
+                }
+                // What the link said is the better explanation.
+                Err(_) => return Err(error),
+            }
+        }
+        Err(error) => return Err(error),
+    }
     sync_parent(target)
 }
 
@@ -35,5 +60,29 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_creates_anyone_replaces() {
+        let dir = tempfile::tempdir().unwrap();
+        let (temp, target) = (dir.path().join("temp"), dir.path().join("target"));
+        fs::write(&temp, "1").unwrap();
+        create_new(&temp, &target).unwrap();
+        fs::write(&temp, "2").unwrap();
+        let error = create_new(&temp, &target).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert!(!temp.exists());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "1");
+        fs::write(&temp, "3").unwrap();
+        replace(&temp, &target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "3");
+        fs::write(&temp, "4").unwrap();
+        assert!(create_new(&temp, &dir.path().join("no/target")).is_err());
+        assert!(temp.exists());
     }
 }

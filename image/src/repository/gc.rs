@@ -9,8 +9,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pcocc_core::publish;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -162,12 +166,15 @@ impl Repository {
         options: GcOptions,
         collected: &mut Collected,
     ) -> Result<()> {
+        static COLLECTIONS: AtomicU64 = AtomicU64::new(0);
+        // Collections in one process must not take each other's files.
+        let nonce = COLLECTIONS.fetch_add(1, Ordering::Relaxed);
         let mut aside = Vec::new();
         let mut failure = None;
         for digest in batch {
-            let trash = self
-                .temp_dir()
-                .join(format!("{}{TRASH}{}", temp::prefix(), digest.hex()));
+            let trash =
+                self.temp_dir()
+                    .join(format!("{}{nonce}{TRASH}{}", temp::prefix(), digest.hex()));
             match fs::rename(self.blob_path(*digest), &trash) {
                 Ok(()) => aside.push((*digest, trash)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -193,9 +200,15 @@ impl Repository {
                 continue;
             }
             let size = fs::metadata(&trash).map_or(0, |metadata| metadata.len());
-            fs::remove_file(&trash).map_err(|e| self.write_error(e))?;
-            collected.blobs += 1;
-            collected.bytes += size;
+            match fs::remove_file(&trash) {
+                Ok(()) => {
+                    collected.blobs += 1;
+                    collected.bytes += size;
+                }
+                // Another collection saw it used and put it back.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.write_error(error)),
+            }
         }
         failure.map_or(Ok(()), Err)
     }
@@ -205,10 +218,23 @@ impl Repository {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|e| self.write_error(e))?;
         }
-        fs::rename(trash, path).map_err(|e| self.write_error(e))
+        match publish::create_new(trash, &path) {
+            Ok(()) => Ok(()),
+            // Another collection was faster, or a writer has made the blob anew.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(self.write_error(error)),
+        }
     }
 
-    /// Deletes what dead writers left, and puts back what a dead collection had moved aside.
+    /// Deletes what dead writers left, and puts back what a dead collection had moved aside, or a live
+    /// one that does not know yet that it is used.
     fn collect_temporary(&self, used: &HashSet<Digest>, options: GcOptions) -> Result<u64> {
         let dir = self.temp_dir();
         let mut deleted = 0;
@@ -216,22 +242,22 @@ impl Repository {
             let entry = entry.map_err(Error::io("list", &dir))?;
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            let modified = match fs::symlink_metadata(&path) {
-                Ok(metadata) => metadata.modified().unwrap_or_else(|_| SystemTime::now()),
-                Err(_) => continue,
+            let Ok(metadata) = fs::symlink_metadata(&path) else {
+                continue;
             };
             let trash = name
                 .rsplit_once(TRASH)
                 .and_then(|(_, hex)| Digest::from_hex(hex).ok());
-            if let Some(digest) = trash
-                && used.contains(&digest)
-            {
-                // Its blob keeps an old time, so waiting for the collector's end says nothing.
-                if self.blob_size(digest)?.is_none() {
+            if let Some(digest) = trash {
+                // A blob keeps its old time; when it was moved, its status changed. What a dead
+                // collection moved is an unused blob like others again, looked at once more below.
+                let moved = UNIX_EPOCH + Duration::from_secs(metadata.ctime().max(0) as u64);
+                if used.contains(&digest) || temp::is_abandoned(&name, moved, options.grace) {
                     self.put_back(digest, &path)?;
                 }
                 continue;
             }
+            let modified = metadata.modified().unwrap_or_else(|_| SystemTime::now());
             if !temp::is_abandoned(&name, modified, options.grace) {
                 continue;
             }

@@ -46,3 +46,6 @@ pub use set::Repositories;
 pub use sink::RepositorySink;
 pub use store::RepositoryStore;
 pub use verify::Verified;
+
+#[cfg(test)]
+mod tests;

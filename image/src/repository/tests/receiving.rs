@@ -1,0 +1,1 @@
+//! Images received by the sink.
