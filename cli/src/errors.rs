@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use pcocc_image::Error as ImageError;
 
+use crate::output;
+
 /// Exit status of a failed command.
 pub(crate) const FAILED: u8 = 1;
 /// Exit status of a command line that makes no sense.
@@ -85,13 +87,13 @@ impl Failure {
     pub(crate) fn report(&self, signal: Option<u8>) -> ExitCode {
         if let Some(io) = self.find::<io::Error>()
             && io.kind() == io::ErrorKind::BrokenPipe
-            && self.action == crate::output::ACTION
+            && self.action == output::ACTION
         {
             // Whoever read our result has seen enough.
             return ExitCode::SUCCESS;
         }
         if !self.action.is_empty() {
-            eprint!("{}", self.text());
+            output::complain(&self.text());
         }
         match signal {
             Some(signal) => ExitCode::from(128 + signal),

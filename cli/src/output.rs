@@ -31,6 +31,11 @@ pub(crate) fn text(text: &str) -> Outcome {
         .when(|| ACTION)
 }
 
+/// Writes `text` to stderr. Whoever closed it does not want to know: that is no failure.
+pub(crate) fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 /// Writes `value` to stdout as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
     let mut document = serde_json::to_string_pretty(value).when(|| ACTION)?;

@@ -12,7 +12,7 @@ use pcocc_core::progress::{Event, Progress, Reporter};
 
 use crate::app::ProgressMode;
 use crate::environment::Terminal;
-use crate::output::printable;
+use crate::output::{complain, printable};
 
 /// Progress being drawn; dropping it leaves the terminal clean.
 #[derive(Debug)]
@@ -61,12 +61,17 @@ struct WarningsOnly;
 impl Progress for WarningsOnly {
     fn event(&self, event: Event) {
         if let Event::Warning(text) = event {
-            eprintln!("{}", warning(&text));
+            warn(&text);
         }
     }
 }
 
+/// Warns the user of something although the verb goes on.
+pub(crate) fn warn(text: &str) {
+    complain(&format!("{}\n", warning(text)));
+}
+
 /// A warning's line.
-pub(crate) fn warning(text: &str) -> String {
+fn warning(text: &str) -> String {
     format!("pcocc: warning: {}", printable(text))
 }

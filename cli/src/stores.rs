@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use pcocc_core::containers::Runtime;
 use pcocc_core::repos::ReposConfig;
@@ -13,6 +15,7 @@ use pcocc_image::docker::{Daemon, Endpoint};
 use pcocc_image::registry::Access;
 use pcocc_image::repository::Repositories;
 
+use crate::app::Invocation;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
 
@@ -40,8 +43,19 @@ pub(crate) fn endpoint(environment: &Environment, action: &str) -> Outcome<Endpo
 }
 
 /// Connects to the daemon; `action` is what needs it.
-pub(crate) fn daemon(environment: &Environment, action: &str) -> Outcome<Daemon> {
-    Daemon::connect(endpoint(environment, action)?).when(|| action)
+pub(crate) fn daemon(invocation: &Invocation, action: &str) -> Outcome<Daemon> {
+    let endpoint = endpoint(&invocation.environment, action)?;
+    let (sender, receiver) = mpsc::channel();
+    // A daemon that does not answer is waited for, but not once the user has had enough: the thread
+    // then ends with the process.
+    std::thread::spawn(move || sender.send(Daemon::connect(endpoint)));
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok(result) => return result.when(|| action),
+            Err(RecvTimeoutError::Timeout) if !invocation.cancel.is_cancelled() => {}
+            Err(_) => return Err(Failure::new(action, pcocc_image::Error::Cancelled)),
+        }
+    }
 }
 
 /// How registries are reached: `containers.yaml`, and docker's own credentials.

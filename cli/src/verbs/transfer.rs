@@ -167,7 +167,7 @@ fn open_source(
             Box::new(LayoutFolder::open(path, tag.as_deref()).when(|| action)?)
         }
         Location::DockerDaemon { reference } => Box::new(DaemonSource::new(
-            stores::daemon(environment, action)?,
+            stores::daemon(invocation, action)?,
             reference,
         )),
         Location::Registry { reference } => {
@@ -186,7 +186,7 @@ fn open_sink(invocation: &Invocation, location: &Location, action: &str) -> Outc
         }
         Location::OciFolder { path, tag } => Box::new(LayoutSink::new(path, tag.as_deref())),
         Location::DockerDaemon { reference } => Box::new(
-            DaemonSink::new(stores::daemon(environment, action)?, reference).when(|| action)?,
+            DaemonSink::new(stores::daemon(invocation, action)?, reference).when(|| action)?,
         ),
         Location::Registry { reference } => {
             let access = stores::registries(environment)?;

@@ -19,7 +19,7 @@ use pcocc_image::store::Store;
 use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
 use crate::output;
-use crate::progress::warning;
+use crate::progress::warn;
 use crate::stores;
 
 /// Bytes of images exported from the daemon that are kept at most.
@@ -86,10 +86,7 @@ impl Args {
         let daemon = Daemon::open(stores::endpoint(environment, &action())?).when(action)?;
         if let Err(error) = daemon.ping() {
             // It may come up later; the repositories are of use without it.
-            eprintln!(
-                "{}",
-                warning(&format!("{error}; docker/ works once it is there"))
-            );
+            warn(&format!("{error}; docker/ works once it is there"));
         }
         let spool = Spool::open(work.spool().to_owned(), SPOOL).when(action)?;
         let repositories = stores::repositories(environment)?;

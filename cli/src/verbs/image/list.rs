@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
 use crate::output::{self, Format};
-use crate::progress::warning;
+use crate::progress::warn;
 use crate::stores;
 
 /// List images in repositories
@@ -83,7 +83,7 @@ impl Args {
                 }
             };
             for bad in &listing.bad {
-                eprintln!("{}", warning(&format!("passed over: {}", bad.error)));
+                warn(&format!("passed over: {}", bad.error));
             }
             let mut sizes = HashMap::new();
             for meta in listing.latest() {

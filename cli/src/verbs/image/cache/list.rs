@@ -11,7 +11,7 @@ use super::no_cache;
 use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
 use crate::output::{self, Format};
-use crate::progress::warning;
+use crate::progress::warn;
 use crate::stores;
 
 /// List cached root filesystems, least recently used first
@@ -84,7 +84,7 @@ fn owners(repositories: &Repositories, cache: &Cache) -> HashMap<PathBuf, (Strin
                 let path = cache.entry_path(&CacheKey::of_meta(&meta, repository.name()));
                 (path, (repository.name().to_owned(), meta))
             })),
-            Err(error) => eprintln!("{}", warning(&error.to_string())),
+            Err(error) => warn(&error.to_string()),
         }
     }
     owners

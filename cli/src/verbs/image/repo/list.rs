@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::app::Invocation;
 use crate::errors::Outcome;
 use crate::output::{self, Format};
-use crate::progress::warning;
+use crate::progress::warn;
 use crate::stores;
 
 /// List the configured repositories
@@ -42,7 +42,7 @@ impl Args {
             .map(|repository| {
                 let version = repository.version();
                 if let Err(error) = &version {
-                    eprintln!("{}", warning(&error.to_string()));
+                    warn(&error.to_string());
                 }
                 Row {
                     name: repository.name().to_owned(),
