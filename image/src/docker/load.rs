@@ -237,12 +237,24 @@ impl Load<'_> {
             threads,
             Limits::default(),
         )?);
-        let copied = self.copy(&mut plain, size, context)?;
         // One byte more tells whether the stream ends where it should.
-        let goes_on = plain
-            .read(&mut [0])
-            .map_err(Error::io("inflate", "layer"))?
-            > 0;
+        let copied = self.copy(&mut plain, size, context).and_then(|copied| {
+            let more = plain
+                .read(&mut [0])
+                .map_err(Error::io("inflate", "layer"))?;
+            Ok((copied, more > 0))
+        });
+        let (copied, goes_on) = match copied {
+            Ok(copied) => copied,
+            Err(error @ (Error::Io { .. } | Error::Invalid { .. })) => {
+                self.give_up();
+                drop(plain);
+                // That the blob is not what it should be says more than what the inflater stumbled on.
+                self.check(source.finish()?, offer)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
         let (digest, plain_size, inner) = plain.finish();
         drop(inner);
         if copied != size || goes_on {

@@ -23,3 +23,6 @@ pub use endpoint::{Endpoint, TlsFiles};
 pub use load::DaemonSink;
 pub use save::DaemonSource;
 pub use store::DaemonStore;
+
+#[cfg(test)]
+mod tests;

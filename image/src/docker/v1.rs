@@ -48,9 +48,14 @@ impl LayerGuess {
                 serde_json::to_vec(&candidate).is_ok_and(|json| Digest::of(&json) == id)
             })
         });
-        // The top layer's document holds the image's config, which Go escapes in its own way: when
-        // no layer fits, it is that one.
-        if let Some((_, diff_id)) = matching.or(self.layers.last()) {
+        // The top layer's document, the only one with a config, may be escaped in Go's own way: when no
+        // layer fits, it is that one.
+        let top = candidates
+            .iter()
+            .any(|candidate| candidate.contains_key("config"))
+            .then(|| self.layers.last())
+            .flatten();
+        if let Some((_, diff_id)) = matching.or(top) {
             self.found.insert(folder.to_owned(), *diff_id);
         }
     }
@@ -130,7 +135,7 @@ mod tests {
         );
         // Nothing fits: the top layer.
         let top = "b8565386ea9a1aef84851f31831f047a781652771d1c14eea71636709b5bfbe0";
-        guess.learn(&format!("{top}/json"), b"{}");
+        guess.learn(&format!("{top}/json"), br#"{"config":{}}"#);
         assert_eq!(
             guess.diff_id(&format!("{top}/layer.tar")),
             Some(diff_ids[3])

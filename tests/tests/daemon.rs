@@ -1,0 +1,354 @@
+//! The docker side of a transfer against a real daemon, below the command line: what goes through the
+//! save and load requests, and what does not have to.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pcocc_core::progress::{Event, Progress, Reporter};
+use pcocc_image::docker::{Daemon, DaemonSink, DaemonSource, Endpoint};
+use pcocc_image::oci::{Compression, Image, Layer};
+use pcocc_image::transfer::{Context, Layout, Offer, Receiver, Sink, copy};
+use pcocc_image::{DiffId, Digest, Error, Result};
+use pcocc_tests::{Docker, Dockerd};
+
+/// A folder of gzip layers that remembers what it was offered.
+#[derive(Default)]
+struct Folder {
+    dir: Option<tempfile::TempDir>,
+    layers: Mutex<HashMap<DiffId, Layer>>,
+    offers: Mutex<Vec<Option<DiffId>>>,
+    image: Mutex<Option<Image>>,
+    recalls: bool,
+}
+
+impl Folder {
+    fn new() -> Self {
+        Self {
+            dir: Some(pcocc_tests::scratch()),
+            ..Self::default()
+        }
+    }
+
+    fn blob(&self, digest: Digest) -> PathBuf {
+        let dir = self.dir.as_ref().map(tempfile::TempDir::path);
+        dir.unwrap_or(Path::new("/nonexistent")).join(digest.hex())
+    }
+
+    fn stored(&self) -> Image {
+        self.image.lock().unwrap().clone().expect("an image came")
+    }
+}
+
+impl Sink for Folder {
+    fn open(&self, _context: &Context) -> Result<Box<dyn Receiver + '_>> {
+        Ok(Box::new(Receiving(self)))
+    }
+}
+
+struct Receiving<'a>(&'a Folder);
+
+impl Receiver for Receiving<'_> {
+    fn recall(&mut self, id: Digest) -> Result<Option<Image>> {
+        let image = self.0.image.lock().unwrap().clone();
+        Ok(image.filter(|image| self.0.recalls && image.id() == id))
+    }
+
+    fn holds(&mut self, _image: &Image) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn expect(&mut self, _image: &Image) -> Result<()> {
+        Ok(())
+    }
+
+    fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
+        Ok(self.0.layers.lock().unwrap().contains_key(&diff_id))
+    }
+
+    fn layer(&mut self, offer: &Offer<'_>, _context: &Context) -> Result<Layer> {
+        self.0.offers.lock().unwrap().push(offer.diff_id);
+        let mut content = Vec::new();
+        (offer.open)()?
+            .read_to_end(&mut content)
+            .map_err(Error::io("read", "offer"))?;
+        if offer.compression != Compression::None {
+            let digest = Digest::of(&content);
+            assert_eq!(offer.blob, Some((digest, content.len() as u64)));
+            let mut plain = Vec::new();
+            flate2::read::MultiGzDecoder::new(&content[..])
+                .read_to_end(&mut plain)
+                .unwrap();
+            std::fs::write(self.0.blob(digest), &content).unwrap();
+            return Ok(Layer {
+                digest,
+                size: content.len() as u64,
+                compression: offer.compression,
+                diff_id: DiffId(Digest::of(&plain)),
+            });
+        }
+        let diff_id = DiffId(Digest::of(&content));
+        if let Some(announced) = offer.diff_id {
+            assert_eq!(announced, diff_id, "announced what it is not");
+        }
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&content).unwrap();
+        let blob = gzip.finish().unwrap();
+        let layer = Layer {
+            digest: Digest::of(&blob),
+            size: blob.len() as u64,
+            compression: Compression::Gzip,
+            diff_id,
+        };
+        std::fs::write(self.0.blob(layer.digest), &blob).unwrap();
+        self.0.layers.lock().unwrap().insert(diff_id, layer.clone());
+        Ok(layer)
+    }
+
+    fn commit(self: Box<Self>, image: &Image, _context: &Context) -> Result<()> {
+        *self.0.image.lock().unwrap() = Some(image.clone());
+        Ok(())
+    }
+}
+
+impl Layout for Folder {
+    fn image(&self, _context: &Context) -> Result<Image> {
+        Ok(self.stored())
+    }
+
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        Ok(Box::new(File::open(self.blob(layer.digest)).unwrap()))
+    }
+
+    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
+        Some(self.blob(layer.digest))
+    }
+}
+
+#[derive(Default)]
+struct Events(Mutex<Vec<Event>>);
+
+impl Progress for Events {
+    fn event(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+fn watched() -> (Arc<Events>, Context) {
+    let events = Arc::new(Events::default());
+    let context = Context {
+        progress: Reporter::new(Arc::clone(&events) as Arc<dyn Progress>),
+        ..Context::silent()
+    };
+    (events, context)
+}
+
+fn moved(events: &Events) -> usize {
+    let events = events.0.lock().unwrap();
+    events
+        .iter()
+        .filter(|event| matches!(event, Event::BlobFinished { .. }))
+        .count()
+}
+
+fn connect(docker: &Docker) -> Daemon {
+    Daemon::connect(Endpoint::parse(Some(docker.host()), None, None).unwrap()).unwrap()
+}
+
+#[test]
+fn docker_image_keeps_its_id_there_and_back() {
+    let docker = Docker::shared();
+    let daemon = connect(&docker);
+    // No layer of this image is in any other test's.
+    let unique = docker.name("unique");
+    let name = docker.build(
+        "bb",
+        &format!(
+            "FROM scratch\nCOPY busybox /bin/{unique}\nRUN [\"/bin/{unique}\", \"--install\", \"-s\", \"/bin\"]\n\
+             RUN echo two >/two\nRUN echo more >>/two\nENV PATH=/bin GREETING=\"hello world\"\n"
+        ),
+        &[("busybox", Path::new("/bin/busybox"))],
+    );
+    let id: Digest = docker.image_id(&name).unwrap().parse().unwrap();
+    let folder = Folder::new();
+    let image = copy(
+        &DaemonSource::new(daemon.clone(), &name),
+        &folder,
+        &Context::silent(),
+    )
+    .unwrap();
+    assert_eq!(image.id(), id);
+    assert_eq!(image.diff_ids(), daemon.inspect(&name).unwrap().diff_ids);
+    // Every layer's diff ID is known before the layer comes.
+    let offers = folder.offers.lock().unwrap().clone();
+    assert!(offers.iter().all(Option::is_some), "{offers:?}");
+
+    // The daemon has the image: only the name is set.
+    let other = docker.name("other:v1");
+    let (events, context) = watched();
+    copy(
+        &folder,
+        &DaemonSink::new(daemon.clone(), &other).unwrap(),
+        &context,
+    )
+    .unwrap();
+    assert_eq!(daemon.inspect(&other).unwrap().id, id);
+    assert_eq!(moved(&events), 0);
+
+    // The daemon has nothing of it: everything moves.
+    docker.run(&["rmi", "-f", &id.to_string()]);
+    let (events, context) = watched();
+    copy(
+        &folder,
+        &DaemonSink::new(daemon.clone(), &name).unwrap(),
+        &context,
+    )
+    .unwrap();
+    assert_eq!(daemon.inspect(&name).unwrap().id, id);
+    assert_eq!(moved(&events), image.layers().len());
+    let script = "echo $GREETING; cat /two";
+    let shown = docker.run(&["run", "--rm", "--network=none", &name, "sh", "-c", script]);
+    assert_eq!(shown, "hello world\ntwo\nmore");
+}
+
+#[test]
+fn docker_layers_that_are_there_are_left_out() {
+    let docker = Docker::shared();
+    let daemon = connect(&docker);
+    let base = docker.busybox_image("base");
+    let top = docker.layer_on(&base, "top", 2);
+    let id = daemon.inspect(&top).unwrap().id;
+    let folder = Folder::new();
+    copy(
+        &DaemonSource::new(daemon.clone(), &top),
+        &folder,
+        &Context::silent(),
+    )
+    .unwrap();
+    docker.run(&["rmi", &top]);
+    let (events, context) = watched();
+    copy(
+        &folder,
+        &DaemonSink::new(daemon.clone(), &top).unwrap(),
+        &context,
+    )
+    .unwrap();
+    assert_eq!(daemon.inspect(&top).unwrap().id, id);
+    assert_eq!(
+        moved(&events),
+        1,
+        "{events:?}",
+        events = events.0.lock().unwrap()
+    );
+}
+
+#[test]
+fn docker_equal_layers_are_links_in_the_archive() {
+    let docker = Docker::shared();
+    let daemon = connect(&docker);
+    let busybox = Path::new("/bin/busybox");
+    // A layer whose files were there before with the same times comes out the same.
+    let name = docker.build(
+        "twice",
+        "FROM scratch\nCOPY busybox /a\nCOPY busybox /b\nCOPY busybox /a\nCOPY busybox /b\n",
+        &[("busybox", busybox)],
+    );
+    let inspected = daemon.inspect(&name).unwrap();
+    let folder = Folder::new();
+    let image = copy(
+        &DaemonSource::new(daemon.clone(), &name),
+        &folder,
+        &Context::silent(),
+    )
+    .unwrap();
+    assert_eq!(image.id(), inspected.id);
+    docker.run(&["rmi", &name]);
+    copy(
+        &folder,
+        &DaemonSink::new(daemon.clone(), &name).unwrap(),
+        &Context::silent(),
+    )
+    .unwrap();
+    assert_eq!(daemon.inspect(&name).unwrap(), inspected);
+}
+
+#[test]
+fn docker_store_that_recalls_the_image_is_sent_nothing() {
+    let docker = Docker::shared();
+    let daemon = connect(&docker);
+    let name = docker.busybox_image("known");
+    let mut folder = Folder::new();
+    let source = DaemonSource::new(daemon, &name);
+    copy(&source, &folder, &Context::silent()).unwrap();
+    folder.recalls = true;
+    folder.offers.lock().unwrap().clear();
+    copy(&source, &folder, &Context::silent()).unwrap();
+    assert!(folder.offers.lock().unwrap().is_empty());
+}
+
+#[test]
+fn docker_list_and_version_follow_the_daemon() {
+    let docker = Docker::shared();
+    let daemon = connect(&docker);
+    let name = docker.busybox_image("listed");
+    let second = docker.name("second:v2");
+    let has = |name: &str| daemon.list().unwrap().iter().any(|e| e.name == name);
+    assert!(has(&format!("{name}:latest")) && !has(&second));
+    let before = daemon.version().unwrap();
+    docker.run(&["tag", &name, &second]);
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while daemon.version().unwrap() == before {
+        assert!(Instant::now() < deadline, "the version stands still");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(has(&second));
+    daemon.remove(&second).unwrap();
+    assert!(!has(&second));
+    let error = daemon.inspect(&second).unwrap_err();
+    assert!(matches!(error, Error::NotFound(_)), "{error}");
+}
+
+#[test]
+fn docker_corrupt_layer_leaves_the_name_as_it_was() {
+    let docker = Docker::shared();
+    let daemon = connect(&docker);
+    let name = docker.busybox_image("victim");
+    let top = docker.layer_on(&name, "source", 1);
+    let before = daemon.inspect(&name).unwrap();
+    let folder = Folder::new();
+    let image = copy(
+        &DaemonSource::new(daemon.clone(), &top),
+        &folder,
+        &Context::silent(),
+    )
+    .unwrap();
+    docker.run(&["rmi", &top]);
+    let last = folder.blob(image.layers().last().unwrap().digest);
+    let mut bytes = std::fs::read(&last).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&last, bytes).unwrap();
+    let sink = DaemonSink::new(daemon.clone(), &name).unwrap();
+    let error = copy(&folder, &sink, &Context::silent()).unwrap_err();
+    assert!(
+        matches!(error, Error::Corrupt { .. } | Error::Invalid { .. }),
+        "{error}"
+    );
+    assert_eq!(daemon.inspect(&name).unwrap(), before);
+}
+
+#[test]
+fn docker_daemon_that_dies_is_noticed_as_root() {
+    let daemon_process = Arc::new(Dockerd::start());
+    let docker = Docker::of(Arc::clone(&daemon_process));
+    let daemon = connect(&docker);
+    daemon.version().unwrap();
+    daemon_process.kill();
+    let start = Instant::now();
+    let error = daemon.list().unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
