@@ -1,1 +1,103 @@
-//! Compressing a plain tar into a layer blob.
+//! Compresses a plain tar into a gzip layer blob on several threads.
+//!
+//! Data path: [`GzipWriter::write`] cuts the tar into pieces of 1 MiB → workers make one gzip member of
+//! each (format: see `member.rs`) → members go to the output in order. libdeflate at level 1: at the
+//! speed of zlib-rs at level 1 its output is a fifth smaller (0.38 against 0.46 of a Debian system).
+
+use std::io::{self, Write};
+
+use libdeflater::{CompressionLvl, Compressor};
+
+use super::buffer::{Buffer, Buffers, PIECE};
+use super::member;
+use super::ordered::Ordered;
+
+/// Compresses what is written to it into `out`.
+pub struct GzipWriter<W> {
+    out: W,
+    pool: Ordered<Buffer, io::Result<Buffer>>,
+    buffers: Buffers,
+    piece: Buffer,
+    is_empty: bool,
+}
+
+impl<W> std::fmt::Debug for GzipWriter<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GzipWriter").finish_non_exhaustive()
+    }
+}
+
+impl<W: Write> GzipWriter<W> {
+    /// Compresses into `out` on at most `threads` threads.
+    pub fn new(out: W, threads: usize) -> Self {
+        let buffers = Buffers::default();
+        let outputs = buffers.clone();
+        Self {
+            out,
+            pool: Ordered::new(threads, move || {
+                let mut compressor = Compressor::new(level());
+                let outputs = outputs.clone();
+                move |piece: Buffer| compress(&mut compressor, &piece, outputs.take())
+            }),
+            piece: buffers.take(),
+            buffers,
+            is_empty: true,
+        }
+    }
+
+    /// Writes what is left and gives the output back. An empty tar gives one empty member.
+    pub fn finish(mut self) -> io::Result<W> {
+        if !self.piece.is_empty() || self.is_empty {
+            self.submit()?;
+        }
+        while let Some(member) = self.pool.pop() {
+            self.out.write_all(&member??)?;
+        }
+        Ok(self.out)
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        if self.pool.is_full()
+            && let Some(member) = self.pool.pop()
+        {
+            self.out.write_all(&member??)?;
+        }
+        let next = self.buffers.take();
+        self.is_empty = false;
+        self.pool.push(std::mem::replace(&mut self.piece, next))
+    }
+}
+
+impl<W: Write> Write for GzipWriter<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let taken = buf.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&buf[..taken]);
+        if self.piece.len() == PIECE {
+            self.submit()?;
+        }
+        Ok(taken)
+    }
+
+    /// Does nothing: pieces are whole, so that the blob does not depend on when it is flushed.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn level() -> CompressionLvl {
+    CompressionLvl::new(1).unwrap_or_default()
+}
+
+fn compress(compressor: &mut Compressor, piece: &[u8], mut out: Buffer) -> io::Result<Buffer> {
+    let room = member::HEADER + compressor.deflate_compress_bound(piece.len());
+    out.resize(room, 0);
+    let deflated = compressor
+        .deflate_compress(piece, &mut out[member::HEADER..])
+        .map_err(|error| io::Error::other(format!("libdeflate: {error:?}")))?;
+    out.truncate(member::HEADER + deflated);
+    out.extend_from_slice(&libdeflater::crc32(piece).to_le_bytes());
+    out.extend_from_slice(&(piece.len() as u32).to_le_bytes());
+    let header = member::header(out.len() as u32);
+    out[..member::HEADER].copy_from_slice(&header);
+    Ok(out)
+}

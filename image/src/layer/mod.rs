@@ -1,9 +1,21 @@
 //! Layer blobs: compressing and inflating them on several threads.
+//!
+//! [`GzipWriter`] makes a gzip blob of a plain tar, [`open`] gives the plain tar of any blob, and
+//! [`plain_size`] its length, without inflating where that can be known.
 
-pub mod compress;
-pub mod inflate;
+mod buffer;
+mod compress;
+mod inflate;
+mod member;
+mod ordered;
+mod size;
+#[cfg(test)]
+mod tests;
 
-pub use inflate::{Limits, PlainSize, count_plain, open, plain_size};
+pub(crate) use buffer::{Buffer, Buffers, PIECE};
+pub use compress::GzipWriter;
+pub use inflate::{Limits, count_plain, open};
+pub use size::{PlainSize, plain_size};
 
 /// As many threads as the machine offers this process, at most 16: one compressing thread keeps up
 /// with about 200 MB/s.

@@ -1,0 +1,109 @@
+//! The file a layer is written to while it streams by.
+
+use std::io::{self, Write};
+
+use tempfile::NamedTempFile;
+
+use super::BlobDir;
+use crate::digest::{Digest, Hashing};
+use crate::error::{Error, Result};
+use crate::layer::GzipWriter;
+
+/// A layer written to a temporary file, gone when dropped.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) temp: NamedTempFile,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+/// How a layer is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Store {
+    /// Not at all.
+    Nothing,
+    /// As it streams in.
+    AsIs,
+    /// Its plain tar, as gzip.
+    Gzip,
+    /// Its plain tar, as it is.
+    Plain,
+}
+
+/// A temporary file whose errors say what they mean for the folder it is in.
+pub(super) struct Temp<'a> {
+    dir: &'a dyn BlobDir,
+    file: NamedTempFile,
+}
+
+impl Write for Temp<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let result = self.file.as_file_mut().write(buf);
+        result.map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ => self.dir.write_failed(self.file.path(), error).into(),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes a layer's bytes as one of its stages sees them.
+pub(super) enum Output<'a> {
+    /// Drops them.
+    Nothing,
+    /// Writes them; the stage hashes them already.
+    AsIs(Temp<'a>),
+    /// Compresses, hashes and writes them.
+    Gzip(Box<GzipWriter<Hashing<Temp<'a>>>>),
+}
+
+impl<'a> Output<'a> {
+    /// Starts a temporary file, unless nothing is to be stored.
+    pub(super) fn new(dir: &'a dyn BlobDir, store: Store, threads: usize) -> Result<Self> {
+        if store == Store::Nothing {
+            return Ok(Self::Nothing);
+        }
+        let temp = Temp {
+            dir,
+            file: dir.temp()?,
+        };
+        Ok(match store {
+            Store::Gzip => Self::Gzip(Box::new(GzipWriter::new(Hashing::new(temp), threads))),
+            _ => Self::AsIs(temp),
+        })
+    }
+
+    /// Takes more bytes.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::AsIs(temp) => temp.write_all(bytes),
+            Self::Gzip(writer) => writer.write_all(bytes),
+        }
+        .map_err(Error::io("store", "layer"))
+    }
+
+    /// Completes the file; `digest` and `size` are those of the bytes taken.
+    pub(super) fn finish(self, digest: Digest, size: u64) -> Result<Option<Written>> {
+        match self {
+            Self::Nothing => Ok(None),
+            Self::AsIs(temp) => Ok(Some(Written {
+                temp: temp.file,
+                digest,
+                size,
+            })),
+            Self::Gzip(writer) => {
+                let hashing = writer.finish().map_err(Error::io("store", "layer"))?;
+                let (digest, size, temp) = hashing.finish();
+                Ok(Some(Written {
+                    temp: temp.file,
+                    digest,
+                    size,
+                }))
+            }
+        }
+    }
+}
