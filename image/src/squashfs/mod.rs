@@ -11,5 +11,8 @@ mod tarstream;
 mod tree;
 pub mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use read::{Attributes, BlockCache, DirEntry, FileType, InodeNo, Squashfs};
 pub use write::{Data, LayerTree, Options, RootfsWriter, Summary};

@@ -181,7 +181,6 @@ impl<'a> TarStream<'a> {
                 _ => Ok(None),
             };
         }
-        let stated = number(field(&block, 148, 8))?;
         let (mut unsigned, mut signed) = (0i64, 0i64);
         for (place, &byte) in block.iter().enumerate() {
             let byte = if (148..156).contains(&place) {
@@ -192,10 +191,10 @@ impl<'a> TarStream<'a> {
             unsigned += i64::from(byte);
             signed += i64::from(byte as i8);
         }
-        if stated != unsigned && stated != signed {
-            return invalid("is not a tar archive, or is corrupt: a header's checksum is wrong");
+        match number(field(&block, 148, 8)) {
+            Ok(stated) if stated == unsigned || stated == signed => Ok(Some(block)),
+            _ => invalid("is not a tar archive, or is corrupt: a header's checksum is wrong"),
         }
-        Ok(Some(block))
     }
 
     /// Fills one block; `false` at the end of the stream.

@@ -62,7 +62,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            data: Data::Stored,
+            // Measured on a Debian tree of 1.67 GB: 7.0 s of CPU and 663 MB, where storing takes
+            // 2.0 s and 1632 MB; negative levels save little (-5: 5.8 s, 882 MB).
+            data: Data::Zstd(1),
             threads: 2,
             max_bytes: 4 << 40,
             max_entries: 16 << 20,
