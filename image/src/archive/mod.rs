@@ -277,7 +277,7 @@ fn choose<'a>(listed: &'a [Listed], reference: Option<&str>, path: &Path) -> Res
         .ok_or_else(|| {
             let reference: String = reference.chars().take(100).collect();
             Error::NotFound(format!(
-                "image {reference:?} in the docker archive {} (it holds {})",
+                "name {reference:?} in the docker archive {} (it holds {})",
                 path.display(),
                 list(&tags)
             ))

@@ -155,7 +155,7 @@ fn choose<'a>(
         .collect();
     if called.is_empty() {
         return Err(Error::NotFound(format!(
-            "image {:?} in the OCI image layout {} (it holds {})",
+            "tag {:?} in the OCI image layout {} (it holds {})",
             tag.chars().take(100).collect::<String>(),
             path.display(),
             list(&names())

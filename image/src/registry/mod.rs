@@ -122,7 +122,7 @@ impl RegistryImage {
         let url = session.url(&format!("manifests/{what}"))?;
         let response = session.send(&Method::GET, &url, &accept, None, action)?;
         if response.status() == reqwest::StatusCode::NOT_FOUND {
-            return Err(Error::NotFound(format!("image {}", self.name())));
+            return Err(Error::NotFound(format!("docker://{}", self.name())));
         }
         let response = session.successful(response, action)?;
         let promised = response

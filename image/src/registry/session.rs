@@ -519,7 +519,11 @@ fn chain(error: &reqwest::Error) -> String {
     let mut words = Vec::new();
     let mut cause = error.source();
     while let Some(error) = cause {
-        words.push(error.to_string());
+        let text = error.to_string();
+        // hyper's own layer adds nothing to what lies behind it.
+        if !text.starts_with("client error") {
+            words.push(text);
+        }
         cause = error.source();
     }
     words.dedup();
