@@ -44,10 +44,33 @@ impl Bed {
         sh(&["umoci", "new", "--image", "made:base"]);
         fs::create_dir_all(home.join("root/bin")).unwrap();
         fs::copy("/bin/busybox", home.join("root/bin/busybox")).unwrap();
-        sh(&["umoci", "insert", "--rootless", "--image", "made:base", "root", "/"]);
+        sh(&[
+            "umoci",
+            "insert",
+            "--rootless",
+            "--image",
+            "made:base",
+            "root",
+            "/",
+        ]);
         fs::write(home.join("note"), "a second layer\n").unwrap();
-        sh(&["umoci", "insert", "--rootless", "--image", "made:base", "note", "/note"]);
-        sh(&["umoci", "config", "--image", "made:base", "--config.cmd", "/bin/busybox"]);
+        sh(&[
+            "umoci",
+            "insert",
+            "--rootless",
+            "--image",
+            "made:base",
+            "note",
+            "/note",
+        ]);
+        sh(&[
+            "umoci",
+            "config",
+            "--image",
+            "made:base",
+            "--config.cmd",
+            "/bin/busybox",
+        ]);
         let manifest = sh(&["skopeo", "inspect", "--raw", "oci:made:base"]);
         let parsed: Value = serde_json::from_slice(&manifest).unwrap();
         let id = parsed["config"]["digest"].as_str().unwrap().to_owned();
@@ -90,7 +113,10 @@ impl Bed {
 
     /// Lists a registry as insecure, and gives docker a password for it.
     fn know(&self, registry: &Registry, password: bool) {
-        let yaml = format!("runtime:\n  insecure_registries: ['{}']\n", registry.address());
+        let yaml = format!(
+            "runtime:\n  insecure_registries: ['{}']\n",
+            registry.address()
+        );
         fs::create_dir_all(self.home().join(".pcocc")).unwrap();
         fs::write(self.home().join(".pcocc/containers.yaml"), yaml).unwrap();
         if password {
@@ -106,7 +132,13 @@ impl Bed {
 #[test]
 fn archives_agree_with_skopeo_both_ways() {
     let bed = Bed::new();
-    bed.tool(&["skopeo", "copy", "-q", "oci:made:base", "docker-archive:theirs.tar:bb:1"]);
+    bed.tool(&[
+        "skopeo",
+        "copy",
+        "-q",
+        "oci:made:base",
+        "docker-archive:theirs.tar:bb:1",
+    ]);
     bed.import("docker-archive:theirs.tar", "a");
     bed.import("docker-archive:theirs.tar:bb:1", "b");
     bed.import("theirs.tar", "guessed");
@@ -123,7 +155,10 @@ fn archives_agree_with_skopeo_both_ways() {
             let theirs = bed.tool(&["skopeo", "inspect", what, "docker-archive:theirs.tar:bb:1"]);
             assert_eq!(ours, theirs, "{name} {what}");
         }
-        bed.import(&format!("docker-archive:{name}.tar"), &format!("{name}-again"));
+        bed.import(
+            &format!("docker-archive:{name}.tar"),
+            &format!("{name}-again"),
+        );
     }
     let before = fs::read(bed.home().join("a.tar")).unwrap();
     let outcome = bed
@@ -151,9 +186,19 @@ fn folders_agree_with_skopeo_and_umoci_both_ways() {
     let mut listed: Vec<&str> = listed.lines().collect();
     listed.sort_unstable();
     assert_eq!(listed, ["latest", "one", "three", "two"]);
-    bed.tool(&["umoci", "unpack", "--rootless", "--image", "out:two", "bundle"]);
+    bed.tool(&[
+        "umoci",
+        "unpack",
+        "--rootless",
+        "--image",
+        "out:two",
+        "bundle",
+    ]);
     let unpacked = bed.home().join("bundle/rootfs");
-    assert_eq!(fs::read(unpacked.join("note")).unwrap(), b"a second layer\n");
+    assert_eq!(
+        fs::read(unpacked.join("note")).unwrap(),
+        b"a second layer\n"
+    );
     assert_eq!(
         fs::read(unpacked.join("bin/busybox")).unwrap(),
         fs::read("/bin/busybox").unwrap()
@@ -179,7 +224,10 @@ fn a_registry_takes_and_gives_what_skopeo_does() {
     let at = |name: &str| format!("docker://{}/{name}", registry.address());
     bed.import("oci:made:base", "a");
     let outcome = bed.pcocc.try_run(&["image", "export", "a", &at("app:1")]);
-    assert!(outcome.failed().contains("insecure_registries"), "{outcome}");
+    assert!(
+        outcome.failed().contains("insecure_registries"),
+        "{outcome}"
+    );
     bed.know(&registry, false);
     bed.export("a", &at("app:1"));
     let patches = |log: &str| log.matches("\"PATCH /v2/").count();
@@ -188,14 +236,26 @@ fn a_registry_takes_and_gives_what_skopeo_does() {
     bed.export("a", &at("app:2"));
     assert_eq!(patches(&registry.log()), sent, "blobs went up twice");
     let raw = |name: &str| {
-        bed.tool(&["skopeo", "inspect", "--tls-verify=false", "--raw", &at(name)])
+        bed.tool(&[
+            "skopeo",
+            "inspect",
+            "--tls-verify=false",
+            "--raw",
+            &at(name),
+        ])
     };
     assert_eq!(raw("app:1"), bed.manifest);
     assert_eq!(raw("app:2"), bed.manifest);
     bed.import(&at("app:1"), "b");
     bed.import(&at(&format!("app@{}", sha256(&bed.manifest))), "c");
     let copy = ["skopeo", "copy", "-q", "--dest-tls-verify=false"];
-    bed.tool(&[&copy[..], &["-f", "v2s2", "oci:made:base", &at("schema2:1")]].concat());
+    bed.tool(
+        &[
+            &copy[..],
+            &["-f", "v2s2", "oci:made:base", &at("schema2:1")],
+        ]
+        .concat(),
+    );
     bed.import_as(&at("schema2:1"), "d");
     for missing in ["app:3", "none:1", &format!("app@{}", sha256(b"none"))] {
         let outcome = bed.try_import(&at(missing), "e");
@@ -236,7 +296,15 @@ fn a_registry_with_a_password_wants_to_see_it() {
     bed.export("a", &at);
     bed.import(&at, "b");
     let creds = format!("{}:{}", Registry::USER, Registry::PASSWORD);
-    let line = ["skopeo", "inspect", "--tls-verify=false", "--creds", &creds, "--raw", &at];
+    let line = [
+        "skopeo",
+        "inspect",
+        "--tls-verify=false",
+        "--creds",
+        &creds,
+        "--raw",
+        &at,
+    ];
     assert_eq!(bed.tool(&line), bed.manifest);
     let wrong = json!({"auths": {registry.address(): {"username": "tester", "password": "no"}}});
     fs::write(bed.home().join(".docker/config.json"), wrong.to_string()).unwrap();
@@ -285,7 +353,9 @@ fn this_machines_image_is_taken_out_of_several() {
         .to_string();
         let layout = bed.home().join("made");
         fs::write(
-            layout.join("blobs/sha256").join(&sha256(list.as_bytes())[7..]),
+            layout
+                .join("blobs/sha256")
+                .join(&sha256(list.as_bytes())[7..]),
             &list,
         )
         .unwrap();
@@ -296,7 +366,15 @@ fn this_machines_image_is_taken_out_of_several() {
         fs::write(layout.join("index.json"), index.to_string()).unwrap();
         let at = format!("docker://{}/multi:{name}", registry.address());
         let from = format!("oci:made:{name}");
-        let line = ["skopeo", "copy", "-q", "--all", "--dest-tls-verify=false", &from, &at];
+        let line = [
+            "skopeo",
+            "copy",
+            "-q",
+            "--all",
+            "--dest-tls-verify=false",
+            &from,
+            &at,
+        ];
         bed.tool(&line);
         at
     };
@@ -323,7 +401,9 @@ fn disks_of_virtual_machines_make_the_round_trip() {
     for format in ["raw", "qcow2", "qed", "vdi", "vpc", "vmdk"] {
         let file = format!("disk.{format}");
         if format != "raw" {
-            let line = ["qemu-img", "convert", "-f", "raw", "-O", format, "disk.raw", &file];
+            let line = [
+                "qemu-img", "convert", "-f", "raw", "-O", format, "disk.raw", &file,
+            ];
             tool(&home, &line);
         }
         let name = format!("vm-{format}");
@@ -333,13 +413,33 @@ fn disks_of_virtual_machines_make_the_round_trip() {
         assert_eq!(meta["kind"], "vm");
         let back = format!("back.{format}");
         pcocc.run(&["image", "export", &name, &back]);
-        let line = ["qemu-img", "convert", "-f", format, "-O", "raw", &back, "back.check"];
+        let line = [
+            "qemu-img",
+            "convert",
+            "-f",
+            format,
+            "-O",
+            "raw",
+            &back,
+            "back.check",
+        ];
         tool(&home, &line);
         let mut check = fs::read(home.join("back.check")).unwrap();
         check.truncate(disk.len());
         assert!(check == disk, "{format}");
     }
-    let line = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", "over"];
+    let line = [
+        "qemu-img",
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-F",
+        "raw",
+        "-b",
+        "/etc/passwd",
+        "over",
+    ];
     tool(&home, &line);
     let outcome = pcocc.try_run(&["image", "import", "over", "stolen"]);
     assert!(outcome.failed().contains("/etc/passwd"), "{outcome}");
