@@ -163,14 +163,15 @@ fn docker_image_keeps_its_id_there_and_back() {
     let docker = Docker::shared();
     let daemon = connect(&docker);
     // No layer of this image is in any other test's.
-    let unique = docker.name("unique");
+    let scratch = pcocc_tests::scratch();
+    let unique = scratch.path().join("unique");
+    std::fs::write(&unique, docker.name("unique")).unwrap();
     let name = docker.build(
         "bb",
-        &format!(
-            "FROM scratch\nCOPY busybox /bin/{unique}\nRUN [\"/bin/{unique}\", \"--install\", \"-s\", \"/bin\"]\n\
-             RUN echo two >/two\nRUN echo more >>/two\nENV PATH=/bin GREETING=\"hello world\"\n"
-        ),
-        &[("busybox", Path::new("/bin/busybox"))],
+        "FROM scratch\nCOPY unique /unique\nCOPY busybox /bin/busybox\n\
+         RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
+         RUN echo two >/two\nRUN echo more >>/two\nENV PATH=/bin GREETING=\"hello world\"\n",
+        &[("busybox", Path::new("/bin/busybox")), ("unique", &unique)],
     );
     let id: Digest = docker.image_id(&name).unwrap().parse().unwrap();
     let folder = Folder::new();
@@ -351,4 +352,170 @@ fn docker_daemon_that_dies_is_noticed_as_root() {
     let error = daemon.list().unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// Runs openssl in `folder`.
+fn openssl(folder: &Path, arguments: &str) {
+    let mut command = std::process::Command::new("openssl");
+    command.args(arguments.split(' ')).current_dir(folder);
+    pcocc_tests::run(&mut command).ok();
+}
+
+/// Makes an authority with a server's certificate in `folder` and a client's in `folder/client`.
+fn certificates(folder: &Path) {
+    let client = folder.join("client");
+    std::fs::create_dir_all(&client).unwrap();
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(
+        folder,
+        &format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=ca"),
+    );
+    std::fs::write(
+        folder.join("server.ext"),
+        "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n",
+    )
+    .unwrap();
+    std::fs::write(folder.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+    for (name, out) in [("server", "server"), ("client", "client/cert")] {
+        let private = if name == "client" {
+            "client/key.pem"
+        } else {
+            "server.key"
+        };
+        openssl(
+            folder,
+            &format!("req {key} -keyout {private} -out {name}.csr -subj /CN={name}"),
+        );
+        openssl(
+            folder,
+            &format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+             -extfile {name}.ext -out {out}.pem"
+            ),
+        );
+    }
+    std::fs::copy(folder.join("ca.pem"), client.join("ca.pem")).unwrap();
+}
+
+#[test]
+fn docker_over_tls_trusts_its_own_authority_only_as_root() {
+    let ours = pcocc_tests::scratch();
+    let theirs = pcocc_tests::scratch();
+    certificates(ours.path());
+    certificates(theirs.path());
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let file = |name: &str| ours.path().join(name).display().to_string();
+    let process = Arc::new(Dockerd::start_with(&[
+        &format!("-H=tcp://127.0.0.1:{port}"),
+        "--tlsverify",
+        &format!("--tlscacert={}", file("ca.pem")),
+        &format!("--tlscert={}", file("server.pem")),
+        &format!("--tlskey={}", file("server.key")),
+    ]));
+    let docker = Docker::of(process);
+    let host = format!("tcp://127.0.0.1:{port}");
+    let connect = |tls: &str, folder: &Path| {
+        Daemon::connect(Endpoint::parse(Some(&host), Some(tls), Some(folder)).unwrap())
+    };
+    let daemon = connect("1", &ours.path().join("client")).unwrap();
+    let name = docker.busybox_image("tls");
+    let folder = Folder::new();
+    copy(
+        &DaemonSource::new(daemon.clone(), &name),
+        &folder,
+        &Context::silent(),
+    )
+    .unwrap();
+    let id = daemon.inspect(&name).unwrap().id;
+    docker.run(&["rmi", "-f", &name]);
+    copy(
+        &folder,
+        &DaemonSink::new(daemon.clone(), &name).unwrap(),
+        &Context::silent(),
+    )
+    .unwrap();
+    assert_eq!(daemon.inspect(&name).unwrap().id, id);
+
+    let error = connect("1", &theirs.path().join("client"))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("cannot be trusted"), "{error}");
+    let stranger = theirs.path().join("client");
+    std::fs::copy(ours.path().join("ca.pem"), stranger.join("ca.pem")).unwrap();
+    let error = connect("1", &stranger).unwrap_err().to_string();
+    assert!(error.contains("refused our client certificate"), "{error}");
+    let error = connect("", ours.path()).unwrap_err().to_string();
+    assert!(error.contains("DOCKER_TLS_VERIFY"), "{error}");
+}
+
+/// Reads every layer and keeps nothing.
+struct Discard;
+
+impl Sink for Discard {
+    fn open(&self, _context: &Context) -> Result<Box<dyn Receiver + '_>> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl Receiver for Discard {
+    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
+        Ok(None)
+    }
+
+    fn holds(&mut self, _image: &Image) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn expect(&mut self, _image: &Image) -> Result<()> {
+        Ok(())
+    }
+
+    fn has_layer(&mut self, _diff_id: DiffId) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn layer(&mut self, offer: &Offer<'_>, _context: &Context) -> Result<Layer> {
+        let mut hashing = pcocc_image::digest::Hashing::new((offer.open)()?);
+        let mut chunk = vec![0; 256 << 10];
+        while hashing
+            .read(&mut chunk)
+            .map_err(Error::io("read", "offer"))?
+            > 0
+        {}
+        let (digest, size, _) = hashing.finish();
+        Ok(Layer {
+            digest,
+            size,
+            compression: Compression::None,
+            diff_id: DiffId(digest),
+        })
+    }
+
+    fn commit(self: Box<Self>, _image: &Image, _context: &Context) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Figures for an image of one's own, named in PCOCC_MEASURE: read only, and loaded from gzip layers.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn docker_measure() {
+    let docker = Docker::shared();
+    let daemon = connect(&docker);
+    let name = std::env::var("PCOCC_MEASURE").expect("PCOCC_MEASURE names an image");
+    let start = Instant::now();
+    let source = DaemonSource::new(daemon.clone(), &name);
+    copy(&source, &Discard, &Context::silent()).unwrap();
+    eprintln!("read and hashed: {:?}", start.elapsed());
+    let folder = Folder::new();
+    copy(&source, &folder, &Context::silent()).unwrap();
+    docker.run(&["rmi", "-f", &name]);
+    let start = Instant::now();
+    let sink = DaemonSink::new(daemon, &name).unwrap();
+    copy(&folder, &sink, &Context::silent()).unwrap();
+    eprintln!("loaded from gzip: {:?}", start.elapsed());
 }

@@ -138,8 +138,9 @@ impl Link {
         let header = |name| answer.headers().get(name).and_then(|v| v.to_str().ok());
         let Some(version) = header("api-version").and_then(parse_version) else {
             return Err(self.connector.unreachable(format!(
-                "is not a docker daemon: it answers /_ping with status {} and no API version",
-                answer.status()
+                "is not a docker daemon: it answers /_ping with status {} and no API version{}",
+                answer.status(),
+                self.connector.tls_hint()
             )));
         };
         if !answer.status().is_success() {

@@ -170,6 +170,17 @@ impl Connector {
         }
     }
 
+    /// What to try when something else than a daemon answers.
+    pub(super) fn tls_hint(&self) -> &'static str {
+        match (&self.endpoint, &self.tls) {
+            // Go's server answers plain requests on a TLS port with status 400.
+            (Endpoint::Tcp { .. }, None) => {
+                "; if it expects TLS, set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+            }
+            _ => "",
+        }
+    }
+
     /// A connection that ended where an answer was due.
     pub(super) fn broken(&self, error: &hyper::Error) -> Error {
         let cause = root_cause(error);
@@ -178,13 +189,7 @@ impl Connector {
             return self.unreachable(format!("refused our client certificate: {cause}"));
         }
         if error.is_parse() {
-            let hint = match (&self.endpoint, &self.tls) {
-                (Endpoint::Tcp { .. }, None) => {
-                    "; if it expects TLS, set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
-                }
-                _ => "",
-            };
-            return self.unreachable(format!("does not speak HTTP: {cause}{hint}"));
+            return self.unreachable(format!("does not speak HTTP: {cause}{}", self.tls_hint()));
         }
         self.unreachable(format!("broke the connection: {cause}"))
     }

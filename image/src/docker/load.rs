@@ -178,10 +178,14 @@ impl Receiver for Load<'_> {
         }
         self.blobs += 1;
         let source = Counted::new((offer.open)()?, offer, self.blobs, context);
-        match self.store {
+        let taken = match self.store {
             ImageStore::GraphDriver => self.plain_layer(offer, source, context),
             ImageStore::Containerd => self.stored_layer(offer, source, context),
-        }
+        };
+        taken.map_err(|error| {
+            self.give_up();
+            blame(error, offer)
+        })
     }
 
     fn commit(mut self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
@@ -237,24 +241,12 @@ impl Load<'_> {
             threads,
             Limits::default(),
         )?);
+        let copied = self.copy(&mut plain, size, context)?;
         // One byte more tells whether the stream ends where it should.
-        let copied = self.copy(&mut plain, size, context).and_then(|copied| {
-            let more = plain
-                .read(&mut [0])
-                .map_err(Error::io("inflate", "layer"))?;
-            Ok((copied, more > 0))
-        });
-        let (copied, goes_on) = match copied {
-            Ok(copied) => copied,
-            Err(error @ (Error::Io { .. } | Error::Invalid { .. })) => {
-                self.give_up();
-                drop(plain);
-                // That the blob is not what it should be says more than what the inflater stumbled on.
-                self.check(source.finish()?, offer)?;
-                return Err(error);
-            }
-            Err(error) => return Err(error),
-        };
+        let goes_on = plain
+            .read(&mut [0])
+            .map_err(Error::io("inflate", "layer"))?
+            > 0;
         let (digest, plain_size, inner) = plain.finish();
         drop(inner);
         if copied != size || goes_on {
@@ -586,6 +578,30 @@ impl Load<'_> {
     /// Breaks the request off.
     fn give_up(&mut self) {
         self.stream = None;
+    }
+}
+
+/// Says that a blob is corrupt, if it is, rather than what an inflater stumbled on inside.
+fn blame(error: Error, offer: &Offer<'_>) -> Error {
+    let (Error::Io { .. } | Error::Invalid { .. }, Some((expected, _))) = (&error, offer.blob)
+    else {
+        return error;
+    };
+    // A stream that can be read only once is not there any more: the first error has to do.
+    let Ok(mut blob) = (offer.open)() else {
+        return error;
+    };
+    let mut hashing = Hashing::new(io::sink());
+    if io::copy(&mut blob, &mut hashing).is_err() {
+        return error;
+    }
+    let (found, size, _) = hashing.finish();
+    if found == expected {
+        return error;
+    }
+    Error::Corrupt {
+        expected,
+        found: format!("{found} of {size} bytes"),
     }
 }
 

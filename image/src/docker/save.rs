@@ -33,6 +33,7 @@ const MAX_ENTRIES: usize = 20_000;
 pub struct DaemonSource {
     daemon: Daemon,
     name: String,
+    pinned: Option<Digest>,
 }
 
 impl DaemonSource {
@@ -41,6 +42,15 @@ impl DaemonSource {
         Self {
             daemon,
             name: name.to_owned(),
+            pinned: None,
+        }
+    }
+
+    /// Fails with [`Error::NotFound`] if the name stands for another image than `id` by then.
+    pub fn pinned(self, id: Digest) -> Self {
+        Self {
+            pinned: Some(id),
+            ..self
         }
     }
 
@@ -67,6 +77,12 @@ impl DaemonSource {
 impl Source for DaemonSource {
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image> {
         let inspected = self.daemon.inspect(&self.name)?;
+        if let Some(id) = self.pinned.filter(|id| *id != inspected.id) {
+            return Err(Error::NotFound(format!(
+                "image {} with the ID {id}, for the name was moved to another image meanwhile,",
+                self.name
+            )));
+        }
         let store = self.daemon.info()?.image_store;
         if store == ImageStore::GraphDriver
             && let Some(image) = receiver.recall(inspected.id)?
