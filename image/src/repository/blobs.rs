@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -59,6 +59,31 @@ impl Repository {
             return Ok(());
         }
         self.place(&temp, &path).map_err(|e| self.write_error(e))
+    }
+
+    /// Gives a blob of another repository a second name here; `false` when the file system, the
+    /// owner or the size do not allow that.
+    pub(crate) fn link_blob(&self, other: &Self, digest: Digest, size: u64) -> Result<bool> {
+        let (from, to) = (other.blob_path(digest), self.blob_path(digest));
+        let Ok(metadata) = fs::symlink_metadata(&from) else {
+            return Ok(false);
+        };
+        let is_trusted = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid())
+            && metadata.mode() & 0o222 == 0;
+        if !metadata.is_file() || metadata.len() != size || !is_trusted {
+            return Ok(false);
+        }
+        let parent = to.parent().unwrap_or(&to);
+        let linked = fs::create_dir_all(parent)
+            .and_then(|()| fs::hard_link(&from, &to))
+            .and_then(|()| publish::sync_parent(&to));
+        match linked {
+            Ok(()) => self.reuse_blob(digest, size),
+            Err(error) => {
+                tracing::debug!(%error, from = %from.display(), "a blob is copied, not linked");
+                Ok(false)
+            }
+        }
     }
 
     fn place(&self, temp: &NamedTempFile, path: &Path) -> io::Result<()> {

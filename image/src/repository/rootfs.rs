@@ -33,7 +33,6 @@ impl Repositories {
         let image = repository.image(meta)?;
         let by_id = CacheKey::of_image(image.id());
         if !cache.contains(&by_id) {
-            context.progress.stage("Generating squashfs image ...");
             let blobs = RepositoryBlobs::new(Arc::clone(repository));
             let ingest = Ingest::new(&blobs, options, Some(cache.temp()?))?;
             let rootfs = ingest.finish(&image, context)?.ok_or_else(|| {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use pcocc_core::progress::{BlobKind, Event};
 use tempfile::NamedTempFile;
 
 use crate::digest::{DiffId, Digest};
@@ -143,6 +144,41 @@ impl<'a> RepositoryReceiver<'a> {
             .ok_or_else(|| Error::invalid("image", "cannot be received"))
     }
 
+    /// Takes over a layer that is a blob of another of the user's repositories by a link, without
+    /// reading it: it was verified when it came there.
+    fn adopt(&self, offer: &Offer<'_>, context: &Context) -> Result<Option<Layer>> {
+        let (Some((digest, size)), Some(diff_id), Some(file)) =
+            (offer.blob, offer.diff_id, &offer.file)
+        else {
+            return Ok(None);
+        };
+        let options = &self.sink.options;
+        if options.recompress && offer.compression != options.compression {
+            return Ok(None);
+        }
+        let layer = Layer {
+            digest,
+            size,
+            compression: offer.compression,
+            diff_id,
+        };
+        for other in self.sink.repositories.iter() {
+            if other.path() == self.repository().path() || other.blob_path(digest) != *file {
+                continue;
+            }
+            if other.known_layers()?.get(&diff_id) == Some(&layer)
+                && self.repository().link_blob(other, digest, size)?
+            {
+                context.progress.emit(Event::BlobSkipped {
+                    kind: BlobKind::Layer,
+                    name: digest.to_string(),
+                });
+                return Ok(Some(layer));
+            }
+        }
+        Ok(None)
+    }
+
     /// Puts the root filesystem into the cache under `key`, new or from the same image's entry.
     fn fill_cache(
         &self,
@@ -185,6 +221,9 @@ impl Receiver for RepositoryReceiver<'_> {
     }
 
     fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
+        if let Some(layer) = self.adopt(offer, context)? {
+            return Ok(layer);
+        }
         self.ingest(context)?.layer(offer, context)
     }
 
