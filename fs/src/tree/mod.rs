@@ -146,3 +146,6 @@ impl Tree {
         self.rootfs.collect();
     }
 }
+
+#[cfg(test)]
+mod tests;

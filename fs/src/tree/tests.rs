@@ -1,0 +1,6 @@
+//! The tree's promises, on stores in memory, with the operations each tool was seen to make.
+
+mod driver;
+mod random;
+mod refusals;
+mod tools;

@@ -1,0 +1,127 @@
+//! What cannot become an image is refused at the first step, and says so.
+
+use pcocc_image::{Digest, Error};
+
+use super::driver::{Order, world};
+use crate::errno::Errno;
+
+#[test]
+fn folders_that_cannot_be_images() {
+    let world = world();
+    let tool = world.tool();
+    for (path, errno) in [
+        ("repo/user/has space", Errno::INVAL),
+        ("repo/user/a:b", Errno::INVAL),
+        ("repo/user/.hidden", Errno::INVAL),
+        ("repo/other", Errno::PERM),
+        ("new", Errno::PERM),
+        ("repo/user/centos", Errno::EXIST),
+        ("docker/bb", Errno::EXIST),
+        ("docker/bb:latest", Errno::EXIST),
+        ("repo/user/centos/busybox", Errno::ROFS),
+        ("rootfs/docker/x", Errno::ROFS),
+    ] {
+        let made = tool.mkdir(path);
+        assert_eq!(made, Err(errno), "{path}");
+    }
+    tool.mkdir("repo/user/r1").unwrap();
+    assert_eq!(tool.mkdir("repo/user/r1/busybox"), Err(Errno::INVAL));
+    assert_eq!(tool.write("repo/user/r1/file", b"x"), Err(Errno::INVAL));
+    tool.mkdir("docker/r2").unwrap();
+    tool.mkdir("docker/r2/blobs").unwrap();
+    assert_eq!(tool.mkdir("docker/r2/busybox"), Err(Errno::INVAL));
+    assert_eq!(tool.mkdir("docker/r2/blobs/sha512"), Err(Errno::INVAL));
+    for path in ["docker/file", "repo/user/file", "file", "repo/file"] {
+        assert_eq!(tool.write(path, b"x"), Err(Errno::PERM), "{path}");
+    }
+    assert_eq!(
+        tool.write("repo/user/centos/index.json", b"x"),
+        Err(Errno::ROFS)
+    );
+    assert_eq!(tool.set_times("repo/user/centos"), Err(Errno::ROFS));
+}
+
+#[test]
+fn a_daemon_that_is_gone_leaves_the_rest() {
+    let world = world();
+    let tool = world.tool();
+    world
+        .docker
+        .fail_lists(Some(Box::new(|| Error::Unreachable {
+            endpoint: "unix:///x".into(),
+            why: "is gone".into(),
+        })));
+    assert_eq!(tool.list("docker").unwrap_err(), Errno::NOTCONN);
+    assert_eq!(tool.find("docker/bb").unwrap_err(), Errno::NOTCONN);
+    assert_eq!(tool.mkdir("docker/new"), Err(Errno::NOTCONN));
+    assert_eq!(tool.names("repo/user"), ["centos"]);
+    world.docker.fail_lists(None);
+    assert_eq!(tool.names("docker"), ["bb"]);
+}
+
+/// A layout's files, one of them changed.
+#[test]
+fn corrupt_copies_fail_and_leave_nothing() {
+    let layer = format!("blobs/sha256/{}", Digest::of(b"base layer").hex());
+    for (path, content, errno) in [
+        (layer.as_str(), &b"BASE LAYER"[..], Errno::IO),
+        (&layer, b"base", Errno::IO),
+        (&layer, b"base layer and more", Errno::IO),
+        ("index.json", b"{\"schemaVersion\":2,\"manif", Errno::INVAL),
+        ("index.json", b"[]", Errno::INVAL),
+        (
+            "oci-layout",
+            b"{\"imageLayoutVersion\":\"9\"}",
+            Errno::INVAL,
+        ),
+        ("oci-layout", b"what?", Errno::INVAL),
+    ] {
+        let world = world();
+        let tool = world.tool();
+        let mut files = vec!["oci-layout".to_owned(), "index.json".to_owned()];
+        for name in tool.names("repo/user/centos/blobs/sha256") {
+            files.insert(0, format!("blobs/sha256/{name}"));
+        }
+        for folder in ["docker/c", "docker/c/blobs", "docker/c/blobs/sha256"] {
+            tool.mkdir(folder).unwrap();
+        }
+        let mut result = Ok(());
+        for file in files {
+            let good = tool.read(&format!("repo/user/centos/{file}")).unwrap();
+            let bytes = if file == path { content } else { &good };
+            result = result.and(tool.write(&format!("docker/c/{file}"), bytes));
+        }
+        assert_eq!(result, Err(errno), "{path}");
+        assert_eq!(world.docker.names(), ["bb:latest"]);
+        // The right file in its place makes it an image after all.
+        let good = tool.read(&format!("repo/user/centos/{path}")).unwrap();
+        tool.write(&format!("docker/c/{path}"), &good).unwrap();
+        assert!(world.docker.get("c:latest").is_some(), "{path}");
+    }
+}
+
+#[test]
+fn stale_numbers_and_handles_are_errors() {
+    let world = world();
+    let tree = &world.tree;
+    let mut buffer = [0; 4];
+    assert_eq!(tree.attributes(99).unwrap_err(), Errno::STALE);
+    assert_eq!(tree.open_dir(99).unwrap_err(), Errno::STALE);
+    assert_eq!(tree.read(99, 0, &mut buffer), Err(Errno::BADF));
+    assert_eq!(tree.write(99, 0, b"x"), Err(Errno::BADF));
+    assert_eq!(tree.flush(99, 1), Err(Errno::BADF));
+    tree.release(99);
+    tree.forget(99, 7);
+    let rootfs = 1 << 62 | 3 << 48 | 5;
+    assert_eq!(tree.attributes(rootfs).unwrap_err(), Errno::STALE);
+}
+
+#[test]
+fn an_image_that_moved_on_is_stale() {
+    let world = world();
+    let tool = world.tool();
+    let number = tool.find("repo/user/centos/index.json").unwrap().number;
+    tool.copy_tree("repo/user/centos", "repo/user/other", Order::Number)
+        .unwrap();
+    assert!(world.tree.attributes(number).is_err());
+}
