@@ -600,7 +600,8 @@ fn docker_umount() {
     assert_snapshot!(help("docker umount"), @r"
     Unmount what `pcocc docker mount` mounted
 
-    Comes back when it is gone; fails while a program uses the folders.
+    Comes back when the mount is gone and its process has ended. Programs that still have files open in
+    there keep them a few seconds at most.
 
     Usage: pcocc docker umount [OPTIONS] <MOUNTPOINT>
 

@@ -34,8 +34,9 @@ const WATCH: Duration = Duration::from_millis(100);
 /// How long taking the mount down may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The type of our mounts, as `/proc/self/mountinfo` tells it.
-const FILE_SYSTEM_TYPE: &str = "fuse.pcocc";
+/// Type and source of our mounts, as `/proc/self/mountinfo` tells them: `fusermount3` gives the subtype,
+/// mounting directly as root does not.
+const OURS: [(&str, &str); 2] = [("fuse.pcocc", "pcocc"), ("fuse", "pcocc")];
 
 /// What is mounted, and where.
 pub struct MountOptions {
@@ -236,8 +237,8 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
 pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
     let mountpoint = absolute(mountpoint)?;
     match mounted_type(&mountpoint)? {
-        Some(kind) if kind == FILE_SYSTEM_TYPE => unmount_now(&mountpoint),
-        Some(kind) => Err(MountError::point(
+        Some((kind, source)) if is_ours(&kind, &source) => unmount_now(&mountpoint),
+        Some((kind, _)) => Err(MountError::point(
             &mountpoint,
             format!("holds another file system ({kind}); unmount it with umount"),
         )),
@@ -248,10 +249,10 @@ pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
 /// Checks the mount point and takes a stale mount off it.
 fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     let path = absolute(path)?;
-    if let Some(kind) = mounted_type(&path)? {
+    if let Some((kind, source)) = mounted_type(&path)? {
         let stale = matches!(fs::metadata(&path), Err(error)
             if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()));
-        if kind != FILE_SYSTEM_TYPE {
+        if !is_ours(&kind, &source) {
             return Err(MountError::point(
                 &path,
                 format!("holds another file system ({kind}); choose an empty folder"),
@@ -306,8 +307,12 @@ fn absolute(path: &Path) -> Result<PathBuf, MountError> {
     }
 }
 
-/// The type of the file system mounted exactly at `path` (proc_pid_mountinfo(5)).
-fn mounted_type(path: &Path) -> Result<Option<String>, MountError> {
+fn is_ours(kind: &str, source: &str) -> bool {
+    OURS.contains(&(kind, source))
+}
+
+/// Type and source of the file system mounted exactly at `path` (proc_pid_mountinfo(5)).
+fn mounted_type(path: &Path) -> Result<Option<(String, String)>, MountError> {
     let table = Path::new("/proc/self/mountinfo");
     let text = fs::read(table).map_err(MountError::io("read", table))?;
     let mut found = None;
@@ -317,9 +322,12 @@ fn mounted_type(path: &Path) -> Result<Option<String>, MountError> {
         if unescape(point) != path.as_os_str().as_bytes() {
             continue;
         }
-        let kind = fields.skip_while(|field| *field != b"-").nth(1);
+        let mut named = fields
+            .skip_while(|field| *field != b"-")
+            .skip(1)
+            .map(|field| String::from_utf8_lossy(field).into_owned());
         // The last one covers the others.
-        found = kind.map(|kind| String::from_utf8_lossy(kind).into_owned());
+        found = named.next().zip(named.next());
     }
     Ok(found)
 }

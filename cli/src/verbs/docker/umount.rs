@@ -1,13 +1,21 @@
 //! `pcocc docker umount`: ends a mount.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
 
 use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::progress::warn;
+
+/// How long the mount's process may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Unmount what `pcocc docker mount` mounted
 ///
-/// Comes back when it is gone; fails while a program uses the folders.
+/// Comes back when the mount is gone and its process has ended. Programs that still have files open in
+/// there keep them a few seconds at most.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  pcocc docker umount ~/img")]
 pub(crate) struct Args {
@@ -18,9 +26,35 @@ pub(crate) struct Args {
 
 impl Args {
     /// Unmounts.
-    pub(crate) fn run(self, _: &Invocation) -> Outcome {
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         let action = || format!("unmount {}", self.mount_point.display());
         let mount_point = std::path::absolute(&self.mount_point).when(action)?;
-        pcocc_fs::unmount(&mount_point).when(action)
+        let server = server(&mount_point);
+        pcocc_fs::unmount(&mount_point).when(action)?;
+        let Some(server) = server else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while Path::new(&format!("/proc/{server}")).exists() && !invocation.cancel.is_cancelled() {
+            if Instant::now() > deadline {
+                warn(&format!(
+                    "{} is gone, but process {server} serves what programs still have open there",
+                    mount_point.display()
+                ));
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
+}
+
+/// The process that serves the mount, if it answers.
+fn server(mount_point: &Path) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Status {
+        pid: u32,
+    }
+    let text = std::fs::read(mount_point.join(".pcocc/status.json")).ok()?;
+    Some(serde_json::from_slice::<Status>(&text).ok()?.pid)
 }
