@@ -1,0 +1,396 @@
+//! The spool's folder: its locks, what comes in and what goes out.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW};
+use tempfile::TempDir;
+
+use super::is_missing;
+use crate::digest::{DiffId, Digest};
+use crate::error::{Error, Result};
+use crate::layout::LayoutFolder;
+use crate::oci::Layer;
+use crate::transfer::{Context, Layout};
+
+const TEMP: &str = "tmp-";
+const EXPORT: &str = ".export";
+
+/// How often a turn is asked for.
+const INTERVAL: Duration = Duration::from_millis(30);
+
+/// A spool's folder.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+}
+
+/// An entry in the making, gone when dropped.
+#[derive(Debug)]
+pub(super) struct Temp {
+    folder: TempDir,
+    lock: File,
+}
+
+impl Temp {
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// The right to export one image, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Turn {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Removed while it is locked: whoever waits sees that its file is gone, and makes another.
+        discard_file(&self.path);
+    }
+}
+
+/// An entry as eviction sees it.
+struct Entry {
+    path: PathBuf,
+    used: SystemTime,
+    bytes: u64,
+}
+
+impl Folder {
+    /// Opens the folder, and removes what killed processes left.
+    pub(super) fn open(dir: PathBuf) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(Error::io("create", &dir))?;
+        let folder = Self { dir };
+        folder.sweep()?;
+        Ok(folder)
+    }
+
+    /// Where the image's entry is or would be.
+    pub(super) fn entry(&self, id: Digest) -> PathBuf {
+        self.dir.join(id.hex())
+    }
+
+    /// Locks the image's entry against removal and marks it as used; `None` when it is not there.
+    pub(super) fn lock_entry(&self, id: Digest) -> Result<Option<File>> {
+        let _guard = self.guard()?;
+        let path = self.entry(id);
+        let lock = match File::open(&path) {
+            Err(error) if is_missing(&error) => return Ok(None),
+            opened => opened.map_err(Error::io("open", &path))?,
+        };
+        // Nobody holds an entry's lock alone without holding the guard.
+        if !try_lock(&lock, FlockOperation::NonBlockingLockShared)
+            .map_err(Error::io("lock", &path))?
+        {
+            return Ok(None);
+        }
+        self.touch(id);
+        Ok(Some(lock))
+    }
+
+    /// Marks the image as used now.
+    pub(super) fn touch(&self, id: Digest) {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        if let Err(error) = rustix::fs::utimensat(CWD, self.entry(id), &times, AtFlags::empty()) {
+            tracing::debug!(%error, %id, "cannot mark an image of the spool as used");
+        }
+    }
+
+    /// Waits until no other process or thread exports this image.
+    pub(super) fn turn(&self, id: Digest, context: &Context) -> Result<Turn> {
+        let path = self.dir.join(format!("{}{EXPORT}", id.hex()));
+        loop {
+            context.check()?;
+            let lock = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .map_err(Error::io("create", &path))?;
+            if try_lock(&lock, FlockOperation::NonBlockingLockExclusive)
+                .map_err(Error::io("lock", &path))?
+                && is_at(&lock, &path)
+            {
+                return Ok(Turn { path, _lock: lock });
+            }
+            thread::sleep(INTERVAL);
+        }
+    }
+
+    /// Starts an entry.
+    pub(super) fn temp(&self) -> Result<Temp> {
+        let _guard = self.guard()?;
+        let io = |error| Error::io("create a folder in", &self.dir)(error);
+        let folder = tempfile::Builder::new()
+            .prefix(TEMP)
+            .tempdir_in(&self.dir)
+            .map_err(io)?;
+        let lock = File::open(folder.path()).map_err(io)?;
+        // Nobody else looks at it without the guard.
+        try_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io)?;
+        Ok(Temp { folder, lock })
+    }
+
+    /// Makes a complete entry the image's; the lock that is returned keeps it.
+    pub(super) fn publish(&self, temp: Temp, id: Digest) -> Result<File> {
+        let _guard = self.guard()?;
+        let path = self.entry(id);
+        fs::rename(temp.path(), &path).map_err(Error::io("publish", &path))?;
+        let Temp { folder, lock } = temp;
+        // It has another name now.
+        let _ = folder.keep();
+        try_lock(&lock, FlockOperation::NonBlockingLockShared).map_err(Error::io("lock", &path))?;
+        Ok(lock)
+    }
+
+    /// Removes an entry that is of no use, even when others have it open.
+    pub(super) fn remove(&self, id: Digest) -> Result<()> {
+        let guard = self.guard()?;
+        let path = self.entry(id);
+        match File::open(&path) {
+            Err(error) if is_missing(&error) => return Ok(()),
+            Err(error) => return Err(Error::io("open", &path)(error)),
+            Ok(lock) => {
+                let out = self.set_aside(&path)?;
+                drop(guard);
+                discard(&out);
+                drop(lock);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes entries nobody uses, the least recently used first, until at most `max_bytes` are left.
+    /// Returns how many bytes went.
+    pub(super) fn evict(&self, max_bytes: u64) -> Result<u64> {
+        let mut out = Vec::new();
+        let mut freed = 0;
+        {
+            let _guard = self.guard()?;
+            let mut entries = self.entries()?;
+            entries.sort_by_key(|entry| entry.used);
+            let mut total: u64 = entries.iter().map(|entry| entry.bytes).sum();
+            for entry in entries {
+                if total <= max_bytes {
+                    break;
+                }
+                let Some(lock) = lock_alone(&entry.path)? else {
+                    continue;
+                };
+                out.push((self.set_aside(&entry.path)?, lock));
+                total -= entry.bytes;
+                freed += entry.bytes;
+            }
+        }
+        // Nobody finds them any more, so that others need not wait for this.
+        for (path, _lock) in out {
+            discard(&path);
+        }
+        Ok(freed)
+    }
+
+    /// The layers of all entries and their files, to be linked into another entry.
+    pub(super) fn layers(&self) -> HashMap<DiffId, (Layer, PathBuf)> {
+        let mut layers = HashMap::new();
+        let Ok(entries) = self.entries() else {
+            return layers;
+        };
+        for entry in entries {
+            // One that is broken, or goes right now, has no layers for us.
+            let Ok(folder) = LayoutFolder::open(&entry.path, None) else {
+                continue;
+            };
+            let Ok(image) = folder.image(&Context::silent()) else {
+                continue;
+            };
+            for layer in image.layers() {
+                if let Some(file) = folder.layer_file(layer) {
+                    layers.insert(layer.diff_id, (layer.clone(), file));
+                }
+            }
+        }
+        layers
+    }
+
+    /// Holds off all others while folders come, go or get locked.
+    fn guard(&self) -> Result<File> {
+        let path = self.dir.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(lock),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::io("lock", &path)(error.into())),
+            }
+        }
+    }
+
+    fn sweep(&self) -> Result<()> {
+        let mut out = Vec::new();
+        {
+            let _guard = self.guard()?;
+            for path in self.children()? {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let is_export = name.ends_with(EXPORT);
+                if (is_export || name.starts_with(TEMP))
+                    && let Some(lock) = lock_alone(&path)?
+                {
+                    if is_export {
+                        discard_file(&path);
+                    } else {
+                        out.push((path, lock));
+                    }
+                }
+            }
+            if !self.is_of_this_boot()? {
+                for entry in self.entries()? {
+                    if let Some(lock) = lock_alone(&entry.path)? {
+                        out.push((self.set_aside(&entry.path)?, lock));
+                    }
+                }
+            }
+        }
+        for (path, _lock) in out {
+            discard(&path);
+        }
+        Ok(())
+    }
+
+    /// Whether the spool was filled since the machine booted; says so for the next time.
+    fn is_of_this_boot(&self) -> Result<bool> {
+        let now = match fs::read("/proc/sys/kernel/random/boot_id") {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell one boot from another");
+                return Ok(true);
+            }
+        };
+        let path = self.dir.join("boot");
+        match fs::read(&path) {
+            Ok(then) if then == now => return Ok(true),
+            Ok(_) => {}
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        }
+        fs::write(&path, now).map_err(Error::io("write", &path))?;
+        Ok(false)
+    }
+
+    fn children(&self) -> Result<Vec<PathBuf>> {
+        let io = |error| Error::io("list", &self.dir)(error);
+        fs::read_dir(&self.dir)
+            .map_err(io)?
+            .map(|child| child.map(|child| child.path()).map_err(io))
+            .collect()
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for path in self.children()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if Digest::from_hex(&name).is_err() {
+                continue;
+            }
+            match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+                Ok(used) => entries.push(Entry {
+                    bytes: bytes_in(&path),
+                    used,
+                    path,
+                }),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(Error::io("read", &path)(error)),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Takes an entry's name away; it is removed later, or by [`Self::sweep`].
+    fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+        let io = |error| Error::io("remove", path)(error);
+        let out = tempfile::Builder::new()
+            .prefix(TEMP)
+            .tempdir_in(&self.dir)
+            .map_err(io)?
+            .keep();
+        // An empty folder gives way to another.
+        fs::rename(path, &out).map_err(io)?;
+        Ok(out)
+    }
+}
+
+/// Takes the lock of a folder or file; `None` when somebody uses it or it is gone.
+fn lock_alone(path: &Path) -> Result<Option<File>> {
+    let file = match File::open(path) {
+        Err(error) if is_missing(&error) => return Ok(None),
+        opened => opened.map_err(Error::io("open", path))?,
+    };
+    let locked = try_lock(&file, FlockOperation::NonBlockingLockExclusive);
+    Ok(locked.map_err(Error::io("lock", path))?.then_some(file))
+}
+
+fn try_lock(file: &File, how: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(file, how) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether `file` is what `path` names now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(file), Ok(named)) = (file.metadata(), fs::metadata(path)) else {
+        return false;
+    };
+    (file.dev(), file.ino()) == (named.dev(), named.ino())
+}
+
+fn bytes_in(path: &Path) -> u64 {
+    let Ok(children) = fs::read_dir(path) else {
+        return 0;
+    };
+    let children = children.flatten();
+    children
+        .map(|child| match child.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_in(&child.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+fn discard(path: &Path) {
+    if let Err(error) = fs::remove_dir_all(path) {
+        // The next process that opens the spool tries again.
+        tracing::debug!(%error, path = %path.display(), "cannot remove a folder of the spool");
+    }
+}
+
+fn discard_file(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::debug!(%error, path = %path.display(), "cannot remove a lock of the spool");
+    }
+}

@@ -1,0 +1,195 @@
+//! Exports of a daemon's images kept on disk by image ID, bounded in bytes.
+//!
+//! Disk layout, in a folder on a local file system that only its user can enter:
+//!
+//! ```text
+//! <image ID, hex>/       an OCI image layout with the one image, and rootfs.squashfs
+//! <image ID, hex>.export locked by the process that exports this image now
+//! tmp-…/                 an image in the making or on its way out, locked meanwhile
+//! boot                   the boot the spool was filled in: after another it starts empty
+//! lock                   held for moments, while folders come, go or get locked
+//! ```
+//!
+//! Data path: [`Spool::get`] → the image if it is there → else this process's turn to export it →
+//! [`transfer::copy`] into a `tmp-` folder → rename → those least recently used go. Whoever uses an
+//! image holds a shared flock on its folder, so that no process removes it; locks end with their
+//! process, so that what a killed one left behind is known as such. Nothing is flushed to disk: what a
+//! power failure may have spoiled is dropped after the next boot.
+
+mod folder;
+mod receive;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use folder::Folder;
+use receive::SpoolSink;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::ingest::Options;
+use crate::layout::LayoutFolder;
+use crate::oci::{Image, Layer};
+use crate::transfer::{self, Context, Layout, Source};
+
+/// The squashfs file of an entry.
+const ROOTFS: &str = "rootfs.squashfs";
+
+/// A folder of exported images, shared by any number of processes of one machine.
+#[derive(Debug)]
+pub struct Spool {
+    folder: Folder,
+    max_bytes: u64,
+    options: Options,
+    open: Mutex<HashMap<Digest, Weak<SpoolImage>>>,
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, made when missing. Images no one uses go, the least recently used
+    /// first, when more than `max_bytes` are kept.
+    pub fn open(dir: PathBuf, max_bytes: u64) -> Result<Self> {
+        let folder = Folder::open(dir)?;
+        folder.evict(max_bytes)?;
+        Ok(Self {
+            folder,
+            max_bytes,
+            options: Options::default(),
+            open: Mutex::default(),
+        })
+    }
+
+    /// The image with this ID; when the spool does not have it, it is copied from `source` first,
+    /// once however many ask for it at the same time.
+    pub fn get(
+        &self,
+        id: Digest,
+        source: &dyn Source,
+        context: &Context,
+    ) -> Result<Arc<SpoolImage>> {
+        if let Some(image) = self.present(id)? {
+            return Ok(image);
+        }
+        let _turn = self.folder.turn(id, context)?;
+        // Whoever had the turn before may have exported it.
+        if let Some(image) = self.present(id)? {
+            return Ok(image);
+        }
+        let image = match self.export(id, source, context) {
+            // Room is made when the disk is full, once.
+            Err(error) if is_full(&error) && self.folder.evict(0)? > 0 => {
+                context
+                    .progress
+                    .stage("Trying again with more room in the spool");
+                self.export(id, source, context)?
+            }
+            result => result?,
+        };
+        self.folder.evict(self.max_bytes)?;
+        Ok(image)
+    }
+
+    /// The image if the spool has it.
+    fn present(&self, id: Digest) -> Result<Option<Arc<SpoolImage>>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(image) = open.get(&id).and_then(Weak::upgrade) {
+            self.folder.touch(id);
+            return Ok(Some(image));
+        }
+        let Some(lock) = self.folder.lock_entry(id)? else {
+            return Ok(None);
+        };
+        match SpoolImage::load(self.folder.entry(id), lock) {
+            Ok(image) => {
+                let image = Arc::new(image);
+                open.retain(|_, image| image.strong_count() > 0);
+                open.insert(id, Arc::downgrade(&image));
+                Ok(Some(image))
+            }
+            Err(error) => {
+                tracing::debug!(%error, %id, "an image of the spool is broken and goes");
+                self.folder.remove(id)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn export(
+        &self,
+        id: Digest,
+        source: &dyn Source,
+        context: &Context,
+    ) -> Result<Arc<SpoolImage>> {
+        let temp = self.folder.temp()?;
+        let sink = SpoolSink::new(temp.path(), self.folder.layers(), self.options)?;
+        transfer::copy(source, &sink, context)?;
+        context.check()?;
+        drop(sink);
+        // The lock keeps the entry until it is opened.
+        let _lock = self.folder.publish(temp, id)?;
+        self.present(id)?
+            .ok_or_else(|| Error::NotFound(format!("image {id}, just exported into the spool,")))
+    }
+}
+
+fn is_full(error: &Error) -> bool {
+    let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT];
+    full.iter()
+        .any(|full| error.raw_os_error() == Some(full.raw_os_error()))
+}
+
+/// An image of the spool; it stays on disk while this lives. Every layer is a local file.
+#[derive(Debug)]
+pub struct SpoolImage {
+    folder: LayoutFolder,
+    image: Image,
+    rootfs: Arc<File>,
+    _lock: File,
+}
+
+impl SpoolImage {
+    fn load(path: PathBuf, lock: File) -> Result<Self> {
+        let folder = LayoutFolder::open(&path, None)?;
+        let image = folder.image(&Context::silent())?;
+        for layer in image.layers() {
+            if folder.layer_file(layer).is_none() {
+                return Err(Error::NotFound(format!("blob {}", layer.digest)));
+            }
+        }
+        let rootfs = path.join(ROOTFS);
+        Ok(Self {
+            rootfs: Arc::new(File::open(&rootfs).map_err(Error::io("open", &rootfs))?),
+            folder,
+            image,
+            _lock: lock,
+        })
+    }
+
+    /// The image's root filesystem as squashfs, `config.json` and `rootfs/` inside.
+    pub fn root_filesystem(&self) -> Arc<File> {
+        Arc::clone(&self.rootfs)
+    }
+}
+
+impl Layout for SpoolImage {
+    fn image(&self, _context: &Context) -> Result<Image> {
+        Ok(self.image.clone())
+    }
+
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        self.folder.open_layer(layer)
+    }
+
+    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
+        self.folder.layer_file(layer)
+    }
+}
+
+/// Whether the file or folder is simply not there.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}

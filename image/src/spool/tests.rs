@@ -1,0 +1,248 @@
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::digest::DiffId;
+use crate::oci::Compression;
+use crate::transfer::{Offer, Receiver};
+
+/// A daemon's image of a base layer and one of its own, that counts its exports.
+struct Daemon {
+    image: &'static str,
+    exports: AtomicUsize,
+    fails: Option<fn(&Context) -> Error>,
+}
+
+impl Daemon {
+    fn new(image: &'static str) -> Self {
+        Self {
+            image,
+            exports: AtomicUsize::new(0),
+            fails: None,
+        }
+    }
+
+    fn layers(&self) -> Vec<Vec<u8>> {
+        [b"base", self.image.as_bytes()].map(tar).to_vec()
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let layers = self.layers();
+        let ids: Vec<_> = layers.iter().map(|layer| Digest::of(layer)).collect();
+        serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": ids},
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    fn id(&self) -> Digest {
+        Digest::of(&self.config())
+    }
+}
+
+fn tar(name: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let content = vec![7; 50_000];
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    let name = String::from_utf8(name.to_vec()).unwrap();
+    tar.append_data(&mut header, name, &content[..]).unwrap();
+    tar.into_inner().unwrap()
+}
+
+impl Source for Daemon {
+    fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image> {
+        self.exports.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(40));
+        let mut taken = Vec::new();
+        for layer in self.layers() {
+            let offer = Offer {
+                blob: None,
+                compression: Compression::None,
+                diff_id: Some(DiffId(Digest::of(&layer))),
+                size: None,
+                file: None,
+                open: &|| Ok(Box::new(&layer[..])),
+            };
+            taken.push(receiver.layer(&offer, context)?);
+        }
+        match self.fails {
+            Some(fails) => Err(fails(context)),
+            None => Image::assemble(self.config(), taken),
+        }
+    }
+}
+
+fn children(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|child| child.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "lock" && name != "boot")
+        .collect();
+    names.sort();
+    names
+}
+
+fn spool(dir: &TempDir, max_bytes: u64) -> Spool {
+    Spool::open(dir.path().to_owned(), max_bytes).unwrap()
+}
+
+#[test]
+fn an_image_is_exported_once_and_kept() {
+    let dir = TempDir::new().unwrap();
+    let daemon = Daemon::new("a");
+    let context = Context::silent();
+    // As many processes as threads: each has a spool of its own.
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let spool = spool(&dir, u64::MAX);
+                let image = spool.get(daemon.id(), &daemon, &Context::silent()).unwrap();
+                assert_eq!(image.image(&Context::silent()).unwrap().id(), daemon.id());
+            });
+        }
+    });
+    assert_eq!(daemon.exports.load(Ordering::Relaxed), 1);
+    assert_eq!(children(dir.path()), [daemon.id().hex()]);
+    let spool = spool(&dir, u64::MAX);
+    let image = spool.get(daemon.id(), &daemon, &context).unwrap();
+    assert!(Arc::ptr_eq(
+        &image,
+        &spool.get(daemon.id(), &daemon, &context).unwrap()
+    ));
+    assert_eq!(daemon.exports.load(Ordering::Relaxed), 1);
+    assert!(image.root_filesystem().metadata().unwrap().len() > 0);
+    for (layer, plain) in image.image.layers().iter().zip(daemon.layers()) {
+        assert_eq!(layer.diff_id, DiffId(Digest::of(&plain)));
+        let file = image.layer_file(layer).unwrap();
+        assert_eq!(Digest::of(&fs::read(file).unwrap()), layer.digest);
+        let mut content = Vec::new();
+        image
+            .open_layer(layer)
+            .unwrap()
+            .read_to_end(&mut content)
+            .unwrap();
+        assert_eq!(Digest::of(&content), layer.digest);
+    }
+}
+
+#[test]
+fn layers_of_other_images_are_linked() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = TempDir::new().unwrap();
+    let spool = spool(&dir, u64::MAX);
+    let inodes = ["a", "b"].map(|name| {
+        let daemon = Daemon::new(name);
+        let image = spool.get(daemon.id(), &daemon, &Context::silent()).unwrap();
+        let base = image.layer_file(&image.image.layers()[0]).unwrap();
+        fs::metadata(base).unwrap().ino()
+    });
+    assert_eq!(inodes[0], inodes[1]);
+}
+
+#[test]
+fn a_failed_or_cancelled_export_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let spool = spool(&dir, u64::MAX);
+    let fails: [fn(&Context) -> Error; 3] = [
+        |context| {
+            context.cancel.cancel();
+            Error::Cancelled
+        },
+        |_| Error::invalid("daemon", "lies"),
+        |_| Error::io("write", "/spool")(io::Error::from_raw_os_error(28)),
+    ];
+    for fail in fails {
+        let daemon = Daemon {
+            fails: Some(fail),
+            ..Daemon::new("a")
+        };
+        assert!(spool.get(daemon.id(), &daemon, &Context::silent()).is_err());
+        assert_eq!(children(dir.path()), [""; 0]);
+    }
+    let daemon = Daemon::new("a");
+    spool.get(daemon.id(), &daemon, &Context::silent()).unwrap();
+}
+
+#[test]
+fn waiting_for_an_export_can_be_cancelled() {
+    let dir = TempDir::new().unwrap();
+    let spool = spool(&dir, u64::MAX);
+    let daemon = Daemon::new("a");
+    let _turn = spool.folder.turn(daemon.id(), &Context::silent()).unwrap();
+    let context = Context::silent();
+    let cancel = context.cancel.clone();
+    let waiting = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(80));
+        cancel.cancel();
+    });
+    let error = spool.get(daemon.id(), &daemon, &context).unwrap_err();
+    assert!(matches!(error, Error::Cancelled));
+    waiting.join().unwrap();
+}
+
+#[test]
+fn the_least_recently_used_goes_first_and_never_one_in_use() {
+    let dir = TempDir::new().unwrap();
+    let daemons = ["a", "b", "c", "d"].map(Daemon::new);
+    let spool = spool(&dir, u64::MAX);
+    let context = Context::silent();
+    let used = spool.get(daemons[0].id(), &daemons[0], &context).unwrap();
+    for daemon in &daemons[1..3] {
+        spool.get(daemon.id(), daemon, &context).unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    spool.get(daemons[1].id(), &daemons[1], &context).unwrap();
+    let held: u64 = 40_000;
+    drop(spool);
+    // Room for about two: `a` is in use, `c` older than `b` is.
+    let spool = super::Spool::open(dir.path().to_owned(), u64::MAX).unwrap();
+    let total = spool.folder.evict(u64::MAX).unwrap();
+    assert_eq!(total, 0);
+    let freed = spool.folder.evict(held).unwrap();
+    assert!(freed > 0);
+    assert!(children(dir.path()).contains(&daemons[0].id().hex()));
+    spool.folder.evict(0).unwrap();
+    assert_eq!(children(dir.path()), [daemons[0].id().hex()]);
+    drop(used);
+    spool.folder.evict(0).unwrap();
+    assert_eq!(children(dir.path()), [""; 0]);
+    // One larger than the whole spool is still given out.
+    let small = Spool::open(dir.path().to_owned(), 1).unwrap();
+    let image = small.get(daemons[3].id(), &daemons[3], &context).unwrap();
+    assert!(image.layer_file(&image.image.layers()[0]).is_some());
+    drop(image);
+    small.get(daemons[2].id(), &daemons[2], &context).unwrap();
+    assert_eq!(children(dir.path()), [daemons[2].id().hex()]);
+}
+
+#[test]
+fn leftovers_broken_images_and_those_of_another_boot_go() {
+    let dir = TempDir::new().unwrap();
+    let daemon = Daemon::new("a");
+    let context = Context::silent();
+    drop(
+        spool(&dir, u64::MAX)
+            .get(daemon.id(), &daemon, &context)
+            .unwrap(),
+    );
+    fs::create_dir(dir.path().join("tmp-killed")).unwrap();
+    fs::write(dir.path().join("tmp-killed/blob"), "x").unwrap();
+    fs::write(dir.path().join(format!("{}.export", daemon.id().hex())), "").unwrap();
+    let reopened = spool(&dir, u64::MAX);
+    assert_eq!(children(dir.path()), [daemon.id().hex()]);
+    fs::remove_file(dir.path().join(daemon.id().hex()).join(ROOTFS)).unwrap();
+    reopened.get(daemon.id(), &daemon, &context).unwrap();
+    assert_eq!(daemon.exports.load(Ordering::Relaxed), 2);
+    fs::write(dir.path().join("boot"), "another").unwrap();
+    spool(&dir, u64::MAX);
+    assert_eq!(children(dir.path()), [""; 0]);
+}
