@@ -100,6 +100,9 @@ impl Session {
             let listed = listed.trim_end_matches('/');
             listed == host || listed == bare
         });
+        // One TLS implementation in the whole program: ring, as for docker daemons. That another caller
+        // was first is no error.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
