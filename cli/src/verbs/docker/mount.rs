@@ -15,6 +15,7 @@ use pcocc_image::ingest::Options;
 use pcocc_image::repository::{Repositories, RepositoryStore};
 use pcocc_image::spool::Spool;
 use pcocc_image::store::Store;
+use rustix::io::Errno;
 
 use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
@@ -62,7 +63,7 @@ impl Args {
             background::leave_session()?;
             return self.serve(invocation, &mount_point);
         }
-        create(&mount_point).when(action)?;
+        create(&mount_point).when(|| format!("create the folder {}", mount_point.display()))?;
         if self.foreground {
             return self.serve(invocation, &mount_point);
         }
@@ -84,20 +85,20 @@ impl Args {
         let environment = &invocation.environment;
         let work = work::WorkFolders::create(&environment.temporary).when(action)?;
         let daemon = Daemon::open(stores::endpoint(environment, &action())?).when(action)?;
-        if let Err(error) = daemon.ping() {
-            // It may come up later; the repositories are of use without it.
-            warn(&format!("{error}; docker/ works once it is there"));
-        }
         let spool = Spool::open(work.spool().to_owned(), SPOOL).when(action)?;
         let repositories = stores::repositories(environment)?;
         let options = MountOptions {
             mountpoint: mount_point.to_owned(),
-            docker: Some(Arc::new(DaemonStore::new(daemon, Arc::new(spool)))),
+            docker: Some(Arc::new(DaemonStore::new(daemon.clone(), Arc::new(spool)))),
             repositories: repository_stores(&repositories).when(action)?,
             allow_delete: self.allow_delete,
             staging_dir: work.staging().to_owned(),
         };
         let mounted = pcocc_fs::mount(options).when(action)?;
+        if let Err(error) = daemon.ping() {
+            // It may come up later; the repositories are of use without it.
+            warn(&format!("{error}; docker/ works once it is there"));
+        }
         if self.announce {
             background::announce(&background::log_path(&environment.user_conf, mount_point))?;
         } else {
@@ -123,18 +124,12 @@ fn repository_stores(
         .collect()
 }
 
-/// Makes the folder to mount on; one that is there, even a stale mount, is left to the mount itself.
+/// Makes the folder to mount on. What is there already is looked at by the mount itself: a file, or a
+/// dead mount, which answers ENOTCONN and is taken over.
 fn create(path: &Path) -> io::Result<()> {
     match fs::create_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-        // A dead mount answers ENOTCONN, and is taken over.
-        Err(_)
-            if fs::symlink_metadata(path).is_err_and(|e| {
-                e.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error())
-            }) =>
-        {
-            Ok(())
-        }
+        Err(_) if fs::symlink_metadata(path).is_ok() => Ok(()),
+        Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => Ok(()),
         result => result,
     }
 }
