@@ -154,8 +154,12 @@ fn a_daemon_that_dies_during_an_import_leaves_nothing_as_root() {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let child = command.spawn().expect("start the import");
+    let mut child = command.spawn().expect("start the import");
     wait_until("the image streams", Duration::from_secs(60), || {
+        assert!(
+            matches!(child.try_wait(), Ok(None)),
+            "the import ended before its time"
+        );
         leaks::unfinished_in(&pcocc.repository())
             .iter()
             .any(|path| size_below(Path::new(path)) > 1 << 20)
@@ -191,7 +195,7 @@ fn a_daemon_that_dies_during_an_export_is_told_as_root() {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let child = command.spawn().expect("start the export");
+    let mut child = command.spawn().expect("start the export");
     // The daemon unpacks what it receives below its data root.
     let receiving = daemon.socket().parent().expect("a folder").join("data/tmp");
     wait_until("the daemon receives", Duration::from_secs(60), || {
