@@ -188,8 +188,13 @@ impl Job {
         }
         println!("{kills} kills: {cut_short} cut short, {finished} came too late (seed {seed})");
         self.finish(step(kills + 1));
-        self.pcocc.run(&["image", "repo", "gc"]);
+        self.pcocc.run(&["image", "repo", "gc", "user"]);
         self.pcocc.verify();
+        let unfinished = leaks::unfinished_in(&self.pcocc.repository());
+        assert!(
+            unfinished.is_empty(),
+            "gc left what no live process owns: {unfinished:?}"
+        );
         let mounts = leaks::mounts_below(self.pcocc.home());
         let left: Vec<_> = self
             .watch

@@ -64,7 +64,7 @@ fn gc_during_an_import_from_docker_takes_nothing_away() {
     let mut import = start(&pcocc, &["docker", "import", &image, "second"]);
     let mut rounds = 0;
     while matches!(import.try_wait(), Ok(None)) {
-        pcocc.run(&["image", "repo", "gc"]);
+        pcocc.run(&["image", "repo", "gc", "user"]);
         rounds += 1;
     }
     let (good, said) = end(import);
