@@ -199,6 +199,10 @@ fn a_daemon_that_dies_during_an_export_is_told_as_root() {
     // The daemon unpacks what it receives below its data root.
     let receiving = daemon.socket().parent().expect("a folder").join("data/tmp");
     wait_until("the daemon receives", Duration::from_secs(60), || {
+        assert!(
+            matches!(child.try_wait(), Ok(None)),
+            "the export ended before its time"
+        );
         size_below(&receiving) > 1 << 20
     });
     daemon.kill();
