@@ -250,8 +250,11 @@ pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
 fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     let path = absolute(path)?;
     if let Some((kind, source)) = mounted_type(&path)? {
-        let stale = matches!(fs::metadata(&path), Err(error)
-            if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()));
+        // The kernel may still know the attributes of a folder whose process is gone; listing asks.
+        let stale = matches!(fs::read_dir(&path), Err(error) if [
+            Some(Errno::NOTCONN.raw_os_error()),
+            Some(Errno::CONNABORTED.raw_os_error()),
+        ].contains(&error.raw_os_error()));
         if !is_ours(&kind, &source) {
             return Err(MountError::point(
                 &path,

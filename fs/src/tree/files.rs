@@ -278,9 +278,11 @@ impl Tree {
                 }
             }
             Node::Part(key, Part::Sha256) => {
-                // An image whose removal has begun is not exported for it.
+                // An image whose removal has begun is not exported for it. Otherwise the blobs are those
+                // the store gives out, which may be compressed otherwise than those it was given.
                 if !self.staging.is_going(key) {
-                    for (digest, _) in self.glance(key)?.blobs() {
+                    let view = self.images.open(key, self.view(key.store)?, &self.status)?;
+                    for (digest, _) in view.blobs() {
                         let part = Part::Blob(digest);
                         if !self.staging.is_hidden(key, part) {
                             add(&digest.hex(), Kind::Regular, Node::Part(key.clone(), part));

@@ -91,6 +91,11 @@ impl ImageView {
         self.image.blobs()
     }
 
+    /// Whether this is what the store gives out, not only what was committed to it.
+    pub fn is_final(&self) -> bool {
+        self.layout.is_some()
+    }
+
     /// Size of a file; `None` when the image has no such part.
     pub fn size(&self, part: Part) -> Option<u64> {
         match part {
@@ -196,7 +201,7 @@ impl Images {
         let slot = self.slot(key);
         let mut view = lock(&slot);
         if let Some(view) = &*view
-            && view.layout.is_some()
+            && view.is_final()
         {
             return Ok(Arc::clone(view));
         }

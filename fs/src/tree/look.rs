@@ -83,7 +83,9 @@ impl Tree {
     pub fn may_wait(&self, number: u64) -> bool {
         match self.inodes.get(number) {
             Some(Node::Names(..)) => true,
-            Some(Node::Image(key) | Node::Part(key, _)) => self.images.peek(&key).is_none(),
+            Some(Node::Image(key) | Node::Part(key, _)) => {
+                self.images.peek(&key).is_none_or(|view| !view.is_final())
+            }
             Some(Node::RootfsImage(key)) => self.rootfs.peek(&key).is_none(),
             _ => false,
         }
@@ -254,7 +256,13 @@ impl Tree {
         if let Node::Part(key, part @ (Part::Index | Part::Blob(_))) = node {
             let view = self.glance(key)?;
             let size = view.size(*part).ok_or(Errno::NOENT)?;
-            return Ok((self.file(node, 0o444, size, since_1970(key.created)), SOON));
+            let validity = if view.is_final() {
+                SOON
+            } else {
+                Duration::ZERO
+            };
+            let modified = since_1970(key.created);
+            return Ok((self.file(node, 0o444, size, modified), validity));
         }
         if let Node::RootfsFile(system, inode) = node {
             let open = self.rootfs.get(*system)?;
@@ -295,8 +303,12 @@ impl Tree {
                 (self.file(node, 0o444, size, since_1970(key.created)), SOON)
             }
             Node::Part(key, part) => {
-                let size = self.images.peek(key).and_then(|view| view.size(*part));
-                let validity = if size.is_some() { SOON } else { Duration::ZERO };
+                let view = self.images.peek(key);
+                let size = view.as_ref().and_then(|view| view.size(*part));
+                let validity = match view {
+                    Some(view) if view.is_final() => SOON,
+                    _ => Duration::ZERO,
+                };
                 let modified = since_1970(key.created);
                 (
                     self.file(node, 0o444, size.unwrap_or(0), modified),

@@ -111,7 +111,7 @@ impl Tree {
         self.committing.end(&cancel);
         match result {
             Ok(image) => {
-                self.become_image(staged, &name, image, &items);
+                self.become_image(staged, &name, image, &items, caller);
                 Ok(())
             }
             Err(error) => {
@@ -158,6 +158,7 @@ impl Tree {
         name: &str,
         image: Image,
         items: &std::collections::BTreeMap<String, Item>,
+        by: Process,
     ) {
         self.staging.remove(staged);
         let Ok(view) = self.view(staged.store()) else {
@@ -176,7 +177,7 @@ impl Tree {
             _ => None,
         };
         self.staging
-            .note_committed(key.clone(), index.unwrap_or_else(|| Digest::of(b"")));
+            .note_committed(key.clone(), index.unwrap_or_else(|| Digest::of(b"")), by);
         self.images.note(&key, image);
         let folder = |path: &str| Node::StagedDir(Arc::clone(staged), path.into());
         self.inodes.rebind(&folder(""), Node::Image(key.clone()));

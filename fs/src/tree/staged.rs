@@ -29,6 +29,7 @@ struct Made {
 struct Committed {
     at: Instant,
     index: Digest,
+    by: Process,
 }
 
 /// Parts a tool removed from an image.
@@ -162,9 +163,20 @@ impl Staging {
     }
 
     /// Notes an image that came in through this mount.
-    pub(super) fn note_committed(&self, key: ImageKey, index: Digest) {
+    pub(super) fn note_committed(&self, key: ImageKey, index: Digest, by: Process) {
         let at = Instant::now();
-        lock(&self.0).committed.insert(key, Committed { at, index });
+        lock(&self.0)
+            .committed
+            .insert(key, Committed { at, index, by });
+    }
+
+    /// Whether this process has just made the image, and may be putting its files in place again.
+    pub(super) fn was_committed_by(&self, key: &ImageKey, process: Process) -> bool {
+        let table = lock(&self.0);
+        table
+            .committed
+            .get(key)
+            .is_some_and(|committed| committed.by == process)
     }
 
     /// The `index.json` an image came in with, when that was a moment ago.

@@ -466,7 +466,7 @@ impl Tree {
     }
 
     /// Removes a file.
-    pub fn unlink(&self, parent: u64, name: &OsStr) -> Result<(), Errno> {
+    pub fn unlink(&self, parent: u64, name: &OsStr, thread: u32) -> Result<(), Errno> {
         let name = legal(name)?;
         match self.node(parent)? {
             Node::StagedDir(image, folder) => {
@@ -484,7 +484,11 @@ impl Tree {
                 Ok(())
             }
             Node::Image(key) | Node::Part(key, _) => {
-                if !self.allow_delete && self.staging.committed(&key).is_none() {
+                let maker = || {
+                    self.staging
+                        .was_committed_by(&key, Process::of_thread(thread))
+                };
+                if !self.allow_delete && !maker() {
                     return Err(Errno::PERM);
                 }
                 let (_, part) = self.part_at(parent, name)?;

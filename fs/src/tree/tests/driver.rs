@@ -252,7 +252,7 @@ impl Tool {
 
     pub(super) fn unlink(&self, path: &str) -> Result<()> {
         let (parent, name) = self.parent(path)?;
-        self.tree.unlink(parent, name)
+        self.tree.unlink(parent, name, self.process)
     }
 
     pub(super) fn rmdir(&self, path: &str) -> Result<()> {
