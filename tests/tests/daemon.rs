@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pcocc_core::progress::{Event, Progress, Reporter};
-use pcocc_image::docker::{Daemon, DaemonSink, DaemonSource, Endpoint};
+use pcocc_image::docker::{Daemon, DaemonSink, DaemonSource, Endpoint, ImageStore};
 use pcocc_image::oci::{Compression, Image, Layer};
 use pcocc_image::transfer::{Context, Layout, Offer, Receiver, Sink, copy};
 use pcocc_image::{DiffId, Digest, Error, Result};
@@ -154,6 +154,22 @@ fn moved(events: &Events) -> usize {
         .count()
 }
 
+/// The ID a daemon of this kind gives to an image that comes from outside.
+///
+/// An image made in containerd's store has docker's media types in its manifest, which a repository
+/// does not keep: its ID changes with the first round trip, its config never.
+fn id_in(daemon: &Daemon, image: &Image) -> Digest {
+    match daemon.info().unwrap().image_store {
+        ImageStore::GraphDriver => image.id(),
+        ImageStore::Containerd => image.manifest_digest(),
+    }
+}
+
+/// Containerd's store gets every layer every time.
+fn is_containerd(daemon: &Daemon) -> bool {
+    daemon.info().unwrap().image_store == ImageStore::Containerd
+}
+
 fn connect(docker: &Docker) -> Daemon {
     Daemon::connect(Endpoint::parse(Some(docker.host()), None, None).unwrap()).unwrap()
 }
@@ -181,11 +197,15 @@ fn docker_image_keeps_its_id_there_and_back() {
         &Context::silent(),
     )
     .unwrap();
-    assert_eq!(image.id(), id);
+    assert!(is_containerd(&daemon) || image.id() == id);
+    let id = id_in(&daemon, &image);
     assert_eq!(image.diff_ids(), daemon.inspect(&name).unwrap().diff_ids);
     // Every layer's diff ID is known before the layer comes.
     let offers = folder.offers.lock().unwrap().clone();
-    assert!(offers.iter().all(Option::is_some), "{offers:?}");
+    assert!(
+        is_containerd(&daemon) || offers.iter().all(Option::is_some),
+        "{offers:?}"
+    );
 
     // The daemon has the image: only the name is set.
     let other = docker.name("other:v1");
@@ -197,10 +217,10 @@ fn docker_image_keeps_its_id_there_and_back() {
     )
     .unwrap();
     assert_eq!(daemon.inspect(&other).unwrap().id, id);
-    assert_eq!(moved(&events), 0);
+    assert!(is_containerd(&daemon) || moved(&events) == 0);
 
     // The daemon has nothing of it: everything moves.
-    docker.run(&["rmi", "-f", &id.to_string()]);
+    docker.run(&["rmi", "-f", &other, &name]);
     let (events, context) = watched();
     copy(
         &folder,
@@ -221,9 +241,8 @@ fn docker_layers_that_are_there_are_left_out() {
     let daemon = connect(&docker);
     let base = docker.busybox_image("base");
     let top = docker.layer_on(&base, "top", 2);
-    let id = daemon.inspect(&top).unwrap().id;
     let folder = Folder::new();
-    copy(
+    let image = copy(
         &DaemonSource::new(daemon.clone(), &top),
         &folder,
         &Context::silent(),
@@ -237,13 +256,8 @@ fn docker_layers_that_are_there_are_left_out() {
         &context,
     )
     .unwrap();
-    assert_eq!(daemon.inspect(&top).unwrap().id, id);
-    assert_eq!(
-        moved(&events),
-        1,
-        "{events:?}",
-        events = events.0.lock().unwrap()
-    );
+    assert_eq!(daemon.inspect(&top).unwrap().id, id_in(&daemon, &image));
+    assert!(is_containerd(&daemon) || moved(&events) == 1);
 }
 
 #[test]
@@ -265,7 +279,6 @@ fn docker_equal_layers_are_links_in_the_archive() {
         &Context::silent(),
     )
     .unwrap();
-    assert_eq!(image.id(), inspected.id);
     docker.run(&["rmi", &name]);
     copy(
         &folder,
@@ -273,7 +286,9 @@ fn docker_equal_layers_are_links_in_the_archive() {
         &Context::silent(),
     )
     .unwrap();
-    assert_eq!(daemon.inspect(&name).unwrap(), inspected);
+    let loaded = daemon.inspect(&name).unwrap();
+    assert_eq!(loaded.id, id_in(&daemon, &image));
+    assert_eq!(loaded.diff_ids, inspected.diff_ids);
 }
 
 #[test]
@@ -282,6 +297,10 @@ fn docker_store_that_recalls_the_image_is_sent_nothing() {
     let daemon = connect(&docker);
     let name = docker.busybox_image("known");
     let mut folder = Folder::new();
+    if is_containerd(&daemon) {
+        // Its IDs say nothing to a store that knows images by their configs.
+        return;
+    }
     let source = DaemonSource::new(daemon, &name);
     copy(&source, &folder, &Context::silent()).unwrap();
     folder.recalls = true;

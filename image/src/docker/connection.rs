@@ -86,16 +86,22 @@ impl Connector {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;
-        let task = tokio::spawn(async move {
-            // Its failure also reaches whoever waits for the answer.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to the docker daemon ended");
-            }
-        });
+        let task = tokio::spawn(connection);
         let mut guard = CloseOnDrop(Some(task.abort_handle()));
         let answer = sender.send_request(request).await;
         guard.0 = None;
-        answer.map_err(|error| self.broken(&error))
+        match answer {
+            Ok(answer) => Ok(answer),
+            // The request was not even sent: what ended the connection says why.
+            Err(error) if error.is_canceled() => {
+                drop(sender);
+                match tokio::time::timeout(CONNECT_TIMEOUT, task).await {
+                    Ok(Ok(Err(cause))) => Err(self.broken(&cause)),
+                    _ => Err(self.broken(&error)),
+                }
+            }
+            Err(error) => Err(self.broken(&error)),
+        }
     }
 
     fn origin_form(&self, request: BollardRequest, prefix: &str) -> Result<BollardRequest> {

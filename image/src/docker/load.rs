@@ -455,7 +455,7 @@ impl Load<'_> {
             packed.manifest(),
             context,
         )?;
-        self.document("index.json", &packed.index(None)?, context)?;
+        self.document("index.json", &self.index(&packed)?, context)?;
         self.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, context)?;
         let manifest = serde_json::json!([{
             "Config": config,
@@ -468,6 +468,19 @@ impl Load<'_> {
             Some(stream) => stream.finish(),
             None => Ok(()),
         }
+    }
+
+    /// The index with the image's name as containerd's store looks for it, which reads no
+    /// `manifest.json` when there is an OCI layout.
+    fn index(&self, image: &Image) -> Result<Vec<u8>> {
+        let malformed = |error: serde_json::Error| Error::invalid("image index", error.to_string());
+        let tag = self.sink.reference.tag();
+        let mut index: serde_json::Value =
+            serde_json::from_slice(&image.index(tag)?).map_err(malformed)?;
+        if let Some(annotations) = index.pointer_mut("/manifests/0/annotations") {
+            annotations["io.containerd.image.name"] = self.sink.reference.canonical().into();
+        }
+        serde_json::to_vec(&index).map_err(malformed)
     }
 
     fn verify(&self, image: &Image) -> Result<()> {
