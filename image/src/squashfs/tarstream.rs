@@ -18,6 +18,9 @@ const MAX_RECORD: u64 = 1 << 20;
 /// Most segments accepted in a sparse file's map.
 const MAX_SEGMENTS: usize = 1 << 18;
 
+/// Keys and values of pax records, or of extended attributes.
+pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// One file as the archive describes it.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -33,7 +36,7 @@ pub(super) struct Entry {
     pub(super) size: u64,
     /// Where the stored content belongs, as (offset, length); `None` for all of it at 0.
     pub(super) segments: Option<Vec<(u64, u64)>>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Records,
 }
 
 /// Why the walk stopped: the stream failed, or the archive is not one.
@@ -70,7 +73,7 @@ pub(super) struct TarStream<'a> {
 struct Extensions {
     long_path: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
-    pax: Vec<(Vec<u8>, Vec<u8>)>,
+    pax: Records,
 }
 
 impl<'a> TarStream<'a> {
@@ -565,7 +568,7 @@ fn seconds(text: &[u8]) -> Result<i64, Fault> {
 }
 
 /// Splits a pax record block: `length key=value\n` each, the length counting all of it.
-fn pax_records(mut block: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault> {
+fn pax_records(mut block: &[u8]) -> Result<Records, Fault> {
     let mut records = Vec::new();
     while !block.is_empty() {
         let parsed = (|| {

@@ -99,27 +99,18 @@ impl Tree {
     pub(super) const ROOT: NodeId = 0;
 
     pub(super) fn new() -> Self {
-        let mut tree = Self {
-            nodes: Vec::new(),
-            free: Vec::new(),
+        let root = Directory {
+            implied: true,
+            ..Directory::default()
         };
-        let root = tree.implied();
-        tree.nodes.extend(root.map(|mut node| {
-            node.links = 1;
-            node
-        }));
-        tree
-    }
-
-    fn implied(&self) -> Option<Node> {
-        Some(Node {
-            meta: Meta::DIRECTORY,
-            links: 0,
-            kind: Kind::Directory(Box::new(Directory {
-                implied: true,
-                ..Directory::default()
-            })),
-        })
+        Self {
+            nodes: vec![Node {
+                meta: Meta::DIRECTORY,
+                links: 1,
+                kind: Kind::Directory(Box::new(root)),
+            }],
+            free: Vec::new(),
+        }
     }
 
     /// Nodes in the tree, freed ones included.

@@ -7,7 +7,7 @@ use tar::EntryType;
 use super::{FileData, RootfsWriter};
 use crate::error::{Error, Result};
 use crate::squashfs::tarstream::{Entry, Fault, TarStream};
-use crate::squashfs::tree::{Directory, Kind, MAX_PATH, Meta, Path, Refused, Tree, shown};
+use crate::squashfs::tree::{Kind, MAX_PATH, Meta, Path, Refused, Tree, shown};
 use crate::transfer::Context;
 
 /// Starts the name of a file that removes its namesake from the layers below.
@@ -121,7 +121,7 @@ fn take(
         return Ok(());
     }
     let kind = match entry.kind {
-        EntryType::Directory => Kind::Directory(Box::new(Directory::default())),
+        EntryType::Directory => Kind::Directory(Box::default()),
         EntryType::Regular | EntryType::Continuous => {
             Kind::File(Box::new(content(writer, stream, &entry, context)?))
         }
