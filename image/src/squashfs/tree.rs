@@ -270,11 +270,14 @@ impl Tree {
             Kind::Whiteout => return Err("is a hard link to a file this layer removes".into()),
             Kind::LowerLink(_) => {}
             // Attributes belong to the file, whichever of its names brings them.
+            // The daemon leaves a symbolic link's time alone then.
             Kind::Symlink(_) => {
+                let mtime = self.node(found).meta.mtime;
                 self.node_mut(found).meta = Meta {
                     mode: 0o777,
+                    mtime,
                     ..meta
-                }
+                };
             }
             _ => self.node_mut(found).meta = meta,
         }
