@@ -22,6 +22,9 @@ use crate::repository::sink::{RepositorySink, repositories_allow};
 use crate::store::{Entry, Store};
 use crate::transfer::{Context, Layout, Sink};
 
+/// Image ID and size in bytes.
+type Described = (Option<Digest>, u64);
+
 /// One repository of a set as a [`Store`].
 #[derive(Debug)]
 pub struct RepositoryStore {
@@ -29,7 +32,7 @@ pub struct RepositoryStore {
     repository: Arc<Repository>,
     options: Options,
     /// IDs and sizes of images by their blobs, which never change.
-    known: Mutex<HashMap<Vec<Digest>, (Option<Digest>, u64)>>,
+    known: Mutex<HashMap<Vec<Digest>, Described>>,
 }
 
 impl RepositoryStore {
@@ -65,7 +68,7 @@ impl RepositoryStore {
         }
     }
 
-    fn describe(&self, meta: &Meta) -> (Option<Digest>, u64) {
+    fn describe(&self, meta: &Meta) -> Described {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(meta.data_blobs()) {
             return *found;
