@@ -24,6 +24,14 @@ pub(crate) const USAGE: u8 = 2;
 /// Exit status of a wait that took too long.
 pub(crate) const TIMED_OUT: u8 = 124;
 
+/// Keeps what a hostile name makes long from filling the screen.
+fn shortened(text: &str, most: usize) -> std::borrow::Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
+        None => text.into(),
+    }
+}
+
 /// A verb's outcome.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
@@ -103,7 +111,11 @@ impl Failure {
 
     /// The message, with its hint.
     fn text(&self) -> String {
-        let mut text = format!("pcocc: failed to {}: {}", self.action, chain(&*self.error));
+        let mut text = format!(
+            "pcocc: failed to {}: {}",
+            shortened(&self.action, 400),
+            shortened(&chain(&*self.error), 2000)
+        );
         text.push('\n');
         if let Some(hint) = self.hint.clone().or_else(|| self.classify().1) {
             let _ = writeln!(text, "hint: {hint}");

@@ -155,7 +155,7 @@ impl<'a> Ingest<'a> {
         Ok(true)
     }
 
-    /// Takes one layer and returns it as it is stored. Its blob is published when this returns.
+    /// Takes one layer and returns it as it is stored. Its blob was handed to the folder when this returns.
     ///
     /// A layer that is there already is not read, unless it is a stream the source can only pass on
     /// (neither blob nor file in the offer): then it is verified and not stored. An image whose layers

@@ -1,13 +1,14 @@
 //! Receiving an image into a repository, and its root filesystem into the cache.
 //!
-//! Phases: the name is checked and the repository tried → layers become blobs, and the root
-//! filesystem is written on the way, unless the cache has one for the same image ID → manifest and
-//! config → the cache entry → the metadata, which makes the name appear. What is dropped or killed
-//! before leaves blobs without a name and temporary files: work for garbage collection.
+//! Phases: the name is checked and the repository tried → layers become temporary files, flushed and
+//! verified, and the root filesystem is written on the way, unless the cache has one for the same
+//! image ID → manifest and config → all of them become blobs → the cache entry → the metadata, which
+//! makes the name appear. What fails before leaves the repository as it was; what is killed leaves
+//! temporary files, or blobs without a name: work for garbage collection.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use pcocc_core::progress::{BlobKind, Event};
@@ -235,6 +236,7 @@ impl Receiver for RepositoryReceiver<'_> {
             None => None,
         };
         context.check()?;
+        self.sink.blobs.publish_staged()?;
         let repository = self.repository();
         let meta = Meta::container(
             &self.sink.name,
@@ -261,11 +263,21 @@ impl Receiver for RepositoryReceiver<'_> {
     }
 }
 
+impl Drop for RepositoryReceiver<'_> {
+    fn drop(&mut self) {
+        self.sink.blobs.staged().clear();
+    }
+}
+
 /// A repository's blobs as [`Ingest`] and [`Receiver`] see them, with the layers known so far.
+///
+/// Blobs that were received are staged as temporary files until [`RepositoryBlobs::publish_staged`],
+/// so that a transfer that fails leaves nothing in the repository.
 #[derive(Debug)]
 pub(crate) struct RepositoryBlobs {
     repository: Arc<Repository>,
     layers: Mutex<Option<HashMap<DiffId, Layer>>>,
+    staged: Mutex<HashMap<Digest, (NamedTempFile, u64)>>,
 }
 
 impl RepositoryBlobs {
@@ -273,7 +285,21 @@ impl RepositoryBlobs {
         Self {
             repository,
             layers: Mutex::new(None),
+            staged: Mutex::new(HashMap::new()),
         }
+    }
+
+    fn staged(&self) -> MutexGuard<'_, HashMap<Digest, (NamedTempFile, u64)>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives all staged blobs their places.
+    fn publish_staged(&self) -> Result<()> {
+        let staged = std::mem::take(&mut *self.staged());
+        for (digest, (temp, _)) in staged {
+            self.repository.publish_blob(temp, digest)?;
+        }
+        Ok(())
     }
 
     /// Whether every blob is there, and every layer is known to hold what the image says it holds.
@@ -292,6 +318,9 @@ impl RepositoryBlobs {
 
 impl BlobDir for RepositoryBlobs {
     fn size_of(&self, digest: Digest) -> Result<Option<u64>> {
+        if let Some((_, size)) = self.staged().get(&digest) {
+            return Ok(Some(*size));
+        }
         let size = self.repository.blob_size(digest)?;
         if size.is_some() {
             self.repository.refresh_blob(digest)?;
@@ -300,6 +329,9 @@ impl BlobDir for RepositoryBlobs {
     }
 
     fn path_of(&self, digest: Digest) -> PathBuf {
+        if let Some((temp, _)) = self.staged().get(&digest) {
+            return temp.path().to_owned();
+        }
         self.repository.blob_path(digest)
     }
 
@@ -307,8 +339,13 @@ impl BlobDir for RepositoryBlobs {
         self.repository.temp_blob()
     }
 
-    fn publish(&self, temp: NamedTempFile, digest: Digest, _: u64) -> Result<()> {
-        self.repository.publish_blob(temp, digest)
+    fn publish(&self, temp: NamedTempFile, digest: Digest, size: u64) -> Result<()> {
+        // Flushed while the next layers come; when it gets its place little is left to flush.
+        temp.as_file()
+            .sync_all()
+            .map_err(|error| self.write_failed(temp.path(), error))?;
+        self.staged().insert(digest, (temp, size));
+        Ok(())
     }
 
     fn known_layer(&self, diff_id: DiffId) -> Result<Option<Layer>> {

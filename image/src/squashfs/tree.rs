@@ -405,9 +405,15 @@ impl Tree {
     }
 }
 
-/// A name as it may stand in a message, whatever bytes it has.
+/// A name as it may stand in a message, whatever bytes it has and however long it is.
 pub(super) fn shown(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).escape_debug().to_string()
+    const MOST: usize = 200;
+    let start = name.get(..MOST).unwrap_or(name);
+    let mut shown = String::from_utf8_lossy(start).escape_debug().to_string();
+    if name.len() > MOST {
+        shown.push('…');
+    }
+    shown
 }
 
 /// A path of an archive, cleaned: its components, none of them `.`, `..` or empty.
