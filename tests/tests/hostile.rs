@@ -289,7 +289,9 @@ fn archives_that_are_truncated_or_corrupt() {
     spoil(&flipped, "");
     bed.refuses("docker-archive:none.tar", "not found");
     bed.refuses("docker-archive:good", "looks like oci");
-    bed.refuses("oci:bad.tar", "not a folder");
+    fs::write(bed.at("blank"), "neither").unwrap();
+    bed.refuses("oci:blank", "not a folder");
+    bed.refuses("docker-archive:blank", "truncated");
     bed.refuses("oci:none", "not found");
     bed.end();
 }

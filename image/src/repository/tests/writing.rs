@@ -237,7 +237,7 @@ fn the_first_repository_that_has_the_image_is_taken() {
     assert_eq!(id("site:both@0"), second.id());
     assert_eq!(id("only"), second.id());
     for (text, part) in [
-        ("none", "image none in any configured repository not found"),
+        ("none", "image none not found"),
         ("user:only", "image user:only not found"),
         ("only@7", "not found"),
         ("debian:12", "\"debian-12\" would be a legal name"),

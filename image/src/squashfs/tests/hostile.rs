@@ -92,7 +92,7 @@ fn entries_that_cannot_be_kept_are_refused_with_layer_entry_and_reason() {
             Box::new(|t| {
                 t.file(&long, b"");
             }),
-            &long,
+            "nnnn",
             "longer than 255",
         ),
         (
