@@ -147,9 +147,10 @@ impl Failure {
                 "check that the docker daemon runs and that DOCKER_HOST, DOCKER_TLS_VERIFY and \
                  DOCKER_CERT_PATH name it",
             ),
-            ImageError::Exists(_) => {
+            ImageError::Exists(what) if what.starts_with("image ") => {
                 Some("choose another name, or delete the old image first (pcocc image delete)")
             }
+            ImageError::Exists(_) => Some("choose another name, or remove it first"),
             ImageError::NotFound(what) if what.starts_with("image ") => {
                 Some("see what there is with `pcocc image list` and `docker image list`")
             }

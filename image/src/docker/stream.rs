@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::query_parameters::ImportImageOptionsBuilder;
@@ -85,12 +86,24 @@ impl Read for SaveStream {
     }
 }
 
+/// The same until `complete` is set; from then on it waits for ever.
+async fn cancelled_before(complete: &AtomicBool, cancel: &Cancel) -> Error {
+    let error = cancelled(cancel).await;
+    if complete.load(Ordering::Acquire) {
+        return std::future::pending().await;
+    }
+    error
+}
+
 /// An archive on its way into a daemon. Dropped before [`LoadStream::finish`] it breaks off the request.
 #[derive(Debug)]
 pub(super) struct LoadStream {
     chunks: mpsc::Sender<Part>,
     buffer: BytesMut,
     answer: oneshot::Receiver<Result<()>>,
+    /// Set once the archive is complete: what the daemon has in full, it loads whether we wait or not,
+    /// so that its answer is worth more than an early end.
+    complete: Arc<AtomicBool>,
     early: Option<Result<()>>,
     // Keeps the runtime alive as long as the stream.
     daemon: Daemon,
@@ -111,6 +124,8 @@ impl LoadStream {
         let docker = daemon.docker().clone();
         let action = format!("load image {name}");
         let cancel = cancel.clone();
+        let complete = Arc::new(AtomicBool::new(false));
+        let is_complete = Arc::clone(&complete);
         // A chunked body ends well only behind `End`: a channel that closes without it breaks it off.
         let body = futures_util::stream::unfold(Some(parts), |parts| async {
             let mut parts = parts?;
@@ -128,7 +143,7 @@ impl LoadStream {
                 let message = tokio::select! {
                     message = messages.next() => message,
                     error = link.silence(TRANSFER) => { outcome = Err(error); None }
-                    error = cancelled(&cancel) => { outcome = Err(error); None }
+                    error = cancelled_before(&is_complete, &cancel) => { outcome = Err(error); None }
                 };
                 match message {
                     Some(Ok(message)) => {
@@ -164,6 +179,7 @@ impl LoadStream {
             chunks,
             buffer: BytesMut::with_capacity(CHUNK),
             answer,
+            complete,
             early: None,
             daemon: daemon.clone(),
         })
@@ -171,7 +187,9 @@ impl LoadStream {
 
     /// Ends the archive and waits until the daemon took it in.
     pub(super) fn finish(mut self) -> Result<()> {
-        let sent = self.push().is_ok() && self.send(Part::End).is_ok();
+        let pushed = self.push().is_ok();
+        self.complete.store(true, Ordering::Release);
+        let sent = pushed && self.send(Part::End).is_ok();
         let answer = self.outcome();
         match (answer, sent) {
             (Ok(()), false) => Err(Error::Daemon {
