@@ -4,11 +4,12 @@
 //! temporary name and renamed into place.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use pcocc_core::publish;
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -243,7 +244,13 @@ impl Repository {
     }
 
     pub(crate) fn read_meta(&self, version: u32, path: &Path) -> Result<Meta> {
-        let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
+        // Not blocking: a pipe in place of a file must not hold everything up.
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits() as i32)
+            .open(path)
+            .map_err(Error::io("read", path))?;
+        let metadata = file.metadata().map_err(Error::io("read", path))?;
         let named = |error| match error {
             Error::Invalid { what, why } if what == "metadata" => {
                 Error::invalid(format!("metadata {}", path.display()), why)
@@ -266,11 +273,12 @@ impl Repository {
                 format!("is larger than {MAX_DOCUMENT} bytes"),
             ));
         }
-        let text = match fs::read(path).map(String::from_utf8) {
-            Ok(Ok(text)) => text,
-            Ok(Err(_)) => return Err(named(Error::invalid("metadata", "is not UTF-8"))),
-            Err(error) => return Err(Error::io("read", path)(error)),
-        };
+        let mut content = Vec::with_capacity(metadata.len() as usize + 1);
+        file.take(MAX_DOCUMENT + 1)
+            .read_to_end(&mut content)
+            .map_err(Error::io("read", path))?;
+        let text = String::from_utf8(content)
+            .map_err(|_| named(Error::invalid("metadata", "is not UTF-8")))?;
         if version >= 2 {
             Meta::parse(&text).map_err(named)
         } else {

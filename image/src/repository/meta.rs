@@ -48,7 +48,8 @@ pub struct Meta {
     timestamp: f64,
     data_blobs: Vec<Digest>,
     description: Option<String>,
-    document: Json,
+    /// The whole document, as text: of ten thousand listed images hardly one is looked into.
+    text: String,
 }
 
 impl Meta {
@@ -114,20 +115,23 @@ impl Meta {
         owner: &str,
         timestamp: SystemTime,
     ) -> Result<Self> {
-        let blobs = match self.document.get("data_blobs") {
+        let document = self.document();
+        let blobs = match document.get("data_blobs") {
             Some(Json::Array(blobs)) => blobs.clone(),
             _ => Vec::new(),
         };
-        let custom = match self.document.get("custom_meta") {
+        let custom = match document.get("custom_meta") {
             Some(Json::Object(custom)) => custom.clone(),
             _ => Vec::new(),
         };
-        let mut meta = Self::new(name, revision, self.kind, owner, timestamp, blobs, custom)?;
-        if let (Json::Object(members), Some(text)) = (&mut meta.document, &self.description) {
-            members.push(("description".to_owned(), Json::Text(text.clone())));
-            meta.description = Some(text.clone());
+        let meta = Self::new(name, revision, self.kind, owner, timestamp, blobs, custom)?;
+        match (meta.document(), &self.description) {
+            (Json::Object(mut members), Some(text)) => {
+                members.push(("description".to_owned(), Json::Text(text.clone())));
+                Self::from_document(&Json::Object(members))
+            }
+            _ => Ok(meta),
         }
-        Ok(meta)
     }
 
     /// The same metadata with its keys in the order pcocc 0.7 writes them; version 1 sorts them.
@@ -142,11 +146,12 @@ impl Meta {
             "custom_meta",
             "description",
         ];
+        let document = self.document();
         let members = ORDER.iter().filter_map(|key| {
-            let value = self.document.get(key)?.clone();
+            let value = document.get(key)?.clone();
             Some(((*key).to_owned(), value))
         });
-        Self::from_document(Json::Object(members.collect()))
+        Self::from_document(&Json::Object(members.collect()))
     }
 
     fn new(
@@ -173,7 +178,7 @@ impl Meta {
             ("data_blobs", Json::Array(blobs)),
             ("custom_meta", Json::Object(custom)),
         ];
-        Self::from_document(Json::Object(
+        Self::from_document(&Json::Object(
             members.map(|(key, value)| (key.to_owned(), value)).into(),
         ))
     }
@@ -181,19 +186,29 @@ impl Meta {
     /// Parses a metadata file's text.
     pub fn parse(text: &str) -> Result<Self> {
         check_size(text)?;
-        Self::from_document(Json::parse(text)?)
+        Self::read(&Json::parse(text)?, text.to_owned())
     }
 
     /// Parses the YAML `text` of `file`, a metadata file of a version 1 repository.
     pub fn parse_yaml(text: &str, file: &Path) -> Result<Self> {
         check_size(text)?;
-        let document = pcocc_core::yaml::parse(text, file)
+        let document: Json = pcocc_core::yaml::parse(text, file)
             .map_err(|error| Error::invalid("metadata", error.to_string()))?;
-        Self::from_document(document)
+        Self::from_document(&document)
     }
 
-    fn from_document(document: Json) -> Result<Self> {
-        let Json::Object(members) = &document else {
+    fn from_document(document: &Json) -> Result<Self> {
+        Self::read(document, document.dump())
+    }
+
+    /// The document again. Its text was parsed before, so this cannot fail.
+    fn document(&self) -> Json {
+        Json::parse(&self.text).unwrap_or(Json::Null)
+    }
+
+    /// Takes the metadata out of `document`, whose text is `text`.
+    fn read(document: &Json, text: String) -> Result<Self> {
+        let Json::Object(members) = document else {
             return Err(bad("is not an object"));
         };
         let mut name = None;
@@ -236,18 +251,18 @@ impl Meta {
             timestamp: timestamp.ok_or_else(|| missing("timestamp"))?,
             data_blobs: data_blobs.ok_or_else(|| missing("data_blobs"))?,
             description,
-            document,
+            text,
         })
     }
 
     /// The file's bytes, as pcocc 0.7 writes them.
     pub fn render(&self) -> String {
-        self.document.dump()
+        self.document().dump()
     }
 
     /// The document with `"repo": repo` appended, in one line: what cache keys are made of.
     pub(crate) fn render_within(&self, repo: &str) -> String {
-        let mut document = self.document.clone();
+        let mut document = self.document();
         if let Json::Object(members) = &mut document {
             members.push(("repo".to_owned(), Json::Text(repo.to_owned())));
         }
@@ -300,7 +315,7 @@ impl Meta {
 
     /// The OCI index of a container image, as JSON.
     pub fn oci_index(&self) -> Result<String> {
-        self.document
+        self.document()
             .get("custom_meta")
             .and_then(|custom| custom.get("oci_index"))
             .map(Json::dump)

@@ -207,10 +207,18 @@ fn bad_metadata_hides_nothing_else() {
     fs::write(meta.join("binary@1"), [0xff, 0xfe]).unwrap();
     fs::create_dir(meta.join("folder@0")).unwrap();
     fs::copy(meta.join("good@0"), meta.join("other@0")).unwrap();
+    let pipe = meta.join("pipe@0");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     fs::write(meta.join(".nfs0001"), "x").unwrap();
     let listing = repository.list().unwrap();
     assert_eq!(listing.metas.len(), 1);
-    assert_eq!(listing.bad.len(), 5);
+    assert_eq!(listing.bad.len(), 6);
     for bad in &listing.bad {
         let file = bad.path.to_str().unwrap();
         assert!(bad.error.to_string().contains(file), "{}", bad.error);
