@@ -446,13 +446,27 @@ impl Tree {
                 if self.exists(store, new)? {
                     return Err(Errno::EXIST);
                 }
+                let blobs = self.images.peek(&key).map(|image| image.blobs());
                 let renamed = view.store.rename(&key.name, &new_name);
                 view.invalidate();
                 self.images.drop_image(&key);
-                renamed.map_err(|error| {
+                if let Err(error) = renamed {
                     tracing::warn!(store = %view.label, from = %key.name, to = %new_name, %error, "cannot rename");
-                    errno_of(&error)
-                })
+                    return Err(errno_of(&error));
+                }
+                // The kernel moved the inodes it has along with the name.
+                let entry = view.entry(&new_name)?;
+                let new = crate::tree::look::image_key(store, &entry);
+                let parts = [Part::Marker, Part::Blobs, Part::Sha256, Part::Index];
+                let blobs = blobs.unwrap_or_default();
+                let blobs = blobs.into_iter().map(|(digest, _)| Part::Blob(digest));
+                for part in parts.into_iter().chain(blobs) {
+                    let (old, new) = (key.clone(), new.clone());
+                    self.inodes
+                        .rebind(&Node::Part(old, part), Node::Part(new, part));
+                }
+                self.inodes.rebind(&Node::Image(key), Node::Image(new));
+                Ok(())
             }
             Some(_) => Err(Errno::PERM),
             None => Err(Errno::NOENT),

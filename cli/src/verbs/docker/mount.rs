@@ -128,6 +128,7 @@ fn repository_stores(
 /// dead mount, which answers ENOTCONN and is taken over.
 fn create(path: &Path) -> io::Result<()> {
     match fs::create_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(_) if fs::symlink_metadata(path).is_ok() => Ok(()),
         Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => Ok(()),
         result => result,

@@ -6,6 +6,7 @@ use pcocc_image::Error;
 
 use super::driver::{Order, Tool, World, world, world_with};
 use crate::errno::Errno;
+use crate::tree::look::Looked;
 
 fn assert_idle(world: &World, tool: &Tool) {
     tool.let_go();
@@ -352,8 +353,17 @@ fn the_same_name_twice_gives_one_image_and_an_error() {
 fn renames_tag_and_removals_ask_for_permission() {
     let world = world();
     let tool = world.tool();
+    let docker = tool.find("docker").unwrap().number;
+    let bb = world.tree.lookup(docker, "bb".as_ref()).unwrap();
+    let Looked::Found(bb, _) = bb else {
+        panic!("no bb");
+    };
     tool.rename("docker/bb", "docker/renamed:2").unwrap();
     assert_eq!(world.docker.names(), ["renamed:2"]);
+    // The kernel keeps the inode it has.
+    assert_eq!(tool.find("docker/renamed:2").unwrap().number, bb.number);
+    world.tree.forget(bb.number, 1);
+    tool.read("docker/renamed:2/index.json").unwrap();
     assert_eq!(
         tool.rename("docker/renamed:2", "repo/user/x"),
         Err(Errno::XDEV)
