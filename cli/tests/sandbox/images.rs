@@ -9,7 +9,7 @@ use pcocc_image::repository::{Meta, Repository};
 use pcocc_image::{DiffId, Digest};
 
 /// When everything was made: 2026-01-02 03:04:05 UTC.
-pub fn moment() -> SystemTime {
+pub(crate) fn moment() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045)
 }
 
@@ -22,7 +22,7 @@ fn put(repository: &Repository, content: &[u8]) -> Digest {
 }
 
 /// Puts a container image of two layers into the repository at `path`; returns its ID.
-pub fn container(path: &Path, name: &str, owner: &str) -> Digest {
+pub(crate) fn container(path: &Path, name: &str, owner: &str) -> Digest {
     let repository = Repository::new("fixture", path);
     repository.check_writable().unwrap();
     let layers: Vec<Layer> = [&[b'a'; 2000][..], &[b'b'; 300]]
@@ -55,7 +55,7 @@ pub fn container(path: &Path, name: &str, owner: &str) -> Digest {
 }
 
 /// Puts revision `revision` of a virtual machine's disk into the repository at `path`.
-pub fn disk(path: &Path, name: &str, revision: u64) {
+pub(crate) fn disk(path: &Path, name: &str, revision: u64) {
     let repository = Repository::new("fixture", path);
     repository.check_writable().unwrap();
     let blobs: Vec<Digest> = (0..=revision)

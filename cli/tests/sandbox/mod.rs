@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "every test program uses another part of it")]
 
-pub mod images;
+pub(crate) mod images;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,30 +10,30 @@ use std::process::{Command, Output};
 
 /// A temporary home with the command in it.
 #[derive(Debug)]
-pub struct Sandbox(tempfile::TempDir);
+pub(crate) struct Sandbox(tempfile::TempDir);
 
 impl Sandbox {
     /// Makes an empty home.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let sandbox = Self(tempfile::tempdir().unwrap());
         fs::create_dir_all(sandbox.home()).unwrap();
         sandbox
     }
 
     /// The home directory.
-    pub fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.0.path().join("home")
     }
 
     /// Writes a file below the home.
-    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         let path = self.home().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
 
     /// The command, ready to run.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pcocc"));
         command
             .args(args)
@@ -42,6 +42,7 @@ impl Sandbox {
             .env("USER", "doe")
             .env("TZ", "UTC")
             .env("PATH", "/usr/bin:/bin")
+            .env("TMPDIR", self.0.path())
             .env("PCOCC_SYSTEM_CONF_DIR", self.0.path().join("etc"))
             .env("DOCKER_HOST", self.socket())
             .current_dir(self.home());
@@ -49,25 +50,25 @@ impl Sandbox {
     }
 
     /// The address of a docker daemon that is not there.
-    pub fn socket(&self) -> String {
+    pub(crate) fn socket(&self) -> String {
         format!("unix://{}/no.sock", self.0.path().display())
     }
 
     /// Runs the command.
-    pub fn run(&self, args: &[&str]) -> Shown {
+    pub(crate) fn run(&self, args: &[&str]) -> Shown {
         Shown::of(&self.command(args).output().unwrap(), self.0.path())
     }
 }
 
 /// What a run showed.
 #[derive(Debug)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// Exit code; `None` when a signal ended it.
-    pub code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// Standard output.
-    pub out: String,
+    pub(crate) out: String,
     /// Standard error.
-    pub err: String,
+    pub(crate) err: String,
 }
 
 impl Shown {
@@ -85,7 +86,7 @@ impl Shown {
     }
 
     /// Everything in one text, for snapshots.
-    pub fn all(&self) -> String {
+    pub(crate) fn all(&self) -> String {
         let mut text = String::new();
         if !self.out.is_empty() {
             text += &format!("{}\n", self.out.trim_end());
@@ -97,7 +98,7 @@ impl Shown {
     }
 
     /// The same with columns two spaces apart, where their width depends on the temporary folder.
-    pub fn squeezed(&self) -> String {
+    pub(crate) fn squeezed(&self) -> String {
         let mut text = self.all();
         while text.contains("   ") {
             text = text.replace("   ", "  ");
@@ -106,7 +107,7 @@ impl Shown {
     }
 
     /// The output of a run that must have succeeded.
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.all());
         self.out
     }
