@@ -82,6 +82,9 @@ enum Listed {
     Dots(u64),
 }
 
+/// A name in a folder and what it stands for.
+type Named = (Box<[u8]>, Kind, Node);
+
 /// The names of a folder as they were when it was opened.
 #[derive(Debug)]
 pub struct Listing(Vec<(Box<[u8]>, Kind, Listed)>);
@@ -227,8 +230,8 @@ impl Tree {
         Ok((handle, caching))
     }
 
-    fn list(&self, node: &Node) -> Result<Vec<(Box<[u8]>, Kind, Node)>, Errno> {
-        let mut found: Vec<(Box<[u8]>, Kind, Node)> = Vec::new();
+    fn list(&self, node: &Node) -> Result<Vec<Named>, Errno> {
+        let mut found: Vec<Named> = Vec::new();
         let mut add = |name: &str, kind, node| found.push((name.as_bytes().into(), kind, node));
         match node {
             Node::Fixed(fixed) => self.list_fixed(*fixed, &mut add)?,
@@ -455,7 +458,7 @@ impl Tree {
     }
 }
 
-fn list_rootfs(open: &OpenRootfs, inode: InodeNo) -> Result<Vec<(Box<[u8]>, Kind, Node)>, Errno> {
+fn list_rootfs(open: &OpenRootfs, inode: InodeNo) -> Result<Vec<Named>, Errno> {
     let entries = open.squashfs.read_dir(inode);
     let entries = entries.map_err(|error| errno_of(&error))?;
     Ok(entries

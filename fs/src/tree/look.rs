@@ -54,6 +54,9 @@ pub enum Looked {
     Missing(Duration),
 }
 
+/// Name and value of an extended attribute.
+type Extended = (Vec<u8>, Vec<u8>);
+
 /// The README at the top.
 const README: &str = "\
 Container images as folders. Each image is an OCI image layout.
@@ -380,7 +383,7 @@ impl Tree {
             .ok_or(Errno::NODATA)
     }
 
-    fn extended(&self, number: u64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    fn extended(&self, number: u64) -> Result<Vec<Extended>, Errno> {
         let error = |label: &str, image: Option<&str>| {
             self.status
                 .last_error(label, image)

@@ -121,7 +121,7 @@ impl Tree {
     /// What the tree holds right now.
     pub fn gauges(&self) -> Gauges {
         Gauges {
-            inodes: self.inodes.len(),
+            inodes: self.inodes.count(),
             handles: self.handles.len(),
             staged: self.staging.len(),
             committing: self.committing.len(),

@@ -221,7 +221,7 @@ impl Inodes {
     }
 
     /// How many inodes the kernel knows.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         lock(&self.0).slots.len()
     }
 }
@@ -279,7 +279,7 @@ mod tests {
         assert!(inodes.get(number).is_some());
         inodes.forget(number, 1);
         assert!(inodes.get(number).is_none());
-        assert_eq!(inodes.len(), 0);
+        assert_eq!(inodes.count(), 0);
         assert_eq!(inodes.number(&node), number);
     }
 
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(inodes.remember(&new), number);
         assert!(matches!(inodes.get(number), Some(Node::Image(key)) if &*key.name == "b"));
         inodes.forget(number, 2);
-        assert_eq!(inodes.len(), 0);
+        assert_eq!(inodes.count(), 0);
     }
 
     #[test]
@@ -312,6 +312,6 @@ mod tests {
             inodes.get(number),
             Some(Node::RootfsFile(7, InodeNo(0xabc_def0)))
         ));
-        assert_eq!(inodes.len(), 0);
+        assert_eq!(inodes.count(), 0);
     }
 }
