@@ -4,6 +4,7 @@
 //! anything else gets lines ([`plain`]). Warnings are always shown.
 
 mod bars;
+mod echo;
 mod plain;
 
 use std::sync::Arc;
@@ -29,7 +30,7 @@ impl Drawing {
     /// Starts to draw.
     pub(crate) fn new(mode: ProgressMode, terminal: &Terminal) -> Self {
         Self(match mode {
-            ProgressMode::Auto if terminal.redraws => Style::Bars(Arc::default()),
+            ProgressMode::Auto if terminal.redraws => Style::Bars(Arc::new(bars::Bars::new())),
             ProgressMode::Auto | ProgressMode::Plain => {
                 Style::Plain(Arc::new(plain::Plain::new(std::io::stderr())))
             }

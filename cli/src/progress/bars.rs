@@ -9,6 +9,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use pcocc_core::progress::{BlobKind, Event, Progress};
 
+use super::echo::QuietKeys;
 use crate::output::{printable, size};
 
 /// Columns of a bar where the terminal is wide enough.
@@ -21,6 +22,7 @@ const BESIDE_BAR: usize = 36;
 pub(super) struct Bars {
     screen: MultiProgress,
     blobs: Mutex<HashMap<u64, Blob>>,
+    quiet_keys: Mutex<Option<QuietKeys>>,
 }
 
 #[derive(Debug)]
@@ -31,6 +33,14 @@ struct Blob {
 }
 
 impl Bars {
+    /// Draws on the terminal on stderr.
+    pub(super) fn new() -> Self {
+        Self {
+            quiet_keys: Mutex::new(Some(QuietKeys::new())),
+            ..Self::default()
+        }
+    }
+
     /// Removes the bars from the screen.
     pub(super) fn clear(&self) {
         for (_, blob) in self.lock().drain() {
@@ -38,6 +48,12 @@ impl Bars {
         }
         // A terminal that went away needs no clearing.
         let _ = self.screen.clear();
+        drop(
+            self.quiet_keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Blob>> {
