@@ -42,15 +42,13 @@ pub(crate) struct DockerVariables {
     pub(crate) cert_path: PathBuf,
 }
 
-/// What stderr and stdout are.
+/// What stderr is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
     /// Whether lines on stderr can be redrawn.
     pub(crate) redraws: bool,
     /// Whether stderr takes colors.
     pub(crate) color: bool,
-    /// Whether stdout takes colors.
-    pub(crate) stdout_color: bool,
 }
 
 impl Environment {
@@ -84,7 +82,6 @@ impl Environment {
             terminal: Terminal {
                 redraws: !dumb && std::io::stderr().is_terminal(),
                 color: colors && std::io::stderr().is_terminal(),
-                stdout_color: colors && std::io::stdout().is_terminal(),
             },
             home,
         })
