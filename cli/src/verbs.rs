@@ -1,5 +1,11 @@
 //! The verbs: one file each, with its arguments, its help and its run.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "doc comments of arguments are help texts, where [REPO:]IMAGE is no link"
+)]
+
 mod docker;
 mod image;
 mod transfer;
