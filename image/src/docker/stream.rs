@@ -86,7 +86,9 @@ impl Read for SaveStream {
     }
 }
 
-/// The same until `complete` is set; from then on it waits for ever.
+/// The same until `complete` is set, when all of the archive went to the daemon; from then on it waits
+/// for ever. What the daemon has in full, it loads whether we wait or not, so that its answer is worth
+/// more than an early end.
 async fn cancelled_before(complete: &AtomicBool, cancel: &Cancel) -> Error {
     let error = cancelled(cancel).await;
     if complete.load(Ordering::Acquire) {
@@ -101,9 +103,6 @@ pub(super) struct LoadStream {
     chunks: mpsc::Sender<Part>,
     buffer: BytesMut,
     answer: oneshot::Receiver<Result<()>>,
-    /// Set once the archive is complete: what the daemon has in full, it loads whether we wait or not,
-    /// so that its answer is worth more than an early end.
-    complete: Arc<AtomicBool>,
     early: Option<Result<()>>,
     // Keeps the runtime alive as long as the stream.
     daemon: Daemon,
@@ -127,14 +126,21 @@ impl LoadStream {
         let complete = Arc::new(AtomicBool::new(false));
         let is_complete = Arc::clone(&complete);
         // A chunked body ends well only behind `End`: a channel that closes without it breaks it off.
-        let body = futures_util::stream::unfold(Some(parts), |parts| async {
-            let mut parts = parts?;
-            match parts.recv().await {
-                Some(Part::Data(data)) => Some((Ok(data), Some(parts))),
-                Some(Part::End) => None,
-                None => Some((Err(io::Error::other("the transfer was given up")), None)),
-            }
-        });
+        let body =
+            futures_util::stream::unfold((Some(parts), complete), |(parts, complete)| async {
+                let mut parts = parts?;
+                match parts.recv().await {
+                    Some(Part::Data(data)) => Some((Ok(data), (Some(parts), complete))),
+                    Some(Part::End) => {
+                        complete.store(true, Ordering::Release);
+                        None
+                    }
+                    None => {
+                        let given_up = io::Error::other("the transfer was given up");
+                        Some((Err(given_up), (None, complete)))
+                    }
+                }
+            });
         daemon.runtime()?.spawn(async move {
             let options = ImportImageOptionsBuilder::default().quiet(true).build();
             let mut messages = Box::pin(docker.import_image_stream(options, body, None));
@@ -179,7 +185,6 @@ impl LoadStream {
             chunks,
             buffer: BytesMut::with_capacity(CHUNK),
             answer,
-            complete,
             early: None,
             daemon: daemon.clone(),
         })
@@ -187,9 +192,7 @@ impl LoadStream {
 
     /// Ends the archive and waits until the daemon took it in.
     pub(super) fn finish(mut self) -> Result<()> {
-        let pushed = self.push().is_ok();
-        self.complete.store(true, Ordering::Release);
-        let sent = pushed && self.send(Part::End).is_ok();
+        let sent = self.push().is_ok() && self.send(Part::End).is_ok();
         let answer = self.outcome();
         match (answer, sent) {
             (Ok(()), false) => Err(Error::Daemon {

@@ -55,7 +55,10 @@ pub(super) struct Sample {
 
 impl Sample {
     pub(super) fn new() -> Self {
-        let layers = vec![layer("one"), layer("two"), layer("one")];
+        Self::of(vec![layer("one"), layer("two"), layer("one")])
+    }
+
+    pub(super) fn of(layers: Vec<Vec<u8>>) -> Self {
         let diff_ids: Vec<DiffId> = layers.iter().map(|l| DiffId(Digest::of(l))).collect();
         let config = serde_json::json!({
             "architecture": "amd64",

@@ -185,8 +185,16 @@ fn load(
     context: &Context,
     handler: impl Fn(&mut Exchange) -> bool + Send + Sync + 'static,
 ) -> Result<Image> {
+    load_sample(Sample::new(), context, handler)
+}
+
+fn load_sample(
+    sample: Sample,
+    context: &Context,
+    handler: impl Fn(&mut Exchange) -> bool + Send + Sync + 'static,
+) -> Result<Image> {
     let loads = AtomicUsize::new(0);
-    let fake = Fake::start(Sample::new().inspected, move |path, exchange| {
+    let fake = Fake::start(sample.inspected.clone(), move |path, exchange| {
         if path.starts_with("/images/load") {
             loads.fetch_add(1, Ordering::SeqCst);
             return handler(exchange);
@@ -198,7 +206,7 @@ fn load(
         unknown && path != "/images/json"
     });
     let sink = DaemonSink::new(fake.daemon(), "bb")?;
-    copy(&Plain(Sample::new()), &sink, context)
+    copy(&Plain(sample), &sink, context)
 }
 
 #[test]
@@ -265,22 +273,41 @@ fn a_daemon_that_dies_while_it_loads_is_an_error() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-#[test]
-fn a_load_nobody_reads_is_cancelled_within_a_second() {
+/// A context that is cancelled after `milliseconds`.
+fn cancelled_after(milliseconds: u64) -> Context {
     let context = Context::silent();
     let cancel = context.cancel.clone();
     std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(milliseconds));
         cancel.cancel();
     });
+    context
+}
+
+#[test]
+fn a_load_nobody_reads_is_cancelled_within_a_second() {
+    // More than sockets and channels hold.
+    let big = pack(&[Part::File("big".to_owned(), vec![1; 16 << 20])]);
+    let sample = Sample::of(vec![big]);
     let start = Instant::now();
-    let error = load(&context, |_| {
-        std::thread::sleep(Duration::from_secs(3));
+    let error = load_sample(sample, &cancelled_after(500), |_| {
+        std::thread::sleep(Duration::from_secs(10));
         true
     })
     .unwrap_err();
     assert!(matches!(error, Error::Cancelled), "{error}");
-    assert!(start.elapsed() < Duration::from_millis(1300));
+    assert!(start.elapsed() < Duration::from_millis(2500));
+}
+
+#[test]
+fn an_archive_the_daemon_has_in_full_counts_whatever_the_signal() {
+    load(&cancelled_after(400), |exchange| {
+        exchange.body().unwrap();
+        std::thread::sleep(Duration::from_millis(800));
+        exchange.answer("200 OK", "{\"stream\":\"Loaded image: bb:latest\\n\"}\n");
+        true
+    })
+    .unwrap();
 }
 
 #[test]
@@ -318,4 +345,54 @@ fn an_endpoint_without_a_daemon_is_explained() {
         let error = Daemon::connect(fake.endpoint()).unwrap_err().to_string();
         assert!(error.contains(words), "{words}: {error}");
     }
+}
+
+#[test]
+fn a_load_refused_for_the_layers_it_leaves_out_is_sent_in_full() {
+    let sample = Sample::new();
+    let base = Digest::of(b"base");
+    let sizes = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sizes);
+    let below = sample.inspected.diff_ids[..2].to_vec();
+    let fake = Fake::start(sample.inspected, move |path, exchange| {
+        let loads = seen.lock().unwrap().len();
+        if path.starts_with("/images/load") {
+            let body = exchange.body().unwrap();
+            seen.lock().unwrap().push(body.len());
+            exchange.answer(
+                "200 OK",
+                match loads {
+                    0 => r#"{"errorDetail":{"message":"no such layer"},"error":"no such layer"}"#,
+                    _ => r#"{"stream":"Loaded image: bb:latest"}"#,
+                },
+            );
+            return true;
+        }
+        if path.starts_with("/images/json") {
+            let list = serde_json::json!([{
+                "Id": base, "ParentId": "", "RepoTags": null, "RepoDigests": null, "Created": 0,
+                "Size": 1, "SharedSize": -1, "Labels": null, "Containers": -1,
+            }]);
+            exchange.answer("200 OK", &list.to_string());
+            return true;
+        }
+        if path.contains(&base.hex()) {
+            let image =
+                serde_json::json!({"Id": base, "RootFS": {"Type": "layers", "Layers": below}});
+            exchange.answer("200 OK", &image.to_string());
+            return true;
+        }
+        let unknown = path.ends_with("/json") && loads < 2;
+        if unknown {
+            exchange.answer("404 Not Found", r#"{"message":"No such image"}"#);
+        }
+        unknown
+    });
+    let sink = DaemonSink::new(fake.daemon(), "bb").unwrap();
+    let image = copy(&Plain(Sample::new()), &sink, &Context::silent()).unwrap();
+    assert_eq!(image.layers().len(), 3);
+    let sizes = sizes.lock().unwrap();
+    assert_eq!(sizes.len(), 2);
+    // The second layer alone was left out: the first is needed again on top.
+    assert!(sizes[0] < sizes[1], "{sizes:?}");
 }
