@@ -4,6 +4,10 @@
 //! first member of another make on, the rest is streamed through zlib-rs. No seeking: a blob is inflated
 //! as fast while it arrives as from a file. Zstd is streamed. A blob that is cut off, corrupt or followed
 //! by anything else fails as [`Error::Invalid`]; one that grows beyond its [`Limits`] too.
+//!
+//! libdeflate does not say where a deflate stream ended: bytes hidden between it and the trailer of a
+//! member forged for that purpose go unseen here, while other programs take them for a damaged blob or one
+//! more member. The diff ID is what says which content is the layer's, and it is that of what is read here.
 
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
