@@ -325,7 +325,7 @@ fn an_endpoint_without_a_daemon_is_explained() {
     let error = connect(stale);
     assert!(error.contains("connection refused"), "{error}");
     if !rustix::process::geteuid().is_root() {
-        std::fs::set_permissions(folder.path(), Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o0)).unwrap();
         let error = connect(folder.path().join("x.sock"));
         assert!(error.contains("group docker"), "{error}");
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
