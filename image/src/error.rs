@@ -9,7 +9,7 @@ use crate::digest::Digest;
 /// Result of an image operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an image operation failed. Displays as a fragment that fits "failed to …: <error>".
+/// Why an image operation failed. Displays as a fragment that fits `failed to …: <error>`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
