@@ -3,6 +3,12 @@
 //! Data path: [`app`] parses the command line, reads the [`environment`] once and calls the verb in
 //! [`verbs`]; the verb calls the libraries, [`progress`] draws their events on stderr, [`output`]
 //! writes the result to stdout, and [`errors`] turns a failure into words and an exit code.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    rustdoc::bare_urls,
+    reason = "doc comments of arguments are their help texts, not Markdown"
+)]
 
 mod app;
 mod environment;

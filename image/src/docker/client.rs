@@ -2,7 +2,7 @@
 //!
 //! The API version is negotiated at the first request from `/_ping`. A request that stays without an
 //! answer is not given a deadline, for a daemon may work for minutes; instead the daemon is asked for a
-//! sign of life beside it, so that one that vanished is noticed .
+//! sign of life beside it, so that one that vanished is noticed in time.
 
 use std::collections::HashSet;
 use std::future::Future;
