@@ -184,9 +184,10 @@ fn of_two_importers_one_wins() {
         let sources = [memory("one"), memory("two")];
         let sinks = [sink(&site, &name), sink(&site, &name)];
         // Both find the name free before either commits.
-        let receivers = sinks.iter().map(|s| s.open(&context).unwrap());
+        let receivers: Vec<_> = sinks.iter().map(|s| s.open(&context).unwrap()).collect();
         let results: Vec<Result<Image>> = thread::scope(|scope| {
             let threads: Vec<_> = receivers
+                .into_iter()
                 .zip(&sources)
                 .map(|(mut receiver, source)| {
                     let context = &context;
