@@ -188,7 +188,9 @@ impl Job {
         }
         println!("{kills} kills: {cut_short} cut short, {finished} came too late (seed {seed})");
         self.finish(step(kills + 1));
-        self.pcocc.run(&["image", "repo", "gc", "user"]);
+        // Without a grace time: what was killed a moment ago counts as abandoned.
+        self.pcocc
+            .run(&["image", "repo", "gc", "user", "--grace", "0"]);
         self.pcocc.verify();
         let unfinished = leaks::unfinished_in(&self.pcocc.repository());
         assert!(
