@@ -132,6 +132,8 @@ impl Guarded {
     }
 
     /// Starts any command, under a shell that kills it when the test is gone. Its words go to `log`.
+    ///
+    /// Its environment is PATH and what the command sets: nothing of the test's own.
     pub fn watch(command: &Command, log: &Path) -> Self {
         const WATCH: &str = r#""$@" </dev/null >&2 & pid=$!
             read -r _
@@ -143,12 +145,15 @@ impl Guarded {
             .args(["-c", WATCH, "watch"])
             .arg(command.get_program())
             .args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
-            };
-        }
+        // Whether the command clears its environment cannot be asked, so the shell's is always clear.
+        shell
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        shell.envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         if let Some(folder) = command.get_current_dir() {
             shell.current_dir(folder);
         }
