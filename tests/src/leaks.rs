@@ -102,7 +102,8 @@ pub fn unfinished_in(repository: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Lists what pcocc itself put into TMPDIR. Fixtures use the prefix `pcocc-t`, which is not counted.
+/// Lists what pcocc itself put into TMPDIR. Fixtures use the prefix `pcocc-t`, which is not counted;
+/// nor is what private daemons and benchmarks beside the tests put there.
 fn our_temporary_files() -> BTreeSet<PathBuf> {
     let entries = fs::read_dir(std::env::temp_dir())
         .into_iter()
@@ -112,6 +113,7 @@ fn our_temporary_files() -> BTreeSet<PathBuf> {
         name.starts_with("pcocc")
             && !name.starts_with("pcocc-t")
             && !name.starts_with("pcocc-dockerd")
+            && !name.starts_with("pcocc-bench")
     };
     entries
         .filter(|entry| ours(&entry.file_name().to_string_lossy()))

@@ -100,7 +100,7 @@ impl Pcocc {
         self.user.own(&folder);
     }
 
-    /// Builds a `pcocc` command with an environment of HOME, PATH, the configuration folders and, if known, DOCKER_HOST.
+    /// Builds a `pcocc` command with an environment of HOME, PATH, the configuration folders and DOCKER_HOST.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.any(&self.program);
         command.args(arguments);
@@ -125,9 +125,9 @@ impl Pcocc {
             self.home().join("no-system-configuration"),
         );
         command.env("LC_ALL", "C.UTF-8").env("RUST_BACKTRACE", "1");
-        if let Some(host) = &self.docker_host {
-            command.env("DOCKER_HOST", host);
-        }
+        // Without a daemon of its own no test may find one that happens to run on the machine.
+        let nowhere = format!("unix://{}", self.home().join("no-docker.sock").display());
+        command.env("DOCKER_HOST", self.docker_host.as_ref().unwrap_or(&nowhere));
         command
     }
 
