@@ -153,7 +153,14 @@ impl Repository {
     /// Fails with [`Error::NotFound`] when a blob of `meta` is missing.
     pub(crate) fn check_blobs(&self, meta: &Meta) -> Result<()> {
         for digest in meta.data_blobs() {
-            if self.blob_size(*digest)?.is_none() {
+            let mut waits = 0;
+            while self.blob_size(*digest)?.is_none() {
+                // A collection that moved the blob aside puts it back once it sees that it is used.
+                if waits < 20 {
+                    waits += 1;
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                    continue;
+                }
                 return Err(Error::NotFound(format!(
                     "blob {digest} of image {}:{} (garbage collection may have removed it; try again)",
                     self.name(),
