@@ -156,9 +156,9 @@ impl Repository {
             let mut waits = 0;
             while self.blob_size(*digest)?.is_none() {
                 // A collection that moved the blob aside puts it back once it sees that it is used.
-                if waits < 20 {
+                if waits < 4 {
                     waits += 1;
-                    std::thread::sleep(std::time::Duration::from_millis(50));
+                    std::thread::sleep(std::time::Duration::from_millis(25));
                     continue;
                 }
                 return Err(Error::NotFound(format!(
@@ -178,7 +178,7 @@ impl Repository {
             if result.is_ok() {
                 break;
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(25));
             result = self.check_blobs(meta);
         }
         result
