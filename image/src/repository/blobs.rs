@@ -153,14 +153,7 @@ impl Repository {
     /// Fails with [`Error::NotFound`] when a blob of `meta` is missing.
     pub(crate) fn check_blobs(&self, meta: &Meta) -> Result<()> {
         for digest in meta.data_blobs() {
-            let mut waits = 0;
-            while self.blob_size(*digest)?.is_none() {
-                // A collection that moved the blob aside puts it back once it sees that it is used.
-                if waits < 4 {
-                    waits += 1;
-                    std::thread::sleep(std::time::Duration::from_millis(25));
-                    continue;
-                }
+            if self.blob_size(*digest)?.is_none() {
                 return Err(Error::NotFound(format!(
                     "blob {digest} of image {}:{} (garbage collection may have removed it; try again)",
                     self.name(),
@@ -178,7 +171,7 @@ impl Repository {
             if result.is_ok() {
                 break;
             }
-            thread::sleep(Duration::from_millis(25));
+            thread::sleep(Duration::from_millis(50));
             result = self.check_blobs(meta);
         }
         result

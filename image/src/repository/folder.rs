@@ -336,7 +336,7 @@ impl Repository {
     /// [`Error::NotFound`] when a blob is missing. Never overwrites.
     pub fn publish(&self, meta: &Meta) -> Result<()> {
         let version = self.version()?;
-        self.check_blobs(meta)?;
+        self.check_blobs_patiently(meta)?;
         let path = self.meta_path(version, meta.name(), meta.revision());
         let mut temp = temp::file_in(&self.temp_dir(), 0o666).map_err(|e| self.write_error(e))?;
         temp.write_all(meta.render().as_bytes())

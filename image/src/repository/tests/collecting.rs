@@ -179,6 +179,8 @@ fn grace_spares_every_writer() {
     repository.version().unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Raised however this thread leaves the scope, so that a failure ends the test.
+        let _done = Raised(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 collect(repository, DAY);
@@ -195,9 +197,17 @@ fn grace_spares_every_writer() {
                 .publish(&meta_of(&format!("image-{round}"), &image))
                 .unwrap();
         }
-        done.store(true, Ordering::Relaxed);
     });
     let verified = repository.verify(&Context::silent()).unwrap();
     assert!(verified.problems.is_empty(), "{:?}", verified.problems);
     assert_eq!(verified.images, 40);
+}
+
+/// Raises a flag when it is dropped.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
