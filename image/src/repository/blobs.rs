@@ -20,6 +20,10 @@ use crate::repository::temp;
 /// How fresh a reused blob must be for its time to be left alone.
 const FRESH: Duration = Duration::from_secs(600);
 
+/// How often, and how many times, a blob that was moved aside is looked for.
+const INTERVAL: Duration = Duration::from_millis(10);
+const PATIENCE: u32 = 100;
+
 impl Repository {
     /// The file of a blob, whether there or not.
     pub fn blob_path(&self, digest: Digest) -> PathBuf {
@@ -164,17 +168,17 @@ impl Repository {
         Ok(())
     }
 
-    /// As [`Self::check_blobs`], giving garbage collection time to put back what it holds.
+    /// As [`Self::check_blobs`], waiting for blobs that garbage collection has moved aside: it puts
+    /// back what is in use.
     pub(crate) fn check_blobs_patiently(&self, meta: &Meta) -> Result<()> {
-        let mut result = self.check_blobs(meta);
-        for _ in 0..20 {
-            if result.is_ok() {
+        for _ in 0..PATIENCE {
+            // Looked for in this order, a blob on its way back is found in one place or the other.
+            if self.check_blobs(meta).is_ok() || !self.is_any_aside(meta.data_blobs())? {
                 break;
             }
-            thread::sleep(Duration::from_millis(50));
-            result = self.check_blobs(meta);
+            thread::sleep(INTERVAL);
         }
-        result
+        self.check_blobs(meta)
     }
 
     /// Reads a whole small blob, such as a manifest, and verifies its digest.

@@ -213,6 +213,18 @@ impl Repository {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Whether one of the blobs was moved aside, to be deleted or put back.
+    pub(crate) fn is_any_aside(&self, blobs: &[Digest]) -> Result<bool> {
+        let dir = self.temp_dir();
+        for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
+            let entry = entry.map_err(Error::io("list", &dir))?;
+            if trash_of(&entry.file_name().to_string_lossy()).is_some_and(|d| blobs.contains(&d)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn put_back(&self, digest: Digest, trash: &Path) -> Result<()> {
         let path = self.blob_path(digest);
         if let Some(parent) = path.parent() {
@@ -245,10 +257,7 @@ impl Repository {
             let Ok(metadata) = fs::symlink_metadata(&path) else {
                 continue;
             };
-            let trash = name
-                .rsplit_once(TRASH)
-                .and_then(|(_, hex)| Digest::from_hex(hex).ok());
-            if let Some(digest) = trash {
+            if let Some(digest) = trash_of(&name) {
                 // A blob keeps its old time; when it was moved, its status changed. What a dead
                 // collection moved is an unused blob like others again, looked at once more below.
                 let moved = UNIX_EPOCH + Duration::from_secs(metadata.ctime().max(0) as u64);
@@ -266,6 +275,11 @@ impl Repository {
         }
         Ok(deleted)
     }
+}
+
+/// The blob that was moved aside under this temporary name.
+fn trash_of(name: &str) -> Option<Digest> {
+    Digest::from_hex(name.rsplit_once(TRASH)?.1).ok()
 }
 
 /// Whether the file was changed within the grace time; one that cannot be looked at is spared.
