@@ -1,0 +1,8 @@
+//! What docs/SEMANTICS.md promises of the mounted tree, section by section.
+
+mod common;
+mod failures;
+mod life;
+mod names;
+mod refusals;
+mod tools;
