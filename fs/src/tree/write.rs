@@ -171,9 +171,12 @@ impl Tree {
             }
             Node::Image(_) | Node::Part(..) => {
                 let (key, part) = self.part_at(parent, name)?;
+                let node = Node::Part(key.clone(), part);
+                // A blob the image does not have is not added to it.
+                let (mut attributes, validity) = self.describe(&node).map_err(|_| Errno::ROFS)?;
                 let handle = self.rewrite(&key, part).ok_or(Errno::ROFS)?;
                 self.staging.unhide(&key, part);
-                let (attributes, validity) = self.told(&Node::Part(key, part))?;
+                attributes.number = self.tell(&node);
                 Ok((attributes, validity, handle))
             }
             Node::StagedFile(..) => Err(Errno::NOTDIR),
@@ -433,6 +436,9 @@ impl Tree {
         view.store
             .check_name(&new_name)
             .map_err(|error| errno_of(&error))?;
+        if view.notation.name_of(old).as_ref() == Some(&new_name) {
+            return self.exists(store, old)?.then_some(()).ok_or(Errno::NOENT);
+        }
         if let Some(image) = self.staging.get(store, old) {
             if self.exists(store, new)? || !self.staging.shift(&image, new) {
                 return Err(Errno::EXIST);
@@ -441,7 +447,6 @@ impl Tree {
         }
         let (folder, name) = crate::naming::split(old);
         match self.named(Side::Images, store, folder, OsStr::new(name))? {
-            Some(Node::Image(key)) if *key.name == *new_name => Ok(()),
             Some(Node::Image(key)) => {
                 if self.exists(store, new)? {
                     return Err(Errno::EXIST);
