@@ -8,6 +8,7 @@ use pcocc_core::progress::{Event, Progress, Reporter};
 use serde::Serialize;
 
 use crate::sync::lock;
+use crate::tree::Gauges;
 
 /// Finished transfers that are remembered.
 const REMEMBERED: usize = 64;
@@ -91,17 +92,19 @@ impl Status {
             .and_then(|t| t.message)
     }
 
-    /// The status file's content.
-    pub fn render(&self) -> Vec<u8> {
+    /// The status file's content; `held` is what the tree holds right now.
+    pub fn render(&self, held: Gauges) -> Vec<u8> {
         #[derive(Serialize)]
         struct Document {
             version: u32,
             pid: u32,
+            held: Gauges,
             transfers: Vec<Transfer>,
         }
         let document = Document {
             version: 1,
             pid: std::process::id(),
+            held,
             transfers: self.transfers(),
         };
         let mut text = serde_json::to_vec_pretty(&document).unwrap_or_default();
@@ -198,7 +201,8 @@ mod tests {
         assert_eq!(status.last_error("docker", Some("i1")), None);
         drop(status.begin("docker", "late", "copy"));
         assert_eq!(status.last_error("docker", None), None);
-        let parsed: serde_json::Value = serde_json::from_slice(&status.render()).unwrap();
+        let parsed: serde_json::Value =
+            serde_json::from_slice(&status.render(Gauges::default())).unwrap();
         assert_eq!(parsed["transfers"][0]["bytes"], 7);
     }
 }

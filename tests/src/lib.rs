@@ -12,6 +12,7 @@
 
 mod children;
 mod docker;
+pub mod layout;
 pub mod leaks;
 mod mount;
 mod pcocc;

@@ -288,7 +288,7 @@ impl Tree {
                 self.file(
                     node,
                     0o444,
-                    self.status.render().len() as u64,
+                    self.status.render(self.gauges()).len() as u64,
                     SystemTime::now(),
                 ),
                 Duration::ZERO,
@@ -413,7 +413,7 @@ impl Tree {
     pub(super) fn fixed_content(&self, fixed: Fixed) -> Option<Vec<u8>> {
         match fixed {
             Fixed::Readme => Some(README.into()),
-            Fixed::Status => Some(self.status.render()),
+            Fixed::Status => Some(self.status.render(self.gauges())),
             _ => None,
         }
     }

@@ -73,10 +73,12 @@ pub struct Tree {
 }
 
 /// Number of things the tree holds, all back to zero when nothing is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Gauges {
-    /// Inodes the kernel knows.
+    /// Inodes the kernel knows outside root file systems.
     pub inodes: usize,
+    /// How often the kernel was told of inodes inside them, and has not forgotten.
+    pub rootfs: u64,
     /// Open files and folders.
     pub handles: usize,
     /// Images being copied in.
@@ -122,6 +124,7 @@ impl Tree {
     pub fn gauges(&self) -> Gauges {
         Gauges {
             inodes: self.inodes.count(),
+            rootfs: self.rootfs.lookups(),
             handles: self.handles.len(),
             staged: self.staging.len(),
             committing: self.committing.len(),

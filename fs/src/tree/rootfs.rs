@@ -147,6 +147,14 @@ impl RootFilesystems {
         }
     }
 
+    /// How often the kernel was told of inodes in them, less what it forgot.
+    pub fn lookups(&self) -> u64 {
+        let table = lock(&self.table);
+        let open = table.numbers.values();
+        open.map(|(_, open)| open.lookups.load(Ordering::Relaxed))
+            .sum()
+    }
+
     /// Closes those the kernel has forgotten and nobody used lately.
     pub fn collect(&self) {
         let mut table = lock(&self.table);

@@ -6,20 +6,12 @@ use pcocc_image::Error;
 
 use super::driver::{Order, Tool, World, world, world_with};
 use crate::errno::Errno;
+use crate::tree::Gauges;
 use crate::tree::look::Looked;
 
 fn assert_idle(world: &World, tool: &Tool) {
     tool.let_go();
-    let gauges = world.tree.gauges();
-    assert_eq!(
-        (
-            gauges.inodes,
-            gauges.handles,
-            gauges.staged,
-            gauges.committing
-        ),
-        (0, 0, 0, 0)
-    );
+    assert_eq!(world.tree.gauges(), Gauges::default());
 }
 
 #[test]

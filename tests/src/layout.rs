@@ -1,0 +1,63 @@
+//! OCI layouts with one small image, as other tools would have made them.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Writes an OCI layout into the new folder `folder`: one image with a plain layer for each of `files`, which
+/// holds the file `etc/<number>` with that content.
+pub fn write(folder: &Path, files: &[&[u8]]) {
+    fs::create_dir_all(folder.join("blobs/sha256")).expect("make the folders of a layout");
+    let layers: Vec<Value> = files
+        .iter()
+        .enumerate()
+        .map(|(number, content)| blob(folder, LAYER, &layer(number, content)))
+        .collect();
+    let diff_ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+    let config = json!({"architecture": architecture(), "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let config = blob(folder, CONFIG, config.to_string().as_bytes());
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config,
+        "layers": layers});
+    let manifest = blob(folder, MANIFEST, manifest.to_string().as_bytes());
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    let marker = json!({"imageLayoutVersion": "1.0.0"});
+    for (name, document) in [("index.json", index), ("oci-layout", marker)] {
+        fs::write(folder.join(name), document.to_string()).expect("write a layout");
+    }
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn layer(number: usize, content: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    tar.append_data(&mut header, format!("etc/{number}"), content)
+        .and_then(|()| tar.into_inner())
+        .expect("make a tar in memory")
+}
+
+/// Writes a blob and gives its descriptor.
+fn blob(folder: &Path, media_type: &str, content: &[u8]) -> Value {
+    let hex: String = Sha256::digest(content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    fs::write(folder.join("blobs/sha256").join(&hex), content).expect("write a blob");
+    json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": content.len()})
+}
