@@ -1,5 +1,7 @@
 //! A store for tests: in memory but for its layers, and able to fail and to be slow on request.
 
+pub mod parsers;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
