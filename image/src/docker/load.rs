@@ -25,11 +25,14 @@ use crate::oci::{Compression, Image, Layer};
 use crate::reference::DockerReference;
 use crate::transfer::{Context, Offer, Receiver, Sink};
 
-/// A name in a daemon as a sink. Like `docker load`, it takes over a name that exists.
+/// A name in a daemon as a sink. Like `docker load`, it takes over a name that exists, unless told
+/// otherwise by [`DaemonSink::only_new`].
 #[derive(Debug)]
 pub struct DaemonSink {
     daemon: Daemon,
     reference: DockerReference,
+    /// Fail when the name is taken.
+    only_new: bool,
     /// Leave out no layer: the daemon did not take an archive without those it has.
     full: AtomicBool,
     /// Count the bytes of every plain layer beforehand: a cheap guess was wrong.
@@ -53,10 +56,33 @@ impl DaemonSink {
         Ok(Self {
             daemon,
             reference,
+            only_new: false,
             full: AtomicBool::new(false),
             exact: AtomicBool::new(false),
             retry: AtomicBool::new(false),
         })
+    }
+
+    /// Fails with [`Error::Exists`] when the name is taken, also while the image is on its way.
+    ///
+    /// Docker cannot take a name on the condition that it is free. Who takes it between the last look,
+    /// when all layers were sent, and the end of the request still loses it.
+    #[must_use]
+    pub fn only_new(mut self) -> Self {
+        self.only_new = true;
+        self
+    }
+
+    /// What the name stands for; fails when it stands for something and must not.
+    fn holder(&self, name: &str) -> Result<Option<Digest>> {
+        match self.daemon.inspect(name) {
+            Ok(_) if self.only_new => {
+                Err(Error::Exists(format!("image {name} in the docker daemon")))
+            }
+            Ok(image) => Ok(Some(image.id)),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -65,11 +91,7 @@ impl Sink for DaemonSink {
         context.check()?;
         let store = self.daemon.info()?.image_store;
         let name = self.reference.to_string();
-        let before = match self.daemon.inspect(&name) {
-            Ok(image) => Some(image.id),
-            Err(Error::NotFound(_)) => None,
-            Err(error) => return Err(error),
-        };
+        let before = self.holder(&name)?;
         Ok(Box::new(Load {
             sink: self,
             name,
@@ -190,6 +212,10 @@ impl Receiver for Load<'_> {
 
     fn commit(mut self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
         context.check()?;
+        if self.sink.only_new {
+            // The archive's end, which has the name in it, is not sent yet.
+            self.sink.holder(&self.name)?;
+        }
         context
             .progress
             .stage("Writing manifest to image destination");

@@ -68,7 +68,9 @@ impl Store for DaemonStore {
     }
 
     fn sink(&self, name: &str) -> Result<Box<dyn Sink>> {
-        Ok(Box::new(DaemonSink::new(self.daemon.clone(), name)?))
+        Ok(Box::new(
+            DaemonSink::new(self.daemon.clone(), name)?.only_new(),
+        ))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
