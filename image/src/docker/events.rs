@@ -24,8 +24,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A running subscription.
 pub(super) struct Watch {
     counter: Arc<AtomicU64>,
-    looked: Mutex<Option<(Instant, u64)>>,
+    looked: Mutex<Option<Look>>,
     task: JoinHandle<()>,
+}
+
+/// What the last look at the list found.
+struct Look {
+    at: Instant,
+    hash: u64,
+    /// The list and the counter before it was read, until somebody takes it.
+    found: Option<(u64, Vec<Entry>)>,
 }
 
 impl Drop for Watch {
@@ -56,18 +64,40 @@ impl Watch {
             .looked
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if looked.is_none_or(|(when, _)| when.elapsed() >= LOOK_EVERY) {
+        let due = |look: &Look| look.at.elapsed() >= LOOK_EVERY;
+        if looked.as_ref().is_none_or(due) {
+            let at = Instant::now();
+            let mut counter = self.counter.load(Ordering::Acquire);
+            let entries = list()?;
             let mut hasher = DefaultHasher::new();
-            for entry in list()? {
-                (entry.name, entry.id, entry.size).hash(&mut hasher);
+            for entry in &entries {
+                (&entry.name, entry.id, entry.size).hash(&mut hasher);
             }
-            let now = hasher.finish();
-            if looked.is_none_or(|(_, before)| before != now) {
-                self.changed();
+            let hash = hasher.finish();
+            if looked.as_ref().is_none_or(|before| before.hash != hash)
+                && self.counter.fetch_add(1, Ordering::AcqRel) == counter
+            {
+                counter += 1;
             }
-            *looked = Some((Instant::now(), now));
+            *looked = Some(Look {
+                at,
+                hash,
+                found: Some((counter, entries)),
+            });
         }
         Ok(self.counter.load(Ordering::Acquire))
+    }
+}
+
+impl Watch {
+    /// The list as the last look found it, unless something happened since; given out once.
+    pub(super) fn take(&self) -> Option<Vec<Entry>> {
+        let mut looked = self
+            .looked
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (counter, entries) = looked.as_mut()?.found.take()?;
+        (counter == self.counter.load(Ordering::Acquire)).then_some(entries)
     }
 }
 

@@ -48,7 +48,7 @@ fn parse(name: &str) -> Result<DockerReference> {
 
 impl Store for DaemonStore {
     fn list(&self) -> Result<Vec<Entry>> {
-        self.daemon.list()
+        self.daemon.known_list()
     }
 
     fn version(&self) -> Result<u64> {
