@@ -328,12 +328,17 @@ pub fn select_manifest(manifests: &[ManifestDescriptor]) -> Result<&ManifestDesc
     let wanted = host_platform();
     match manifests {
         [] => Err(Error::invalid("image index", "names no image")),
-        [only] => Ok(only),
+        // One image may stand under several names.
+        [only, others @ ..] if others.iter().all(|m| m.digest == only.digest) => Ok(only),
         several => {
             let mut matching = several
                 .iter()
                 .filter(|m| m.platform.as_deref() == Some(wanted.as_str()));
-            match (matching.next(), matching.next()) {
+            let first = matching.next();
+            match (
+                first,
+                matching.find(|m| first.is_some_and(|f| f.digest != m.digest)),
+            ) {
                 (Some(only), None) => Ok(only),
                 (None, _) => Err(Error::invalid(
                     "image index",
@@ -651,7 +656,10 @@ mod tests {
                 .to_string()
                 .contains("linux/riscv64")
         );
-        assert!(select_manifest(&[one(&own), one(&own)]).is_err());
+        let mut other = one(&own);
+        assert!(select_manifest(&[one(&own), other.clone()]).is_ok());
+        other.digest = Digest::of(b"other");
+        assert!(select_manifest(&[one(&own), other]).is_err());
         assert!(select_manifest(&[]).is_err());
     }
 }
