@@ -37,6 +37,9 @@ fn daemon(message: &str) -> Errno {
         Errno::NOSPC
     } else if message.contains("quota exceeded") {
         Errno::DQUOT
+    } else if message.starts_with("conflict: ") {
+        // A container uses the image that was to be removed.
+        Errno::BUSY
     } else {
         Errno::IO
     }
@@ -65,6 +68,7 @@ mod tests {
             (os(Errno::DQUOT), Errno::DQUOT),
             (os(Errno::ROFS), Errno::ROFS),
             (daemon("write /x: no space left on device"), Errno::NOSPC),
+            (daemon("conflict: unable to remove"), Errno::BUSY),
             (daemon("boom"), Errno::IO),
         ] {
             assert_eq!(errno_of(&error), errno, "{error}");
