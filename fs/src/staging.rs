@@ -519,9 +519,12 @@ pub enum Role {
 
 /// Tells what may stand at `path`; `None` for what an image layout has no place for.
 pub fn role(path: &str) -> Option<Role> {
-    let temporary = path
-        .split('/')
-        .any(|name| name.starts_with('.') || name.starts_with("oci-put-blob"));
+    let temporary = path.split('/').any(|name| {
+        ["oci-put-blob", "."].iter().any(|s| name.starts_with(s))
+            || [".tmp", ".part", ".partial"]
+                .iter()
+                .any(|s| name.ends_with(s))
+    });
     match path {
         "oci-layout" | "index.json" => Some(Role::Layout),
         "blobs" | "blobs/sha256" => Some(Role::Folder),
@@ -614,6 +617,7 @@ mod tests {
             ),
             (".umoci-1/index.json", Some(Role::Temporary)),
             ("oci-put-blob123", Some(Role::Temporary)),
+            ("index.json.1a2b3c4d.partial", Some(Role::Temporary)),
             ("busybox", None),
             ("blobs/sha512", None),
             ("blobs/sha256/abc", None),
