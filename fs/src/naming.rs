@@ -2,8 +2,8 @@
 //!
 //! A docker name `ghcr.io/org/app:1` is the path `ghcr.io/org/app:1`: slashes are folders. The tag
 //! `latest` is not shown, unless a folder of other images has the same path (`a:latest` beside `a/b:1`),
-//! and is always accepted. A repository's names have no slash and stand for themselves, `centos@3`
-//! included.
+//! and is always accepted. A repository's names have no slash and stand for themselves; `centos@3`
+//! is shown where there is more than one revision, and always accepted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +43,14 @@ impl Notation {
         }
     }
 
+    /// The image that `name` is a revision of.
+    fn image_of_revision(self, name: &str) -> Option<&str> {
+        match self {
+            Self::Repository => name.rsplit_once('@').map(|(image, _)| image),
+            Self::Docker => None,
+        }
+    }
+
     /// Whether an image's path may lie below another name.
     pub fn nests(self) -> bool {
         self == Self::Docker
@@ -63,6 +71,8 @@ pub enum Place {
 pub struct Names {
     notation: Notation,
     folders: BTreeMap<String, BTreeMap<String, Place>>,
+    /// Names of only revisions.
+    unshown: BTreeMap<String, Arc<Entry>>,
 }
 
 impl Names {
@@ -89,8 +99,20 @@ impl Names {
                     .insert(path.to_owned(), Place::Folder);
             }
         }
+        let mut revisions: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in &entries {
+            if let Some(image) = notation.image_of_revision(&entry.name) {
+                *revisions.entry(image.to_owned()).or_default() += 1;
+            }
+        }
+        let mut unshown = BTreeMap::new();
         for entry in entries {
             let entry = Arc::new(entry);
+            let image = notation.image_of_revision(&entry.name);
+            if image.is_some_and(|image| revisions.get(image) == Some(&1)) {
+                unshown.insert(entry.name.clone(), entry);
+                continue;
+            }
             let (parent, shown) = split(notation.path_of(&entry.name));
             let full = split(&entry.name).1;
             if full.is_empty() || full.contains('\0') {
@@ -104,7 +126,11 @@ impl Names {
             };
             children.insert(child.to_owned(), Place::Image(Arc::clone(&entry)));
         }
-        Self { notation, folders }
+        Self {
+            notation,
+            folders,
+            unshown,
+        }
     }
 
     /// The names in a folder; `None` when there is no such folder.
@@ -131,7 +157,9 @@ impl Names {
                 return Some(place.clone());
             }
         }
-        None
+        self.unshown
+            .get(path)
+            .map(|entry| Place::Image(Arc::clone(entry)))
     }
 
     /// The image with this full name.
@@ -166,6 +194,10 @@ mod tests {
     use std::time::SystemTime;
 
     fn names(list: &[&str]) -> Names {
+        named(Notation::Docker, list)
+    }
+
+    fn named(notation: Notation, list: &[&str]) -> Names {
         let entries = list
             .iter()
             .map(|name| Entry {
@@ -175,7 +207,7 @@ mod tests {
                 created: SystemTime::UNIX_EPOCH,
             })
             .collect();
-        Names::new(Notation::Docker, entries)
+        Names::new(notation, entries)
     }
 
     fn listing(names: &Names, folder: &str) -> Vec<String> {
@@ -209,6 +241,17 @@ mod tests {
         assert_eq!(listing(&names, "localhost:5000/x"), ["y"]);
         assert!(names.image("a:latest").is_some());
         assert!(names.image("localhost:5000/x/y:latest").is_some());
+    }
+
+    #[test]
+    fn revisions_are_shown_where_there_are_several_and_always_accepted() {
+        let list = ["one", "one@0", "two", "two@0", "two@10"];
+        let names = named(Notation::Repository, &list);
+        assert_eq!(listing(&names, ""), ["one", "two", "two@0", "two@10"]);
+        for name in list {
+            assert!(matches!(names.resolve(name), Some(Place::Image(e)) if e.name == name));
+        }
+        assert_eq!(names.resolve("one@1"), None);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::transfer::{Context, Layout, Sink};
 /// One named image of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Full name in the store's own notation: `centos`, `centos@3` in a repository;
+    /// Full name in the store's own notation: `centos`, and the same image once more as `centos@3`,
+    /// in a repository;
     /// `debian:12`, `ghcr.io/org/app:1` in a daemon (always with its tag).
     pub name: String,
     /// Image ID; `None` for what is not a container image.
@@ -32,6 +33,12 @@ pub trait Store: Send + Sync {
 
     /// Fails with [`crate::Error::Invalid`] when `name` can never name an image of this store.
     fn check_name(&self, name: &str) -> Result<()>;
+
+    /// Fails when `name` cannot be created as things are, for a reason that the listing need not show:
+    /// not a legal new name, taken by what is not listed, a store that cannot be written.
+    fn check_new(&self, name: &str) -> Result<()> {
+        self.check_name(name)
+    }
 
     /// The image as a layout whose layers are local files ([`Layout::layer_file`] is never `None`).
     ///

@@ -80,14 +80,15 @@ impl Tree {
     ) -> Result<(Attributes, Duration), Errno> {
         let view = self.view(store)?;
         let image_name = view.notation.name_of(path).ok_or(Errno::INVAL)?;
-        if let Err(error) = view.store.check_name(&image_name) {
+        let refuse = |error: pcocc_image::Error| {
             // The text explains the rule: it is worth more than the errno.
             tracing::warn!(store = %view.label, path, %error, "refused");
             let running = self.status.begin(&view.label, &image_name, "copy");
             let errno = errno_of(&error);
             running.end::<(), _>(&Err(error));
-            return Err(errno);
-        }
+            errno
+        };
+        view.store.check_name(&image_name).map_err(refuse)?;
         let (folder, last) = crate::naming::split(path);
         if self
             .named(Side::Images, store, folder, OsStr::new(last))?
@@ -95,6 +96,7 @@ impl Tree {
         {
             return Err(Errno::EXIST);
         }
+        view.store.check_new(&image_name).map_err(refuse)?;
         let image = Staged::new(store, path, process);
         if !self.staging.add(path, &image) {
             return Err(Errno::EXIST);

@@ -1,7 +1,7 @@
 //! A repository as the mounted tree sees it.
 //!
 //! Every image is there under its plain name, at its highest revision, as long as that is a container;
-//! `NAME@REV` names any revision without being listed.
+//! and each of its revisions that is one as `NAME@REV`.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -94,18 +94,23 @@ impl Store for RepositoryStore {
         for bad in &listing.bad {
             tracing::warn!(path = %bad.path.display(), error = %bad.error, "metadata passed over");
         }
-        Ok(listing
-            .latest()
-            .filter(|meta| meta.kind() == Kind::Container)
-            .map(|meta| {
-                let (id, size) = self.describe(meta);
-                Entry {
-                    name: meta.name().to_owned(),
-                    id,
-                    size,
-                    created: meta.created(),
-                }
-            })
+        let containers = |meta: &&Meta| meta.kind() == Kind::Container;
+        let entry = |name: String, meta: &Meta| {
+            let (id, size) = self.describe(meta);
+            Entry {
+                name,
+                id,
+                size,
+                created: meta.created(),
+            }
+        };
+        let latest = listing.latest().filter(containers);
+        let revisions = listing.metas.iter().filter(containers);
+        Ok(latest
+            .map(|meta| entry(meta.name().to_owned(), meta))
+            .chain(
+                revisions.map(|meta| entry(format!("{}@{}", meta.name(), meta.revision()), meta)),
+            )
             .collect())
     }
 
@@ -125,6 +130,22 @@ impl Store for RepositoryStore {
 
     fn check_name(&self, name: &str) -> Result<()> {
         self.parse(name).map(drop)
+    }
+
+    fn check_new(&self, name: &str) -> Result<()> {
+        let uri = self.parse(name)?;
+        if uri.revision.is_some() {
+            return Err(Error::invalid(
+                format!("image {name}"),
+                "cannot be a new name: leave the revision out",
+            ));
+        }
+        repositories_allow(
+            &self.repositories,
+            &self.repository,
+            &uri.name,
+            &Context::silent(),
+        )
     }
 
     fn layout(&self, name: &str, _: &Context) -> Result<Arc<dyn Layout>> {

@@ -273,8 +273,9 @@ fn the_store_lists_renames_and_removes() {
     let vm = Meta::virtual_machine("vm", 0, "doe", SystemTime::now(), &[disk]).unwrap();
     site.repo().publish(&vm).unwrap();
     let entries = store.list().unwrap();
-    assert_eq!(entries.len(), 1);
-    assert_eq!(entries[0].name, "a");
+    let names: Vec<_> = entries.iter().map(|entry| &entry.name).collect();
+    assert_eq!(names, ["a", "a@0"]);
+    assert_eq!(entries[1].id, entries[0].id);
     assert_eq!(entries[0].id, Some(source.image.id()));
     for name in ["a/b", "user:a", ".a", ""] {
         assert!(store.check_name(name).is_err(), "{name}");
@@ -284,6 +285,16 @@ fn the_store_lists_renames_and_removes() {
         let image = layout.image(&context).unwrap();
         assert!(layout.layer_file(&image.layers()[0]).unwrap().is_file());
     }
+    for taken in ["a", "vm"] {
+        assert!(matches!(store.check_new(taken), Err(Error::Exists(_))));
+    }
+    for illegal in ["b@1", "b@0", "a:b"] {
+        assert!(matches!(
+            store.check_new(illegal),
+            Err(Error::Invalid { .. })
+        ));
+    }
+    store.check_new("b").unwrap();
     assert!(store.layout("vm", &context).is_err());
     assert!(store.layout("a@1", &context).is_err());
     let before = store.version().unwrap();
