@@ -9,7 +9,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, renameat_with, utimensat,
+};
 use rustix::io::Errno;
 
 /// Renames `temp` to `target`, replacing what was there; both are on one file system.
@@ -53,6 +55,19 @@ pub fn create_new(temp: &Path, target: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     sync_parent(target)
+}
+
+/// Marks a file or folder as used and changed now; a symbolic link is not followed.
+pub fn touch(path: &Path) -> io::Result<()> {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// Flushes the folder that holds `path`, so that a new name in it survives a crash.

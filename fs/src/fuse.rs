@@ -95,6 +95,13 @@ fn entry(reply: ReplyEntry, result: Result<(Attributes, Duration), Errno>) {
     }
 }
 
+fn attributes(reply: ReplyAttr, result: Result<(Attributes, Duration), Errno>) {
+    match result {
+        Ok((attributes, validity)) => reply.attr(&validity, &attr(&attributes)),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
 fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
     match result {
         Ok(()) => reply.ok(),
@@ -158,10 +165,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.run(self.tree.may_wait(number.0), move |tree| {
-            match tree.attributes(number.0) {
-                Ok((attributes, validity)) => reply.attr(&validity, &attr(&attributes)),
-                Err(error) => reply.error(errno(error)),
-            }
+            attributes(reply, tree.attributes(number.0));
         });
     }
 
@@ -185,10 +189,7 @@ impl Filesystem for Adapter {
     ) {
         let waits = size.is_some() || self.tree.may_wait(number.0);
         self.run(waits, move |tree| {
-            match tree.change(number.0, Change { size }) {
-                Ok((attributes, validity)) => reply.attr(&validity, &attr(&attributes)),
-                Err(error) => reply.error(errno(error)),
-            }
+            attributes(reply, tree.change(number.0, Change { size }));
         });
     }
 

@@ -130,18 +130,6 @@ impl Sink for MemorySink {
 }
 
 impl Receiver for MemoryReceiver<'_> {
-    fn recall(&mut self, _: Digest) -> Result<Option<Image>> {
-        Ok(None)
-    }
-
-    fn holds(&mut self, _: &Image) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn expect(&mut self, _: &Image) -> Result<()> {
-        Ok(())
-    }
-
     fn has_layer(&mut self, _: DiffId) -> Result<bool> {
         Ok(false)
     }

@@ -324,10 +324,6 @@ impl Receiver for MemoryReceiver {
         Ok(image.layers().iter().all(|layer| self.has(layer.digest)))
     }
 
-    fn expect(&mut self, _: &Image) -> Result<()> {
-        Ok(())
-    }
-
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         Ok(self.has(diff_id.0))
     }

@@ -63,6 +63,24 @@ pub struct Offer<'a> {
     pub open: &'a OpenLayer<'a>,
 }
 
+impl Offer<'_> {
+    /// The digest of the plain tar; fails where the source does not know it beforehand, because such
+    /// a layer `cannot` be taken.
+    pub(crate) fn known_diff_id(&self, cannot: &str) -> Result<DiffId> {
+        self.diff_id
+            .ok_or_else(|| Error::invalid("a layer without a diff ID", cannot))
+    }
+
+    /// Digest and length the stream must turn out to have, when they can be known beforehand.
+    pub(crate) fn expected(&self) -> Option<(Digest, u64)> {
+        match (self.blob, self.diff_id, self.compression) {
+            (Some(blob), _, _) => Some(blob),
+            (None, Some(diff_id), Compression::None) => self.size.map(|size| (diff_id.0, size)),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Debug for Offer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Offer")
@@ -98,17 +116,25 @@ pub trait Sink: Send + Sync {
     }
 }
 
-/// One image on its way into a store.
+/// One image on its way into a store. What a store need not know has a default: it has nothing yet.
 pub trait Receiver: Send {
     /// The image with this ID (config digest) as the store already holds it, with all its blobs, so
-    /// that nothing needs to be sent. Stores that cannot tell return `None`.
-    fn recall(&mut self, id: Digest) -> Result<Option<Image>>;
+    /// that nothing needs to be sent. Stores that cannot tell return `None`, as the default does.
+    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
+        Ok(None)
+    }
 
-    /// Whether the store already holds every blob of `image`, so that nothing needs to be sent.
-    fn holds(&mut self, image: &Image) -> Result<bool>;
+    /// Whether the store already holds every blob of `image`, so that nothing needs to be sent. By
+    /// default it does not: each layer is looked for when its turn comes.
+    fn holds(&mut self, _image: &Image) -> Result<bool> {
+        Ok(false)
+    }
 
-    /// Learns the whole image before its layers come, from sources that know it.
-    fn expect(&mut self, image: &Image) -> Result<()>;
+    /// Learns the whole image before its layers come, from sources that know it. By default it is
+    /// not noted.
+    fn expect(&mut self, _image: &Image) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether a plain layer with this diff ID is already there, so that its stream can go unread.
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool>;

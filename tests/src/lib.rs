@@ -26,6 +26,7 @@ pub use pcocc::{Pcocc, binary};
 pub use registry::Registry;
 pub use user::OrdinaryUser;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Gives the folder of the workspace: where `scripts/` and `Cargo.toml` are.
@@ -51,6 +52,22 @@ pub fn scratch() -> tempfile::TempDir {
         folder.path().display()
     );
     folder
+}
+
+/// Fails unless both sides have the same files, each the same in all that was looked at.
+#[track_caller]
+pub fn assert_same_files<T: std::fmt::Debug + PartialEq>(
+    left: &BTreeMap<PathBuf, T>,
+    right: &BTreeMap<PathBuf, T>,
+) {
+    for (path, seen) in left {
+        assert_eq!(Some(seen), right.get(path), "{}", path.display());
+    }
+    let extra: Vec<_> = right
+        .keys()
+        .filter(|path| !left.contains_key(*path))
+        .collect();
+    assert!(extra.is_empty(), "only on the right side: {extra:?}");
 }
 
 /// Says whether the tests run as root.

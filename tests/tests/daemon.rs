@@ -57,14 +57,6 @@ impl Receiver for Receiving<'_> {
         Ok(image.filter(|image| self.0.recalls && image.id() == id))
     }
 
-    fn holds(&mut self, _image: &Image) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn expect(&mut self, _image: &Image) -> Result<()> {
-        Ok(())
-    }
-
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         Ok(self.0.layers.lock().unwrap().contains_key(&diff_id))
     }
@@ -137,16 +129,23 @@ impl Progress for Events {
     }
 }
 
-fn watched() -> (Arc<Events>, Context) {
+/// Takes an image out of the daemon into a new folder.
+fn take(daemon: &Daemon, name: &str) -> (Folder, Image) {
+    let folder = Folder::new();
+    let source = DaemonSource::new(daemon.clone(), name);
+    let image = copy(&source, &folder, &Context::silent()).unwrap();
+    (folder, image)
+}
+
+/// Puts the folder's image into the daemon; returns how many layers moved.
+fn give(folder: &Folder, daemon: &Daemon, name: &str) -> usize {
     let events = Arc::new(Events::default());
     let context = Context {
         progress: Reporter::new(Arc::clone(&events) as Arc<dyn Progress>),
         ..Context::silent()
     };
-    (events, context)
-}
-
-fn moved(events: &Events) -> usize {
+    let sink = DaemonSink::new(daemon.clone(), name).unwrap();
+    copy(folder, &sink, &context).unwrap();
     let events = events.0.lock().unwrap();
     events
         .iter()
@@ -190,13 +189,7 @@ fn docker_image_keeps_its_id_there_and_back() {
         &[("busybox", Path::new("/bin/busybox")), ("unique", &unique)],
     );
     let id: Digest = docker.image_id(&name).unwrap().parse().unwrap();
-    let folder = Folder::new();
-    let image = copy(
-        &DaemonSource::new(daemon.clone(), &name),
-        &folder,
-        &Context::silent(),
-    )
-    .unwrap();
+    let (folder, image) = take(&daemon, &name);
     assert!(is_containerd(&daemon) || image.id() == id);
     let id = id_in(&daemon, &image);
     assert_eq!(image.diff_ids(), daemon.inspect(&name).unwrap().diff_ids);
@@ -209,27 +202,15 @@ fn docker_image_keeps_its_id_there_and_back() {
 
     // The daemon has the image: only the name is set.
     let other = docker.name("other:v1");
-    let (events, context) = watched();
-    copy(
-        &folder,
-        &DaemonSink::new(daemon.clone(), &other).unwrap(),
-        &context,
-    )
-    .unwrap();
+    let moved = give(&folder, &daemon, &other);
     assert_eq!(daemon.inspect(&other).unwrap().id, id);
-    assert!(is_containerd(&daemon) || moved(&events) == 0);
+    assert!(is_containerd(&daemon) || moved == 0);
 
     // The daemon has nothing of it: everything moves.
     docker.run(&["rmi", "-f", &other, &name]);
-    let (events, context) = watched();
-    copy(
-        &folder,
-        &DaemonSink::new(daemon.clone(), &name).unwrap(),
-        &context,
-    )
-    .unwrap();
+    let moved = give(&folder, &daemon, &name);
     assert_eq!(daemon.inspect(&name).unwrap().id, id);
-    assert_eq!(moved(&events), image.layers().len());
+    assert_eq!(moved, image.layers().len());
     let script = "echo $GREETING; cat /two";
     let shown = docker.run(&["run", "--rm", "--network=none", &name, "sh", "-c", script]);
     assert_eq!(shown, "hello world\ntwo\nmore");
@@ -241,23 +222,11 @@ fn docker_layers_that_are_there_are_left_out() {
     let daemon = connect(&docker);
     let base = docker.busybox_image("base");
     let top = docker.layer_on(&base, "top", 2);
-    let folder = Folder::new();
-    let image = copy(
-        &DaemonSource::new(daemon.clone(), &top),
-        &folder,
-        &Context::silent(),
-    )
-    .unwrap();
+    let (folder, image) = take(&daemon, &top);
     docker.run(&["rmi", &top]);
-    let (events, context) = watched();
-    copy(
-        &folder,
-        &DaemonSink::new(daemon.clone(), &top).unwrap(),
-        &context,
-    )
-    .unwrap();
+    let moved = give(&folder, &daemon, &top);
     assert_eq!(daemon.inspect(&top).unwrap().id, id_in(&daemon, &image));
-    assert!(is_containerd(&daemon) || moved(&events) == 1);
+    assert!(is_containerd(&daemon) || moved == 1);
 }
 
 #[test]
@@ -272,20 +241,9 @@ fn docker_equal_layers_are_links_in_the_archive() {
         &[("busybox", busybox)],
     );
     let inspected = daemon.inspect(&name).unwrap();
-    let folder = Folder::new();
-    let image = copy(
-        &DaemonSource::new(daemon.clone(), &name),
-        &folder,
-        &Context::silent(),
-    )
-    .unwrap();
+    let (folder, image) = take(&daemon, &name);
     docker.run(&["rmi", &name]);
-    copy(
-        &folder,
-        &DaemonSink::new(daemon.clone(), &name).unwrap(),
-        &Context::silent(),
-    )
-    .unwrap();
+    give(&folder, &daemon, &name);
     let loaded = daemon.inspect(&name).unwrap();
     assert_eq!(loaded.id, id_in(&daemon, &image));
     assert_eq!(loaded.diff_ids, inspected.diff_ids);
@@ -338,13 +296,7 @@ fn docker_corrupt_layer_leaves_the_name_as_it_was() {
     let name = docker.busybox_image("victim");
     let top = docker.layer_on(&name, "source", 1);
     let before = daemon.inspect(&name).unwrap();
-    let folder = Folder::new();
-    let image = copy(
-        &DaemonSource::new(daemon.clone(), &top),
-        &folder,
-        &Context::silent(),
-    )
-    .unwrap();
+    let (folder, image) = take(&daemon, &top);
     docker.run(&["rmi", &top]);
     let last = folder.blob(image.layers().last().unwrap().digest);
     let mut bytes = std::fs::read(&last).unwrap();
@@ -442,21 +394,10 @@ fn docker_over_tls_trusts_its_own_authority_only_as_root() {
     };
     let daemon = connect("1", &ours.path().join("client")).unwrap();
     let name = docker.busybox_image("tls");
-    let folder = Folder::new();
-    copy(
-        &DaemonSource::new(daemon.clone(), &name),
-        &folder,
-        &Context::silent(),
-    )
-    .unwrap();
+    let (folder, _) = take(&daemon, &name);
     let id = daemon.inspect(&name).unwrap().id;
     docker.run(&["rmi", "-f", &name]);
-    copy(
-        &folder,
-        &DaemonSink::new(daemon.clone(), &name).unwrap(),
-        &Context::silent(),
-    )
-    .unwrap();
+    give(&folder, &daemon, &name);
     assert_eq!(daemon.inspect(&name).unwrap().id, id);
 
     let error = connect("1", &theirs.path().join("client"))

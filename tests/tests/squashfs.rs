@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pcocc_image::squashfs::{BlockCache, Data, FileType, Options, RootfsWriter, Squashfs};
 use pcocc_image::transfer::Context;
+use pcocc_tests::assert_same_files;
 use sha2::{Digest, Sha256};
 
 /// What is compared of a file: kind, mode, owner, group, size, time, names, device; content; attributes.
@@ -195,18 +196,6 @@ fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-#[track_caller]
-fn assert_same(left: &Tree, right: &Tree) {
-    for (path, seen) in left {
-        assert_eq!(Some(seen), right.get(path), "{}", path.display());
-    }
-    let extra: Vec<_> = right
-        .keys()
-        .filter(|path| !left.contains_key(*path))
-        .collect();
-    assert!(extra.is_empty(), "only on one side: {extra:?}");
-}
-
 /// A folder with everything a file can be.
 fn sample(folder: &Path) {
     let script = r#"
@@ -267,7 +256,7 @@ fn the_kernel_and_unsquashfs_read_what_we_write_as_root() {
 
         let mount = Loop::new(&image, &at("mount"));
         let kernel = kernel_tree(&mount.0);
-        assert_same(&kernel, &our_tree(&image));
+        assert_same_files(&kernel, &our_tree(&image));
         // Against the source: all but what the writer adds.
         let mut inside = kernel_tree(&mount.0.join("rootfs"));
         inside.retain(|path, _| !path.starts_with("etc"));
@@ -276,14 +265,14 @@ fn the_kernel_and_unsquashfs_read_what_we_write_as_root() {
             // The writer's own `etc` is one more name in here.
             tree.remove(Path::new(""));
         }
-        assert_same(&original, &inside);
+        assert_same_files(&original, &inside);
         drop(mount);
 
         let out = at("unpacked");
         run(Command::new("unsquashfs")
             .args(["-q", "-n", "-d"])
             .args([&out, &image]));
-        assert_same(&kernel, &kernel_tree(&out));
+        assert_same_files(&kernel, &kernel_tree(&out));
         fs::remove_dir_all(&out).expect("remove a folder");
     }
 }
@@ -311,6 +300,6 @@ fn we_read_what_mksquashfs_writes_as_root() {
             .args(["-noappend", "-quiet", "-no-progress"])
             .args(*way));
         let mount = Loop::new(&image, &at("mount"));
-        assert_same(&kernel_tree(&mount.0), &our_tree(&image));
+        assert_same_files(&kernel_tree(&mount.0), &our_tree(&image));
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use pcocc_image::squashfs::{BlockCache, FileType, InodeNo, Options, RootfsWriter, Squashfs};
 use pcocc_image::transfer::Context;
-use pcocc_tests::{Docker, run, scratch};
+use pcocc_tests::{Docker, assert_same_files, run, scratch};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
@@ -255,14 +255,7 @@ fn compare(docker: &Docker, image: &str, newborn: &[&str]) {
                 .mtime = 0;
         }
     }
-    for (path, seen) in &theirs {
-        assert_eq!(Some(seen), ours.get(path), "{}", path.display());
-    }
-    let extra: Vec<_> = ours
-        .keys()
-        .filter(|path| !theirs.contains_key(*path))
-        .collect();
-    assert!(extra.is_empty(), "the daemon does not have {extra:?}");
+    assert_same_files(&theirs, &ours);
 }
 
 /// Builds a layer entry by entry, with names no honest tool would write.

@@ -8,6 +8,7 @@ use std::io::Read;
 
 use tar::{EntryType, Header};
 
+use super::fold;
 use super::stretch::{Stretches, corrupt, truncated};
 use crate::error::{Error, Result};
 use crate::transfer::Context;
@@ -130,7 +131,7 @@ impl Index {
                 _ => None,
             };
             // A name that leaves the archive can be named by nothing within it.
-            if let (Some(entry), Some(name)) = (entry, normal(&name)) {
+            if let (Some(entry), Some(name)) = (entry, fold(name.split('/'))) {
                 index.entries.insert(name, entry);
             }
             offset = end;
@@ -146,7 +147,7 @@ impl Index {
         let shown = || name.chars().take(200).collect::<String>();
         let mut name = name.to_owned();
         for _ in 0..MAX_LINKS {
-            let Some(normal) = normal(&name) else {
+            let Some(normal) = fold(name.split('/')) else {
                 return Err(self.refuse(&format!(
                     "names {:?}, which leads out of the archive",
                     name.chars().take(200).collect::<String>()
@@ -252,19 +253,4 @@ fn start_of(stretches: &Stretches, offset: u64, size: u64) -> Result<[u8; 4]> {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A path without `.`, `..` and doubled slashes; `None` when it leaves the archive.
-fn normal(path: &str) -> Option<String> {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
 }

@@ -30,6 +30,22 @@ use crate::transfer::{Context, Offer, Receiver, Source};
 use index::{Index, Place};
 use stretch::Stretches;
 
+/// Joins the parts of a path within an archive, without empty ones, `.` and `..`; `None` when they
+/// leave the archive.
+pub(crate) fn fold<'a>(path: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
 /// An image as `manifest.json` lists it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -14,7 +14,7 @@ use serde_json::json;
 use tar::{EntryType, Header};
 use tempfile::NamedTempFile;
 
-use crate::digest::{DiffId, Digest};
+use crate::digest::DiffId;
 use crate::error::{Error, Result};
 use crate::oci::{Compression, Image, Layer};
 use crate::reference::DockerReference;
@@ -130,29 +130,12 @@ impl ArchiveReceiver<'_> {
 }
 
 impl Receiver for ArchiveReceiver<'_> {
-    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
-        Ok(None)
-    }
-
-    fn holds(&mut self, _image: &Image) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn expect(&mut self, _image: &Image) -> Result<()> {
-        Ok(())
-    }
-
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         Ok(self.written.iter().any(|layer| layer.diff_id == diff_id))
     }
 
     fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
-        let Some(diff_id) = offer.diff_id else {
-            return Err(Error::invalid(
-                "a layer without a diff ID",
-                "cannot be written to a docker archive",
-            ));
-        };
+        let diff_id = offer.known_diff_id("cannot be written to a docker archive")?;
         let (digest, size) = match (offer.blob, offer.size) {
             (Some(blob), _) => blob,
             (None, size) => (diff_id.0, size.unwrap_or(0)),

@@ -286,13 +286,7 @@ impl Load<'_> {
             });
         }
         let stored = self.check(source.finish()?, offer)?;
-        if let Some(expected) = offer.diff_id.filter(|diff_id| diff_id.0 != digest) {
-            self.give_up();
-            return Err(Error::Corrupt {
-                expected: expected.0,
-                found: digest.to_string(),
-            });
-        }
+        self.check_plain(digest, offer)?;
         self.pad(size, context)?;
         let diff_id = DiffId(digest);
         self.sent.push(Sent {
@@ -378,13 +372,7 @@ impl Load<'_> {
         let (digest, size, inner) = hashing.finish();
         drop(inner);
         let stored = self.check(source.finish()?, offer)?;
-        if let Some(expected) = offer.diff_id.filter(|diff_id| diff_id.0 != digest) {
-            self.give_up();
-            return Err(Error::Corrupt {
-                expected: expected.0,
-                found: digest.to_string(),
-            });
-        }
+        self.check_plain(digest, offer)?;
         file.rewind()
             .map_err(Error::io("read", "a temporary file"))?;
         let path = blob_path(digest);
@@ -446,6 +434,18 @@ impl Load<'_> {
             });
         }
         Ok(read)
+    }
+
+    /// Holds what a blob turned out to contain against the diff ID that was offered.
+    fn check_plain(&mut self, digest: Digest, offer: &Offer<'_>) -> Result<()> {
+        if let Some(expected) = offer.diff_id.filter(|diff_id| diff_id.0 != digest) {
+            self.give_up();
+            return Err(Error::Corrupt {
+                expected: expected.0,
+                found: digest.to_string(),
+            });
+        }
+        Ok(())
     }
 
     /// Completes the archive and waits for the daemon.

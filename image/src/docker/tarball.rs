@@ -5,6 +5,7 @@
 
 use std::io::{self, Read};
 
+use crate::archive;
 use crate::error::{Error, Result};
 
 /// Longest name or extended header, in bytes.
@@ -269,17 +270,7 @@ pub(super) fn normalise(base: &str, path: &str) -> Option<String> {
     if path.starts_with('/') || path.contains('\0') {
         return None;
     }
-    let mut parts: Vec<&str> = Vec::new();
-    for part in base.split('/').chain(path.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
+    archive::fold(base.split('/').chain(path.split('/')))
 }
 
 /// Reads the records `LENGTH KEY=VALUE\n` of a pax header (POSIX pax, "Extended Header").

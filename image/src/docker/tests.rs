@@ -30,18 +30,6 @@ impl Sink for Memory {
 }
 
 impl Receiver for Receiving<'_> {
-    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
-        Ok(None)
-    }
-
-    fn holds(&mut self, _image: &Image) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn expect(&mut self, _image: &Image) -> Result<()> {
-        Ok(())
-    }
-
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         Ok(self.0.known.contains(&diff_id))
     }

@@ -135,10 +135,6 @@ impl LayoutReceiver<'_> {
 }
 
 impl Receiver for LayoutReceiver<'_> {
-    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
-        Ok(None)
-    }
-
     fn holds(&mut self, image: &Image) -> Result<bool> {
         Ok(image
             .layers()
@@ -146,20 +142,13 @@ impl Receiver for LayoutReceiver<'_> {
             .all(|layer| self.has_blob(layer.digest, layer.size)))
     }
 
-    fn expect(&mut self, _image: &Image) -> Result<()> {
-        Ok(())
-    }
-
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         Ok(self.staged.iter().any(|layer| layer.diff_id == diff_id))
     }
 
     fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
-        let known = offer.diff_id.filter(|diff_id| {
-            // The same layer twice in one image.
-            self.staged.iter().any(|layer| layer.diff_id == *diff_id)
-        });
-        if let Some(diff_id) = known
+        // The same layer twice in one image.
+        if let Some(diff_id) = offer.diff_id
             && let Some(layer) = self.staged.iter().find(|layer| layer.diff_id == diff_id)
         {
             return Ok(layer.clone());
@@ -183,11 +172,7 @@ impl Receiver for LayoutReceiver<'_> {
                 diff_id: diff_id(digest)?,
             });
         }
-        let expected = match (offer.blob, offer.diff_id, offer.compression) {
-            (Some(blob), _, _) => Some(blob),
-            (None, Some(diff_id), Compression::None) => offer.size.map(|size| (diff_id.0, size)),
-            _ => None,
-        };
+        let expected = offer.expected();
         let name = match (offer.blob, offer.diff_id) {
             (Some((digest, _)), _) => digest.to_string(),
             (None, Some(diff_id)) => diff_id.to_string(),

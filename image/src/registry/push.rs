@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::session::Session;
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
-use crate::oci::{Compression, Image, Layer};
+use crate::oci::{Image, Layer};
 use crate::stream as blob_stream;
 use crate::transfer::{Context, Offer, Receiver};
 
@@ -79,11 +79,7 @@ impl Push {
 
     /// Streams a layer up; returns digest and size of what was sent.
     fn upload(&self, offer: &Offer<'_>, context: &Context) -> Result<(Digest, u64)> {
-        let expected = match (offer.blob, offer.diff_id, offer.compression) {
-            (Some(blob), _, _) => Some(blob),
-            (None, Some(diff_id), Compression::None) => offer.size.map(|size| (diff_id.0, size)),
-            _ => None,
-        };
+        let expected = offer.expected();
         let name = expected.map_or("layer".to_owned(), |(digest, _)| digest.to_string());
         let mut reader = (offer.open)()?;
         let url = self.begin()?;
@@ -144,30 +140,12 @@ impl Push {
 }
 
 impl Receiver for Push {
-    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
-        Ok(None)
-    }
-
-    fn holds(&mut self, _image: &Image) -> Result<bool> {
-        // Each blob is asked for when its turn comes.
-        Ok(false)
-    }
-
-    fn expect(&mut self, _image: &Image) -> Result<()> {
-        Ok(())
-    }
-
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         Ok(self.sent.iter().any(|layer| layer.diff_id == diff_id))
     }
 
     fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
-        let Some(diff_id) = offer.diff_id else {
-            return Err(Error::invalid(
-                "a layer without a diff ID",
-                "cannot be sent to a registry",
-            ));
-        };
+        let diff_id = offer.known_diff_id("cannot be sent to a registry")?;
         if let Some(twin) = self.sent.iter().find(|twin| twin.diff_id == diff_id) {
             return Ok(twin.clone());
         }

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use pcocc_core::publish;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use tempfile::NamedTempFile;
 
 use crate::digest::Digest;
@@ -127,15 +126,7 @@ impl Repository {
         if age.is_some_and(|age| age < FRESH) {
             return Ok(true);
         }
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
-        let times = Timestamps {
-            last_access: now,
-            last_modification: now,
-        };
-        match rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW) {
+        match publish::touch(&path) {
             Ok(()) => Ok(true),
             Err(error) => {
                 // Publishing checks its blobs once more, so this costs nothing but a retry.

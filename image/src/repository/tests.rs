@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 use pcocc_core::repos::{RepoDefinition, ReposConfig, Scope};
 
 use super::*;
-use crate::digest::{DiffId, Digest};
-use crate::oci::{Compression, Image, Layer};
+use crate::digest::Digest;
+use crate::oci::Image;
 
 /// Repositories in a directory of their own.
 struct Site {
@@ -57,22 +57,7 @@ fn put_blob(repository: &Repository, content: &[u8]) -> Digest {
 
 /// An image of plain layers, without their blobs.
 fn image_of(layers: &[&[u8]]) -> Image {
-    let layers: Vec<Layer> = layers
-        .iter()
-        .map(|content| Layer {
-            digest: Digest::of(content),
-            size: content.len() as u64,
-            compression: Compression::None,
-            diff_id: DiffId(Digest::of(content)),
-        })
-        .collect();
-    let config = serde_json::json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|l| l.diff_id).collect::<Vec<_>>()},
-    });
-    Image::assemble(serde_json::to_vec(&config).unwrap(), layers).unwrap()
+    crate::testing::image_of(layers).unwrap()
 }
 
 fn put_blobs(repository: &Repository, layers: &[&[u8]]) -> Image {

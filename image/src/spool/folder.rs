@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW};
+use pcocc_core::publish;
+use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
 use super::is_missing;
@@ -102,15 +103,7 @@ impl Folder {
 
     /// Marks the image as used now.
     pub(super) fn touch(&self, id: Digest) {
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
-        let times = Timestamps {
-            last_access: now,
-            last_modification: now,
-        };
-        if let Err(error) = rustix::fs::utimensat(CWD, self.entry(id), &times, AtFlags::empty()) {
+        if let Err(error) = publish::touch(&self.entry(id)) {
             tracing::debug!(%error, %id, "cannot mark an image of the spool as used");
         }
     }

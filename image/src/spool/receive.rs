@@ -55,18 +55,6 @@ struct SpoolReceiver<'a> {
 }
 
 impl Receiver for SpoolReceiver<'_> {
-    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
-        Ok(None)
-    }
-
-    fn holds(&mut self, _image: &Image) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn expect(&mut self, _image: &Image) -> Result<()> {
-        Ok(())
-    }
-
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         self.ingest.has_layer(diff_id)
     }

@@ -13,8 +13,10 @@ use pcocc_core::cancel::Cancel;
 use pcocc_core::progress::{Event, Progress, Reporter};
 
 use super::*;
+use crate::digest::DiffId;
 use crate::error::{Error, Result};
 use crate::ingest::Options;
+use crate::oci::{Compression, Layer};
 use crate::reference::ImageUri;
 use crate::store::Store;
 use crate::transfer::{self, Context, Layout, Sink};
