@@ -582,6 +582,10 @@ fn docker_mount() {
           --allow-delete
               Let rm -r delete images
 
+          --spool-size <SIZE>
+              Keep at most SIZE of images read from docker, such as 500M or 20G, in TMPDIR, or /var/tmp
+              (default: 10 GB, or a tenth of that disk if that is less)
+
       -h, --help
               Print help (see a summary with '-h')
 

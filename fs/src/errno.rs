@@ -13,7 +13,7 @@ pub fn errno_of(error: &Error) -> Errno {
         Error::Denied { .. } => Errno::ACCESS,
         Error::Unreachable { .. } | Error::Registry { .. } => Errno::NOTCONN,
         Error::Daemon { message, .. } => daemon(message),
-        Error::Io { source, .. } => source
+        Error::Io { source, .. } | Error::SpoolFull { source, .. } => source
             .raw_os_error()
             .map_or(Errno::IO, Errno::from_raw_os_error),
         Error::Cancelled => Errno::INTR,
@@ -67,6 +67,13 @@ mod tests {
             (os(Errno::NOSPC), Errno::NOSPC),
             (os(Errno::DQUOT), Errno::DQUOT),
             (os(Errno::ROFS), Errno::ROFS),
+            (
+                Error::SpoolFull {
+                    folder: "/spool".into(),
+                    source: Errno::NOSPC.into(),
+                },
+                Errno::NOSPC,
+            ),
             (daemon("write /x: no space left on device"), Errno::NOSPC),
             (daemon("conflict: unable to remove"), Errno::BUSY),
             (daemon("boom"), Errno::IO),

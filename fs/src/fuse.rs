@@ -19,6 +19,7 @@ use fuser::{
 };
 
 use crate::errno::Errno;
+use crate::process;
 use crate::tree::Tree;
 use crate::tree::files::Caching;
 use crate::tree::look::{Attributes, Kind, Looked};
@@ -49,6 +50,12 @@ impl Adapter {
         } else {
             call(&self.tree);
         }
+    }
+
+    /// The same for a request that may have to wait for long: it ends early with its process.
+    fn run_for(&self, request: &Request, waits: bool, call: impl FnOnce(&Tree) + Send + 'static) {
+        let thread = request.pid();
+        self.run(waits, move |tree| process::serving(thread, || call(tree)));
     }
 }
 
@@ -142,9 +149,9 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.run(self.tree.may_wait(parent.0), move |tree| {
+        self.run_for(request, self.tree.may_wait(parent.0), move |tree| {
             match tree.lookup(parent.0, &name) {
                 Ok(Looked::Found(attributes, validity)) => {
                     reply.entry(&validity, &attr(&attributes), NO_GENERATION);
@@ -163,8 +170,8 @@ impl Filesystem for Adapter {
         self.tree.forget(number.0, count);
     }
 
-    fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.run(self.tree.may_wait(number.0), move |tree| {
+    fn getattr(&self, request: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.run_for(request, self.tree.may_wait(number.0), move |tree| {
             attributes(reply, tree.attributes(number.0));
         });
     }
@@ -265,12 +272,14 @@ impl Filesystem for Adapter {
         let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let truncate = flags.0 & TRUNCATE != 0;
         let thread = request.pid();
-        self.run(self.tree.may_wait(number.0), move |tree| {
-            match tree.open(number.0, write, truncate, thread) {
+        self.run_for(
+            request,
+            self.tree.may_wait(number.0),
+            move |tree| match tree.open(number.0, write, truncate, thread) {
                 Ok((handle, caching)) => reply.opened(FileHandle(handle), caching_flags(caching)),
                 Err(error) => reply.error(errno(error)),
-            }
-        });
+            },
+        );
     }
 
     fn read(
@@ -352,9 +361,11 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn opendir(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.run(self.tree.may_wait(number.0), move |tree| {
-            match tree.open_dir(number.0) {
+    fn opendir(&self, request: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.run_for(
+            request,
+            self.tree.may_wait(number.0),
+            move |tree| match tree.open_dir(number.0) {
                 Ok((handle, caching)) => {
                     let mut flags = FopenFlags::empty();
                     if caching == Caching::Keep {
@@ -363,8 +374,8 @@ impl Filesystem for Adapter {
                     reply.opened(FileHandle(handle), flags);
                 }
                 Err(error) => reply.error(errno(error)),
-            }
-        });
+            },
+        );
     }
 
     fn readdir(

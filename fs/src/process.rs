@@ -5,7 +5,29 @@
 //! half-written folder was killed, and an interrupted `close` only says so to the kernel, so both are
 //! read from `/proc`.
 
+use std::cell::Cell;
 use std::fs;
+
+thread_local! {
+    /// The thread whose request this thread works on; 0 for none.
+    static SERVED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Runs `call` on behalf of a thread: what waits in there ends when that thread's process is told to.
+pub fn serving<T>(thread: u32, call: impl FnOnce() -> T) -> T {
+    let before = SERVED.replace(thread);
+    let result = call();
+    SERVED.set(before);
+    result
+}
+
+/// The process this thread works for; none for one that cannot be seen, as from another pid namespace.
+pub fn served() -> Option<Process> {
+    match SERVED.get() {
+        0 => None,
+        thread => Some(Process::of_thread(thread)),
+    }
+}
 
 /// A process, told from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +40,8 @@ impl Process {
     /// Finds the process of a thread. One that cannot be seen, as from another pid namespace,
     /// counts as alive.
     pub fn of_thread(thread: u32) -> Self {
-        let id = field(thread, "Tgid:")
-            .and_then(|text| text.parse().ok())
+        let id = status(thread)
+            .and_then(|status| value(&status, "Tgid:")?.parse().ok())
             .unwrap_or(thread);
         Self {
             id,
@@ -39,14 +61,19 @@ impl Process {
     pub fn is_interrupted(&self) -> bool {
         // HUP, INT, QUIT, KILL and TERM as bits of the masks in proc_pid_status(5).
         const ENDING: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 8 | 1 << 14;
+        let Some(status) = status(self.id) else {
+            return false;
+        };
         let mask = |name| {
-            field(self.id, name)
-                .and_then(|text| u64::from_str_radix(&text, 16).ok())
+            value(&status, name)
+                .and_then(|text| u64::from_str_radix(text, 16).ok())
                 .unwrap_or(0)
         };
         let pending = (mask("SigPnd:") | mask("ShdPnd:")) & ENDING;
-        pending != 0 && pending & !(mask("SigIgn:") | mask("SigBlk:") | mask("SigCgt:")) != 0
-            || pending & mask("SigCgt:") & !mask("SigBlk:") != 0
+        let caught = mask("SigCgt:");
+        pending & !mask("SigBlk:") & (caught | !mask("SigIgn:")) != 0
+            // The main thread of a killed process ends before those that wait.
+            || value(&status, "State:").is_some_and(|state| state.starts_with(['Z', 'X']))
     }
 
     /// The name of the program the process runs, at most 15 bytes of it.
@@ -57,12 +84,13 @@ impl Process {
     }
 }
 
-fn field(id: u32, name: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(|value| value.trim().to_owned())
+fn status(id: u32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{id}/status")).ok()
+}
+
+fn value<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim())
 }
 
 /// Start time in clock ticks since boot; `None` for what is gone or a zombie.
@@ -91,5 +119,38 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!process.is_alive());
+    }
+
+    #[test]
+    fn a_signal_that_waits_is_seen_unless_it_is_ignored() {
+        // A stopped process takes no signal but SIGKILL, so that others stay pending.
+        let told = |ignores: &str| {
+            let script = format!("{ignores} kill -STOP $$; exit");
+            let mut child = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+            let process = Process::of_thread(child.id());
+            let state = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            while !state().contains(") T ") {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            let before = process.is_interrupted();
+            let kill = |signal: &str| {
+                let id = child.id().to_string();
+                assert!(
+                    Command::new("kill")
+                        .args([signal, &id])
+                        .status()
+                        .unwrap()
+                        .success()
+                );
+            };
+            kill("-TERM");
+            let after = process.is_interrupted();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            (before, after)
+        };
+        assert_eq!(told(""), (false, true));
+        assert_eq!(told("trap : TERM;"), (false, true));
+        assert_eq!(told("trap '' TERM;"), (false, false));
     }
 }

@@ -77,6 +77,18 @@ impl Status {
         Running(transfer)
     }
 
+    /// Notes a transfer when it says for the first time that it does something, or fails: what was there
+    /// already is none.
+    pub fn when_moving(&self, store: &str, image: &str, action: &'static str) -> Begun {
+        Begun(Arc::new(Later {
+            status: self.clone(),
+            store: store.to_owned(),
+            image: image.to_owned(),
+            action,
+            running: Mutex::default(),
+        }))
+    }
+
     /// Copies of the remembered transfers, oldest first.
     pub fn transfers(&self) -> Vec<Transfer> {
         lock(&self.0).iter().map(|t| lock(t).clone()).collect()
@@ -150,6 +162,56 @@ impl Drop for Running {
     }
 }
 
+/// A transfer that begins with its first event.
+#[derive(Debug)]
+pub struct Begun(Arc<Later>);
+
+#[derive(Debug)]
+struct Later {
+    status: Status,
+    store: String,
+    image: String,
+    action: &'static str,
+    running: Mutex<Option<(Running, Reporter)>>,
+}
+
+impl Later {
+    fn begin(&self) -> Running {
+        self.status.begin(&self.store, &self.image, self.action)
+    }
+}
+
+impl Begun {
+    /// Where the transfer reports its progress.
+    pub fn reporter(&self) -> Reporter {
+        Reporter::new(Arc::clone(&self.0) as Arc<dyn Progress>)
+    }
+
+    /// Notes the result.
+    pub fn end<T, E: std::fmt::Display>(self, result: &Result<T, E>) {
+        match (lock(&self.0.running).take(), result) {
+            (Some((running, _)), _) => running.end(result),
+            (None, Err(_)) => self.0.begin().end(result),
+            (None, Ok(_)) => {}
+        }
+    }
+}
+
+impl Progress for Later {
+    fn event(&self, event: Event) {
+        let reporter = {
+            let mut running = lock(&self.running);
+            let (_, reporter) = running.get_or_insert_with(|| {
+                let running = self.begin();
+                let reporter = running.reporter();
+                (running, reporter)
+            });
+            reporter.clone()
+        };
+        reporter.emit(event);
+    }
+}
+
 /// Adds up the bytes of a transfer's blobs.
 struct Counter {
     transfer: Arc<Mutex<Transfer>>,
@@ -199,6 +261,14 @@ mod tests {
             Some("disk full")
         );
         assert_eq!(status.last_error("docker", Some("i1")), None);
+        let quiet = status.when_moving("docker", "quiet", "export");
+        quiet.end(&Ok::<_, &str>(()));
+        let noisy = status.when_moving("docker", "noisy", "export");
+        noisy.reporter().stage("Exporting");
+        noisy.end(&Err::<(), _>("interrupted"));
+        let last = status.transfers().pop().unwrap();
+        assert_eq!((&*last.image, last.state), ("noisy", State::Failed));
+        assert_eq!(last.message.as_deref(), Some("interrupted"));
         drop(status.begin("docker", "late", "copy"));
         assert_eq!(status.last_error("docker", None), None);
         let parsed: serde_json::Value =

@@ -79,6 +79,18 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// The disk of the spool is full, also after everything unused was taken off it.
+    #[error(
+        "no room for an exported image in {}: {source}; free some of its disk, or set TMPDIR to a folder on a \
+         larger one and mount again",
+        folder.display()
+    )]
+    SpoolFull {
+        /// The spool's folder.
+        folder: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The operation was cancelled before it was complete; nothing was changed.
     #[error("interrupted")]
     Cancelled,
@@ -110,7 +122,7 @@ impl Error {
     /// The raw OS error number behind this error, when there is one.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Self::Io { source, .. } => source.raw_os_error(),
+            Self::Io { source, .. } | Self::SpoolFull { source, .. } => source.raw_os_error(),
             _ => None,
         }
     }

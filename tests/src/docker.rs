@@ -11,6 +11,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::children::{Guarded, Outcome, read_log, run};
 use crate::{is_root, scratch, workspace};
 
@@ -95,14 +97,34 @@ impl Dockerd {
 
     /// Kills the daemon with SIGKILL, as if the machine had failed.
     pub fn kill(&self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.pid as i32) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+        signal(self.pid, Signal::KILL);
+    }
+
+    /// Stops the daemon with SIGSTOP until the result is dropped: it takes connections and never answers.
+    pub fn pause(&self) -> Paused {
+        signal(self.pid, Signal::STOP);
+        Paused(self.pid)
     }
 
     /// Says whether the fixture still holds the daemon.
     pub fn is_held(&mut self) -> bool {
         self.guard.is_running()
+    }
+}
+
+/// A daemon that hangs; dropping this lets it go on.
+#[derive(Debug)]
+pub struct Paused(u32);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        signal(self.0, Signal::CONT);
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid as i32) {
+        let _ = kill_process(pid, signal);
     }
 }
 

@@ -20,7 +20,7 @@ mod registry;
 mod user;
 
 pub use children::{Guarded, Outcome, run, wait_until};
-pub use docker::{Docker, Dockerd};
+pub use docker::{Docker, Dockerd, Paused};
 pub use mount::Mount;
 pub use pcocc::{Pcocc, binary};
 pub use registry::Registry;

@@ -56,6 +56,26 @@ impl Mount {
         self.point.join(path)
     }
 
+    /// What `.pcocc/status.json` says.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let text = fs::read(self.join(".pcocc/status.json")).expect("read status.json");
+        serde_json::from_slice(&text).expect("JSON in status.json")
+    }
+
+    /// The transfers of `image` that the mount knows, oldest first.
+    #[track_caller]
+    pub fn transfers(&self, image: &str) -> Vec<serde_json::Value> {
+        let status = self.status();
+        let all = status["transfers"].as_array().expect("a list of transfers");
+        // The daemon's own names have their tag.
+        let latest = format!("{image}:latest");
+        all.iter()
+            .filter(|transfer| transfer["image"] == image || transfer["image"] == *latest)
+            .cloned()
+            .collect()
+    }
+
     /// What `pcocc docker mount` wrote so far.
     pub fn log(&self) -> String {
         read_log(&self.log)

@@ -39,6 +39,7 @@ pub struct Pcocc {
     program: PathBuf,
     as_user: bool,
     docker_host: Option<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Pcocc {
@@ -49,6 +50,7 @@ impl Pcocc {
             program: binary(),
             as_user: false,
             docker_host: None,
+            variables: Vec::new(),
         }
     }
 
@@ -64,6 +66,7 @@ impl Pcocc {
             user,
             as_user: true,
             docker_host: None,
+            variables: Vec::new(),
         }
     }
 
@@ -75,6 +78,21 @@ impl Pcocc {
         }
         self.docker_host = Some(docker.host().to_owned());
         self
+    }
+
+    /// Sets an environment variable for all commands.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives commands a TMPDIR of their own in the home, so that what is kept there can be looked at.
+    #[must_use]
+    pub fn with_own_temporary(self) -> Self {
+        let folder = self.home().join("tmp");
+        self.run_any("mkdir", &["-p", &folder.to_string_lossy()]);
+        self.with_variable("TMPDIR", &folder.to_string_lossy())
     }
 
     /// The home folder.
@@ -128,6 +146,7 @@ impl Pcocc {
         // Without a daemon of its own no test may find one that happens to run on the machine.
         let nowhere = format!("unix://{}", self.home().join("no-docker.sock").display());
         command.env("DOCKER_HOST", self.docker_host.as_ref().unwrap_or(&nowhere));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -321,7 +321,7 @@ impl Tree {
                 }
             }
             Node::RootfsImage(key) => {
-                let open = self.rootfs.open(key, self.view(key.store)?, &self.status)?;
+                let open = self.open_rootfs(key)?;
                 return list_rootfs(&open, open.top);
             }
             Node::RootfsFile(system, inode) => {

@@ -1,24 +1,34 @@
 //! Images that are reached into: their documents in memory, their layers as open files.
 //!
 //! The first look into an image's index or blobs opens its layout, which exports it when the store is
-//! a daemon; everyone else who looks waits for the same export.
+//! a daemon; everyone else who looks waits for the same export, and the last who is told to end stops
+//! it. An opened layout keeps its files from being removed, so that one nobody uses is let go.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use pcocc_core::cancel::Cancel;
 use pcocc_image::oci::Image;
+use pcocc_image::store::Store;
 use pcocc_image::transfer::{Context, Layout};
 use pcocc_image::{Digest, Error};
 
 use crate::errno::{Errno, errno_of};
 use crate::status::Status;
 use crate::sync::lock;
+use crate::tree::flight::SingleFlight;
 use crate::tree::node::{ImageKey, Part};
 use crate::tree::stores::StoreView;
+
+/// How long an opened layout that nobody uses is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How long it counts as used after it was: a tool goes from file to file.
+const JUST_NOW: Duration = Duration::from_millis(500);
 
 /// Opened images that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
@@ -154,12 +164,45 @@ impl ImageView {
     }
 }
 
-type Slot = Arc<Mutex<Option<Arc<ImageView>>>>;
+/// An image's place among the opened ones.
+#[derive(Debug, Default)]
+struct Slot {
+    view: Mutex<Option<(Arc<ImageView>, Instant)>>,
+    opening: SingleFlight<Arc<ImageView>>,
+}
+
+impl Slot {
+    fn view(&self) -> Option<Arc<ImageView>> {
+        let mut slot = lock(&self.view);
+        let (view, used) = slot.as_mut()?;
+        *used = Instant::now();
+        Some(Arc::clone(view))
+    }
+
+    fn set(&self, view: &Arc<ImageView>) {
+        *lock(&self.view) = Some((Arc::clone(view), Instant::now()));
+    }
+
+    /// Lets the layout go when nobody used it for `idle` and no file in it is open.
+    fn release(&self, idle: Duration) {
+        let mut slot = lock(&self.view);
+        if let Some((view, used)) = &*slot
+            && view.is_final()
+            && used.elapsed() >= idle
+            && Arc::strong_count(view) == 1
+            && lock(&view.layers)
+                .iter()
+                .all(|layer| Arc::strong_count(layer) == 1)
+        {
+            *slot = None;
+        }
+    }
+}
 
 /// The images that were reached into lately.
 #[derive(Debug)]
 pub struct Images {
-    views: Mutex<LruCache<ImageKey, Slot>>,
+    slots: Mutex<LruCache<ImageKey, Arc<Slot>>>,
     cancel: Cancel,
 }
 
@@ -167,26 +210,25 @@ impl Images {
     /// Starts with none; raising `cancel` ends exports under way.
     pub fn new(cancel: Cancel) -> Self {
         Self {
-            views: Mutex::new(LruCache::new(KEPT)),
+            slots: Mutex::new(LruCache::new(KEPT)),
             cancel,
         }
     }
 
-    fn slot(&self, key: &ImageKey) -> Slot {
-        let mut views = lock(&self.views);
-        Arc::clone(views.get_or_insert(key.clone(), Slot::default))
+    fn slot(&self, key: &ImageKey) -> Arc<Slot> {
+        let mut slots = lock(&self.slots);
+        Arc::clone(slots.get_or_insert(key.clone(), Arc::default))
     }
 
     /// The image when it is open already. Never waits.
     pub fn peek(&self, key: &ImageKey) -> Option<Arc<ImageView>> {
-        let slot = self.slot(key);
-        slot.try_lock().ok().and_then(|view| view.clone())
+        self.slot(key).view()
     }
 
     /// Notes what a commit left behind, so that its names and sizes can be told without an export.
     pub fn note(&self, key: &ImageKey, image: Image) {
         match ImageView::new(image, &key.name, None) {
-            Ok(view) => *lock(&self.slot(key)) = Some(Arc::new(view)),
+            Ok(view) => self.slot(key).set(&Arc::new(view)),
             Err(error) => tracing::debug!(%error, "an image just written has no index"),
         }
     }
@@ -199,43 +241,74 @@ impl Images {
         status: &Status,
     ) -> Result<Arc<ImageView>, Errno> {
         let slot = self.slot(key);
-        let mut view = lock(&slot);
-        if let Some(view) = &*view
-            && view.is_final()
-        {
-            return Ok(Arc::clone(view));
+        if let Some(view) = slot.view().filter(|view| view.is_final()) {
+            return Ok(view);
         }
-        let running = (store.notation == crate::naming::Notation::Docker)
-            .then(|| status.begin(&store.label, &key.name, "export"));
-        let context = Context {
-            progress: running.as_ref().map_or_else(
-                pcocc_core::progress::Reporter::silent,
-                crate::status::Running::reporter,
-            ),
-            cancel: self.cancel.clone(),
+        // What nobody looks at right now makes room for this one.
+        self.release(JUST_NOW);
+        let opening = Opening {
+            key: key.clone(),
+            label: store.label.clone(),
+            store: Arc::clone(&store.store),
+            status: status.clone(),
+            slot: Arc::clone(&slot),
         };
-        let opened = store.store.layout(&key.name, &context).and_then(|layout| {
-            let image = layout.image(&context)?;
-            ImageView::new(image, &key.name, Some(layout))
-        });
-        if let Some(running) = running {
-            running.end(&opened);
+        slot.opening
+            .wait(&self.cancel, move |cancel| opening.run(cancel))
+    }
+
+    /// Lets go what nobody used for a while.
+    pub fn collect(&self) {
+        self.release(IDLE);
+    }
+
+    fn release(&self, idle: Duration) {
+        for (_, slot) in lock(&self.slots).iter() {
+            slot.release(idle);
         }
-        let opened = opened.map_err(|error| {
-            tracing::warn!(store = %store.label, image = %key.name, %error, "cannot open image");
-            errno_of(&error)
-        })?;
-        if key.id.is_some_and(|id| id != opened.image.id()) {
-            // The name has moved on to another image since it was looked up.
-            return Err(Errno::STALE);
-        }
-        let opened = Arc::new(opened);
-        *view = Some(Arc::clone(&opened));
-        Ok(opened)
     }
 
     /// Drops what is kept of an image.
     pub fn drop_image(&self, key: &ImageKey) {
-        lock(&self.views).pop(key);
+        lock(&self.slots).pop(key);
+    }
+}
+
+/// What opening an image takes.
+struct Opening {
+    key: ImageKey,
+    label: String,
+    store: Arc<dyn Store>,
+    status: Status,
+    slot: Arc<Slot>,
+}
+
+impl Opening {
+    fn run(self, cancel: &Cancel) -> Result<Arc<ImageView>, Errno> {
+        if let Some(view) = self.slot.view().filter(|view| view.is_final()) {
+            return Ok(view);
+        }
+        let name = &self.key.name;
+        let begun = self.status.when_moving(&self.label, name, "export");
+        let context = Context {
+            progress: begun.reporter(),
+            cancel: cancel.clone(),
+        };
+        let opened = self.store.layout(name, &context).and_then(|layout| {
+            let image = layout.image(&context)?;
+            ImageView::new(image, name, Some(layout))
+        });
+        begun.end(&opened);
+        let opened = opened.map_err(|error| {
+            tracing::warn!(store = %self.label, image = %name, %error, "cannot open image");
+            errno_of(&error)
+        })?;
+        if self.key.id.is_some_and(|id| id != opened.image.id()) {
+            // The name has moved on to another image since it was looked up.
+            return Err(Errno::STALE);
+        }
+        let opened = Arc::new(opened);
+        self.slot.set(&opened);
+        Ok(opened)
     }
 }

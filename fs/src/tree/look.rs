@@ -157,7 +157,7 @@ impl Tree {
                 Ok(view.size(part).map(|_| Node::Part(key.clone(), part)))
             }
             Node::RootfsImage(key) => {
-                let open = self.rootfs.open(key, self.view(key.store)?, &self.status)?;
+                let open = self.open_rootfs(key)?;
                 let found = open.squashfs.lookup(open.top, name.as_bytes());
                 let found = found.map_err(|error| errno_of(&error))?;
                 Ok(found.map(|entry| Node::RootfsFile(open.number, entry.inode)))
@@ -244,6 +244,19 @@ impl Tree {
             Some(view) => Ok(view),
             None => self.images.open(key, self.view(key.store)?, &self.status),
         }
+    }
+
+    /// Opens an image's root file system.
+    pub(super) fn open_rootfs(
+        &self,
+        key: &ImageKey,
+    ) -> Result<Arc<crate::tree::rootfs::OpenRootfs>, Errno> {
+        let store = self.view(key.store)?;
+        // One export gives both, whichever is asked for first and whoever waits for it.
+        if Some(key.store) == self.docker && self.rootfs.peek(key).is_none() {
+            self.images.open(key, store, &self.status)?;
+        }
+        self.rootfs.open(key, store, &self.status)
     }
 
     /// The attributes of an inode, and how long they hold.

@@ -7,6 +7,7 @@
 //! never across a call into a store.
 
 pub mod files;
+mod flight;
 pub mod images;
 pub mod look;
 pub mod node;
@@ -146,6 +147,7 @@ impl Tree {
     pub fn collect(&self) {
         self.committing.stop_interrupted();
         self.collect_abandoned(None);
+        self.images.collect();
         self.rootfs.collect();
     }
 }

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use pcocc_core::cancel::Cancel;
 use pcocc_image::Error;
 use pcocc_image::squashfs::{BlockCache, InodeNo, Squashfs};
+use pcocc_image::store::Store;
 use pcocc_image::transfer::Context;
 
 use crate::errno::{Errno, errno_of};
 use crate::status::Status;
 use crate::sync::lock;
+use crate::tree::flight::SingleFlight;
 use crate::tree::node::ImageKey;
 use crate::tree::stores::StoreView;
 
@@ -42,9 +44,16 @@ impl OpenRootfs {
     }
 }
 
+/// An image's place among the open ones.
+#[derive(Debug, Default)]
+struct Slot {
+    open: Mutex<Option<Arc<OpenRootfs>>>,
+    opening: SingleFlight<Arc<OpenRootfs>>,
+}
+
 #[derive(Debug, Default)]
 struct Table {
-    slots: HashMap<ImageKey, Arc<Mutex<Option<Arc<OpenRootfs>>>>>,
+    slots: HashMap<ImageKey, Arc<Slot>>,
     numbers: HashMap<u16, (ImageKey, Arc<OpenRootfs>)>,
     next: u16,
 }
@@ -52,7 +61,7 @@ struct Table {
 /// The open root file systems.
 #[derive(Debug)]
 pub struct RootFilesystems {
-    table: Mutex<Table>,
+    table: Arc<Mutex<Table>>,
     cache: Arc<BlockCache>,
     cancel: Cancel,
 }
@@ -61,7 +70,7 @@ impl RootFilesystems {
     /// Starts with none; raising `cancel` ends what is being made.
     pub fn new(cancel: Cancel) -> Self {
         Self {
-            table: Mutex::default(),
+            table: Arc::default(),
             cache: BlockCache::new(CACHE),
             cancel,
         }
@@ -79,7 +88,7 @@ impl RootFilesystems {
     /// The one of an image when it is open already. Never waits.
     pub fn peek(&self, key: &ImageKey) -> Option<Arc<OpenRootfs>> {
         let slot = Arc::clone(lock(&self.table).slots.get(key)?);
-        slot.try_lock().ok().and_then(|open| open.clone())
+        lock(&slot.open).clone()
     }
 
     /// Opens an image's root file system, made first when it is missing.
@@ -90,50 +99,21 @@ impl RootFilesystems {
         status: &Status,
     ) -> Result<Arc<OpenRootfs>, Errno> {
         let slot = Arc::clone(lock(&self.table).slots.entry(key.clone()).or_default());
-        let mut open = lock(&slot);
-        if let Some(open) = &*open {
+        if let Some(open) = &*lock(&slot.open) {
             *lock(&open.used) = Instant::now();
             return Ok(Arc::clone(open));
         }
-        let running = status.begin(&store.label, &key.name, "rootfs");
-        let context = Context {
-            progress: running.reporter(),
-            cancel: self.cancel.clone(),
+        let opening = Opening {
+            key: key.clone(),
+            label: store.label.clone(),
+            store: Arc::clone(&store.store),
+            status: status.clone(),
+            slot: Arc::clone(&slot),
+            table: Arc::clone(&self.table),
+            cache: Arc::clone(&self.cache),
         };
-        let result = self.read(key, store, &context);
-        running.end(&result);
-        let (squashfs, top) = result.map_err(|error| {
-            tracing::warn!(store = %store.label, image = %key.name, %error, "no root file system");
-            errno_of(&error)
-        })?;
-        let mut table = lock(&self.table);
-        let number = table.free_number().ok_or(Errno::NFILE)?;
-        let opened = Arc::new(OpenRootfs {
-            number,
-            squashfs,
-            top,
-            lookups: AtomicU64::new(0),
-            used: Mutex::new(Instant::now()),
-        });
-        table
-            .numbers
-            .insert(number, (key.clone(), Arc::clone(&opened)));
-        *open = Some(Arc::clone(&opened));
-        Ok(opened)
-    }
-
-    fn read(
-        &self,
-        key: &ImageKey,
-        store: &StoreView,
-        context: &Context,
-    ) -> Result<(Squashfs, InodeNo), Error> {
-        let file = store.store.root_filesystem(&key.name, context)?;
-        let squashfs = Squashfs::open(file, Arc::clone(&self.cache))?;
-        let top = squashfs
-            .lookup(squashfs.root(), b"rootfs")?
-            .ok_or_else(|| Error::invalid(key.name.to_string(), "has no rootfs in its squashfs"))?;
-        Ok((squashfs, top.inode))
+        slot.opening
+            .wait(&self.cancel, move |cancel| opening.run(cancel))
     }
 
     /// The kernel dropped `count` references to inodes of this one.
@@ -173,6 +153,62 @@ impl RootFilesystems {
             table.numbers.remove(&number);
             table.slots.remove(&key);
         }
+    }
+}
+
+/// What opening a root file system takes.
+struct Opening {
+    key: ImageKey,
+    label: String,
+    store: Arc<dyn Store>,
+    status: Status,
+    slot: Arc<Slot>,
+    table: Arc<Mutex<Table>>,
+    cache: Arc<BlockCache>,
+}
+
+impl Opening {
+    fn run(self, cancel: &Cancel) -> Result<Arc<OpenRootfs>, Errno> {
+        if let Some(open) = &*lock(&self.slot.open) {
+            return Ok(Arc::clone(open));
+        }
+        let name = &self.key.name;
+        let begun = self.status.when_moving(&self.label, name, "rootfs");
+        let context = Context {
+            progress: begun.reporter(),
+            cancel: cancel.clone(),
+        };
+        let result = self.read(&context);
+        begun.end(&result);
+        let (squashfs, top) = result.map_err(|error| {
+            tracing::warn!(store = %self.label, image = %name, %error, "no root file system");
+            errno_of(&error)
+        })?;
+        let mut table = lock(&self.table);
+        let number = table.free_number().ok_or(Errno::NFILE)?;
+        let opened = Arc::new(OpenRootfs {
+            number,
+            squashfs,
+            top,
+            lookups: AtomicU64::new(0),
+            used: Mutex::new(Instant::now()),
+        });
+        table
+            .numbers
+            .insert(number, (self.key.clone(), Arc::clone(&opened)));
+        *lock(&self.slot.open) = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn read(&self, context: &Context) -> Result<(Squashfs, InodeNo), Error> {
+        let file = self.store.root_filesystem(&self.key.name, context)?;
+        let squashfs = Squashfs::open(file, Arc::clone(&self.cache))?;
+        let top = squashfs
+            .lookup(squashfs.root(), b"rootfs")?
+            .ok_or_else(|| {
+                Error::invalid(self.key.name.to_string(), "has no rootfs in its squashfs")
+            })?;
+        Ok((squashfs, top.inode))
     }
 }
 

@@ -15,11 +15,13 @@ use bollard::query_parameters::{
 };
 use bollard::{BollardRequest, ClientVersion, Docker};
 use futures_util::StreamExt;
+use pcocc_core::cancel::Cancel;
 use tokio::runtime::Runtime;
 
 use super::connection::{CONNECT_TIMEOUT, Connector, root_cause};
 use super::endpoint::Endpoint;
 use super::events::Watch;
+use super::stream::cancelled;
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::store::Entry;
@@ -82,7 +84,7 @@ pub struct Inspected {
 /// A docker daemon. Clones share the connection; methods block and may be called from any thread that
 /// is not a tokio worker.
 #[derive(Clone)]
-pub struct Daemon(Arc<Inner>);
+pub struct Daemon(Arc<Inner>, Cancel);
 
 struct Inner {
     link: Arc<Link>,
@@ -262,12 +264,18 @@ impl Daemon {
             },
         )
         .map_err(|error| link.explain("connect", error))?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             link,
             docker,
             watch: OnceLock::new(),
             runtime: Some(runtime),
-        })))
+        };
+        Ok(Self(Arc::new(inner), Cancel::new()))
+    }
+
+    /// The same daemon, whose requests end with [`Error::Cancelled`] when `cancel` is raised.
+    pub(super) fn until(&self, cancel: &Cancel) -> Self {
+        Self(Arc::clone(&self.0), cancel.clone())
     }
 
     /// The daemon's address.
@@ -297,6 +305,7 @@ impl Daemon {
             tokio::select! {
                 answer = request => answer,
                 error = self.0.link.silence(QUICK) => Err(error),
+                error = cancelled(&self.1) => Err(error),
             }
         })
     }

@@ -74,8 +74,8 @@ impl DaemonSink {
     }
 
     /// What the name stands for; fails when it stands for something and must not.
-    fn holder(&self, name: &str) -> Result<Option<Digest>> {
-        match self.daemon.inspect(name) {
+    fn holder(&self, asking: &Daemon, name: &str) -> Result<Option<Digest>> {
+        match asking.inspect(name) {
             Ok(_) if self.only_new => {
                 Err(Error::Exists(format!("image {name} in the docker daemon")))
             }
@@ -89,11 +89,14 @@ impl DaemonSink {
 impl Sink for DaemonSink {
     fn open(&self, context: &Context) -> Result<Box<dyn Receiver + '_>> {
         context.check()?;
-        let store = self.daemon.info()?.image_store;
+        // Until something was sent, no request is worth waiting for once the transfer is given up.
+        let asking = self.daemon.until(&context.cancel);
+        let store = asking.info()?.image_store;
         let name = self.reference.to_string();
-        let before = self.holder(&name)?;
+        let before = self.holder(&asking, &name)?;
         Ok(Box::new(Load {
             sink: self,
+            asking,
             name,
             store,
             before,
@@ -112,6 +115,8 @@ impl Sink for DaemonSink {
 
 struct Load<'a> {
     sink: &'a DaemonSink,
+    /// The daemon, for questions whose answer nobody needs when the transfer is given up.
+    asking: Daemon,
     name: String,
     store: ImageStore,
     /// What the name stood for before.
@@ -140,7 +145,7 @@ impl Receiver for Load<'_> {
         if self.store != ImageStore::GraphDriver {
             return Ok(false);
         }
-        match self.sink.daemon.inspect(&image.id().to_string()) {
+        match self.asking.inspect(&image.id().to_string()) {
             Ok(found) if found.id == image.id() => {
                 self.held = Some(found.id);
                 Ok(true)
@@ -152,7 +157,7 @@ impl Receiver for Load<'_> {
 
     fn expect(&mut self, image: &Image) -> Result<()> {
         if self.store == ImageStore::GraphDriver && !self.sink.full.load(Ordering::Acquire) {
-            let present = self.sink.daemon.chain_ids()?;
+            let present = self.asking.chain_ids()?;
             let diff_ids = image.diff_ids();
             let below = ChainId::prefixes(&diff_ids)
                 .iter()
@@ -214,7 +219,7 @@ impl Receiver for Load<'_> {
         context.check()?;
         if self.sink.only_new {
             // The archive's end, which has the name in it, is not sent yet.
-            self.sink.holder(&self.name)?;
+            self.sink.holder(&self.asking, &self.name)?;
         }
         context
             .progress

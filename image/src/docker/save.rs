@@ -76,14 +76,15 @@ impl DaemonSource {
 
 impl Source for DaemonSource {
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image> {
-        let inspected = self.daemon.inspect(&self.name)?;
+        let daemon = self.daemon.until(&context.cancel);
+        let inspected = daemon.inspect(&self.name)?;
         if let Some(id) = self.pinned.filter(|id| *id != inspected.id) {
             return Err(Error::NotFound(format!(
                 "image {} with the ID {id}, for the name was moved to another image meanwhile,",
                 self.name
             )));
         }
-        let store = self.daemon.info()?.image_store;
+        let store = daemon.info()?.image_store;
         if store == ImageStore::GraphDriver
             && let Some(image) = receiver.recall(inspected.id)?
         {

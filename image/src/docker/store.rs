@@ -29,7 +29,7 @@ impl DaemonStore {
     }
 
     fn spooled(&self, name: &str, context: &Context) -> Result<Arc<SpoolImage>> {
-        let id = self.daemon.inspect(name)?.id;
+        let id = self.daemon.until(&context.cancel).inspect(name)?.id;
         let source = DaemonSource::new(self.daemon.clone(), name).pinned(id);
         self.spool.get(id, &source, context)
     }

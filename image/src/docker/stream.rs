@@ -24,7 +24,8 @@ const DEPTH: usize = 32;
 /// Size of the chunks of an upload.
 const CHUNK: usize = 128 << 10;
 
-async fn cancelled(cancel: &Cancel) -> Error {
+/// Resolves when `cancel` is raised.
+pub(super) async fn cancelled(cancel: &Cancel) -> Error {
     while !cancel.is_cancelled() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

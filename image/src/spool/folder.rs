@@ -12,7 +12,7 @@ use pcocc_core::publish;
 use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
-use super::is_missing;
+use super::{ROOTFS, is_missing};
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::layout::LayoutFolder;
@@ -58,6 +58,15 @@ impl Drop for Turn {
     }
 }
 
+/// What [`Folder::evict`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Evicted {
+    /// Bytes that went.
+    pub(super) freed: u64,
+    /// Bytes that are left.
+    pub(super) left: u64,
+}
+
 /// An entry as eviction sees it.
 struct Entry {
     path: PathBuf,
@@ -76,6 +85,11 @@ impl Folder {
         let folder = Self { dir };
         folder.sweep()?;
         Ok(folder)
+    }
+
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.dir
     }
 
     /// Where the image's entry is or would be.
@@ -173,24 +187,28 @@ impl Folder {
     }
 
     /// Removes entries nobody uses, the least recently used first, until at most `max_bytes` are left.
-    /// Returns how many bytes went.
-    pub(super) fn evict(&self, max_bytes: u64) -> Result<u64> {
+    pub(super) fn evict(&self, max_bytes: u64) -> Result<Evicted> {
         let mut out = Vec::new();
-        let mut freed = 0;
+        let (mut left, mut freed) = (0, 0);
         {
             let _guard = self.guard()?;
             let mut entries = self.entries()?;
             entries.sort_by_key(|entry| entry.used);
-            let mut total: u64 = entries.iter().map(|entry| entry.bytes).sum();
+            left += entries.iter().map(|entry| entry.bytes).sum::<u64>();
             for entry in entries {
-                if total <= max_bytes {
+                if left <= max_bytes {
                     break;
                 }
                 let Some(lock) = lock_alone(&entry.path)? else {
                     continue;
                 };
+                // Its root file system may be in use without the rest; a broken one has none.
+                let rootfs = entry.path.join(ROOTFS);
+                if lock_alone(&rootfs)?.is_none() && rootfs.exists() {
+                    continue;
+                }
                 out.push((self.set_aside(&entry.path)?, lock));
-                total -= entry.bytes;
+                left -= entry.bytes;
                 freed += entry.bytes;
             }
         }
@@ -198,7 +216,7 @@ impl Folder {
         for (path, _lock) in out {
             discard(&path);
         }
-        Ok(freed)
+        Ok(Evicted { freed, left })
     }
 
     /// The layers of all entries and their files, to be linked into another entry.
@@ -343,6 +361,11 @@ fn lock_alone(path: &Path) -> Result<Option<File>> {
     };
     let locked = try_lock(&file, FlockOperation::NonBlockingLockExclusive);
     Ok(locked.map_err(Error::io("lock", path))?.then_some(file))
+}
+
+/// Locks an entry's root file system for as long as it is open; the entry itself must be locked.
+pub(super) fn keep(file: &File) -> io::Result<()> {
+    try_lock(file, FlockOperation::NonBlockingLockShared).map(|_| ())
 }
 
 fn try_lock(file: &File, how: FlockOperation) -> io::Result<bool> {

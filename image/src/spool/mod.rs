@@ -12,8 +12,8 @@
 //!
 //! Data path: [`Spool::get`] → the image if it is there → else this process's turn to export it →
 //! [`transfer::copy`] into a `tmp-` folder → rename → those least recently used go. Whoever uses an
-//! image holds a shared flock on its folder, so that no process removes it; locks end with their
-//! process, so that what a killed one left behind is known as such. Nothing is flushed to disk: what a
+//! image holds a shared flock on its folder, or on the squashfs in it, so that no process removes it;
+//! locks end with their process, so that what a killed one left behind is known as such. Nothing is flushed to disk: what a
 //! power failure may have spoiled is dropped after the next boot.
 
 mod folder;
@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use folder::Folder;
@@ -43,21 +44,40 @@ const ROOTFS: &str = "rootfs.squashfs";
 /// A folder of exported images, shared by any number of processes of one machine.
 #[derive(Debug)]
 pub struct Spool {
-    folder: Folder,
-    max_bytes: u64,
+    bounded: Arc<Bounded>,
     options: Options,
     open: Mutex<HashMap<Digest, Weak<SpoolImage>>>,
+}
+
+/// The spool's folder with its bound.
+#[derive(Debug)]
+struct Bounded {
+    folder: Folder,
+    max_bytes: u64,
+    /// More is kept than should be, because it is in use.
+    is_over: AtomicBool,
+}
+
+impl Bounded {
+    fn evict(&self) -> Result<()> {
+        let left = self.folder.evict(self.max_bytes)?.left;
+        self.is_over.store(left > self.max_bytes, Ordering::Release);
+        Ok(())
+    }
 }
 
 impl Spool {
     /// Opens the spool in `dir`, made when missing. Images no one uses go, the least recently used
     /// first, when more than `max_bytes` are kept.
     pub fn open(dir: PathBuf, max_bytes: u64) -> Result<Self> {
-        let folder = Folder::open(dir)?;
-        folder.evict(max_bytes)?;
-        Ok(Self {
-            folder,
+        let bounded = Bounded {
+            folder: Folder::open(dir)?,
             max_bytes,
+            is_over: AtomicBool::new(false),
+        };
+        bounded.evict()?;
+        Ok(Self {
+            bounded: Arc::new(bounded),
             options: Options::default(),
             open: Mutex::default(),
         })
@@ -74,36 +94,53 @@ impl Spool {
         if let Some(image) = self.present(id)? {
             return Ok(image);
         }
-        let _turn = self.folder.turn(id, context)?;
+        let folder = &self.bounded.folder;
+        let _turn = folder
+            .turn(id, context)
+            .map_err(|error| self.explain(error))?;
         // Whoever had the turn before may have exported it.
         if let Some(image) = self.present(id)? {
             return Ok(image);
         }
+        context.progress.stage("Exporting from the docker daemon");
         let image = match self.export(id, source, context) {
             // Room is made when the disk is full, once.
-            Err(error) if is_full(&error) && self.folder.evict(0)? > 0 => {
+            Err(error) if is_full(&error) && folder.evict(0)?.freed > 0 => {
                 context
                     .progress
                     .stage("Trying again with more room in the spool");
-                self.export(id, source, context)?
+                self.export(id, source, context)
             }
-            result => result?,
+            result => result,
         };
-        self.folder.evict(self.max_bytes)?;
+        let image = image.map_err(|error| self.explain(error))?;
+        self.bounded.evict()?;
         Ok(image)
+    }
+
+    /// Says of a full disk which it is.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Io { source, .. } if is_full_disk(&source) => Error::SpoolFull {
+                folder: self.bounded.folder.path().to_owned(),
+                source,
+            },
+            error => error,
+        }
     }
 
     /// The image if the spool has it.
     fn present(&self, id: Digest) -> Result<Option<Arc<SpoolImage>>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(image) = open.get(&id).and_then(Weak::upgrade) {
-            self.folder.touch(id);
+            self.bounded.folder.touch(id);
             return Ok(Some(image));
         }
-        let Some(lock) = self.folder.lock_entry(id)? else {
+        let folder = &self.bounded.folder;
+        let Some(lock) = folder.lock_entry(id)? else {
             return Ok(None);
         };
-        match SpoolImage::load(self.folder.entry(id), lock) {
+        match SpoolImage::load(folder.entry(id), lock, &self.bounded) {
             Ok(image) => {
                 let image = Arc::new(image);
                 open.retain(|_, image| image.strong_count() > 0);
@@ -112,7 +149,7 @@ impl Spool {
             }
             Err(error) => {
                 tracing::debug!(%error, %id, "an image of the spool is broken and goes");
-                self.folder.remove(id)?;
+                folder.remove(id)?;
                 Ok(None)
             }
         }
@@ -124,19 +161,24 @@ impl Spool {
         source: &dyn Source,
         context: &Context,
     ) -> Result<Arc<SpoolImage>> {
-        let temp = self.folder.temp()?;
-        let sink = SpoolSink::new(temp.path(), self.folder.layers(), self.options)?;
+        let folder = &self.bounded.folder;
+        let temp = folder.temp()?;
+        let sink = SpoolSink::new(temp.path(), folder.layers(), self.options)?;
         transfer::copy(source, &sink, context)?;
         context.check()?;
         drop(sink);
         // The lock keeps the entry until it is opened.
-        let _lock = self.folder.publish(temp, id)?;
+        let _lock = folder.publish(temp, id)?;
         self.present(id)?
             .ok_or_else(|| Error::NotFound(format!("image {id}, just exported into the spool,")))
     }
 }
 
 fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if is_full_disk(source))
+}
+
+fn is_full_disk(error: &io::Error) -> bool {
     let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT];
     full.iter()
         .any(|full| error.raw_os_error() == Some(full.raw_os_error()))
@@ -149,10 +191,34 @@ pub struct SpoolImage {
     image: Image,
     rootfs: Arc<File>,
     _lock: File,
+    // The last field: it acts when the others have let go.
+    _shrink: ShrinkOnDrop,
+}
+
+/// Removes what is too much when an image is not in use any more.
+#[derive(Debug)]
+struct ShrinkOnDrop(Arc<Bounded>);
+
+impl Drop for ShrinkOnDrop {
+    fn drop(&mut self) {
+        if !self.0.is_over.load(Ordering::Acquire) {
+            return;
+        }
+        // Removing takes its time, and whoever is done with an image need not wait for it.
+        let spool = Arc::clone(&self.0);
+        let spawned = std::thread::Builder::new().spawn(move || {
+            if let Err(error) = spool.evict() {
+                tracing::debug!(%error, "cannot make the spool smaller");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::debug!(%error, "the spool stays larger until the next export");
+        }
+    }
 }
 
 impl SpoolImage {
-    fn load(path: PathBuf, lock: File) -> Result<Self> {
+    fn load(path: PathBuf, lock: File, spool: &Arc<Bounded>) -> Result<Self> {
         let folder = LayoutFolder::open(&path, None)?;
         let image = folder.image(&Context::silent())?;
         for layer in image.layers() {
@@ -160,12 +226,15 @@ impl SpoolImage {
                 return Err(Error::NotFound(format!("blob {}", layer.digest)));
             }
         }
-        let rootfs = path.join(ROOTFS);
+        let path = path.join(ROOTFS);
+        let rootfs = File::open(&path).map_err(Error::io("open", &path))?;
+        folder::keep(&rootfs).map_err(Error::io("lock", &path))?;
         Ok(Self {
-            rootfs: Arc::new(File::open(&rootfs).map_err(Error::io("open", &rootfs))?),
+            rootfs: Arc::new(rootfs),
             folder,
             image,
             _lock: lock,
+            _shrink: ShrinkOnDrop(Arc::clone(spool)),
         })
     }
 

@@ -186,7 +186,11 @@ fn waiting_for_an_export_can_be_cancelled() {
     let dir = TempDir::new().unwrap();
     let spool = spool(&dir, u64::MAX);
     let daemon = Daemon::new("a");
-    let _turn = spool.folder.turn(daemon.id(), &Context::silent()).unwrap();
+    let _turn = spool
+        .bounded
+        .folder
+        .turn(daemon.id(), &Context::silent())
+        .unwrap();
     let context = Context::silent();
     let cancel = context.cancel.clone();
     let waiting = thread::spawn(move || {
@@ -210,20 +214,20 @@ fn the_least_recently_used_goes_first_and_never_one_in_use() {
         thread::sleep(Duration::from_millis(20));
     }
     spool.get(daemons[1].id(), &daemons[1], &context).unwrap();
-    assert_eq!(spool.folder.evict(u64::MAX).unwrap(), 0);
+    assert_eq!(spool.bounded.folder.evict(u64::MAX).unwrap().freed, 0);
     // A little less room than is used: `a` is in use, and `c` was used before `b` was.
     let total: u64 = daemons[..3]
         .iter()
-        .map(|daemon| bytes_in(&spool.folder.entry(daemon.id())))
+        .map(|daemon| bytes_in(&spool.bounded.folder.entry(daemon.id())))
         .sum();
-    assert!(spool.folder.evict(total - 1).unwrap() > 0);
+    assert!(spool.bounded.folder.evict(total - 1).unwrap().freed > 0);
     let mut left = [&daemons[0], &daemons[1]].map(|daemon| daemon.id().hex());
     left.sort();
     assert_eq!(children(dir.path()), left);
-    spool.folder.evict(0).unwrap();
+    spool.bounded.folder.evict(0).unwrap();
     assert_eq!(children(dir.path()), [daemons[0].id().hex()]);
     drop(used);
-    spool.folder.evict(0).unwrap();
+    spool.bounded.folder.evict(0).unwrap();
     assert_eq!(children(dir.path()), [""; 0]);
     // One larger than the whole spool is still given out.
     let small = Spool::open(dir.path().to_owned(), 1).unwrap();
@@ -232,6 +236,49 @@ fn the_least_recently_used_goes_first_and_never_one_in_use() {
     drop(image);
     small.get(daemons[2].id(), &daemons[2], &context).unwrap();
     assert_eq!(children(dir.path()), [daemons[2].id().hex()]);
+}
+
+#[test]
+fn what_was_too_much_goes_when_it_is_not_used_any_more() {
+    let dir = TempDir::new().unwrap();
+    let spool = spool(&dir, 1);
+    let [a, b] = ["a", "b"].map(Daemon::new);
+    let context = Context::silent();
+    let image = spool.get(a.id(), &a, &context).unwrap();
+    let rootfs = image.root_filesystem();
+    drop(image);
+    // Its root file system is in use still.
+    let other = spool.get(b.id(), &b, &context).unwrap();
+    let mut both = [&a, &b].map(|daemon| daemon.id().hex());
+    both.sort();
+    assert_eq!(children(dir.path()), both);
+    drop(rootfs);
+    drop(other);
+    let until = std::time::Instant::now() + Duration::from_secs(5);
+    while !children(dir.path()).is_empty() {
+        assert!(
+            std::time::Instant::now() < until,
+            "{:?}",
+            children(dir.path())
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_with_its_folder() {
+    let dir = TempDir::new().unwrap();
+    let daemon = Daemon {
+        fails: Some(|_| Error::io("write", "/x")(io::Error::from_raw_os_error(28))),
+        ..Daemon::new("a")
+    };
+    let error = spool(&dir, u64::MAX)
+        .get(daemon.id(), &daemon, &Context::silent())
+        .unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(28));
+    let text = error.to_string();
+    assert!(text.contains(&*dir.path().to_string_lossy()), "{text}");
+    assert!(text.contains("TMPDIR"), "{text}");
 }
 
 #[test]

@@ -5,4 +5,5 @@ mod failures;
 mod life;
 mod names;
 mod refusals;
+mod spool;
 mod tools;

@@ -1,6 +1,7 @@
 //! `pcocc docker mount`: the images of docker and of the repositories as folders.
 
 mod background;
+mod spool_size;
 mod work;
 
 use std::fs;
@@ -22,9 +23,6 @@ use crate::errors::{Outcome, While as _};
 use crate::output;
 use crate::progress::warn;
 use crate::stores;
-
-/// Bytes of images exported from the daemon that are kept at most.
-const SPOOL: u64 = 20 << 30;
 
 /// Show docker and the repositories as folders
 ///
@@ -49,6 +47,10 @@ pub(crate) struct Args {
     /// Let rm -r delete images
     #[arg(long)]
     allow_delete: bool,
+    /// Keep at most SIZE of images read from docker, such as 500M or 20G, in TMPDIR, or /var/tmp (default:
+    /// 10 GB, or a tenth of that disk if that is less)
+    #[arg(long, value_name = "SIZE", value_parser = spool_size::parse)]
+    spool_size: Option<u64>,
     /// Written by the background start: tell on stdout when the tree can be used
     #[arg(long, hide = true)]
     announce: bool,
@@ -72,6 +74,9 @@ impl Args {
         if self.allow_delete {
             command.arg("--allow-delete");
         }
+        if let Some(size) = self.spool_size {
+            command.arg(format!("--spool-size={size}"));
+        }
         command.arg("--").arg(&mount_point);
         if let Some(log) = &invocation.log {
             command.env("PCOCC_LOG", log);
@@ -85,7 +90,11 @@ impl Args {
         let environment = &invocation.environment;
         let work = work::WorkFolders::create(&environment.temporary).when(action)?;
         let daemon = Daemon::open(stores::endpoint(environment, &action())?).when(action)?;
-        let spool = Spool::open(work.spool().to_owned(), SPOOL).when(action)?;
+        let bound = match self.spool_size {
+            Some(size) => size,
+            None => spool_size::default_for(work.staging()).when(action)?,
+        };
+        let spool = Spool::open(work.spool().to_owned(), bound).when(action)?;
         let repositories = stores::repositories(environment)?;
         let options = MountOptions {
             mountpoint: mount_point.to_owned(),

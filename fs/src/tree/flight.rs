@@ -1,0 +1,270 @@
+//! Work that several requests wait for at the same time, done once ("single flight").
+//!
+//! It runs on a thread of its own. A request whose tool was told to end leaves at once, however long the
+//! work takes; a moment after the last one has left, the work is cancelled. The moment is for those the
+//! kernel holds back: of several lookups of one name it sends only the first. Locks: the flight under way,
+//! then its state.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use pcocc_core::cancel::Cancel;
+
+use crate::errno::Errno;
+use crate::process;
+use crate::sync::lock;
+
+/// How often a request looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long work goes on that nobody waits for.
+const LINGER: Duration = Duration::from_millis(300);
+
+#[derive(Debug)]
+struct State<T> {
+    waiting: usize,
+    result: Option<Result<T, Errno>>,
+}
+
+#[derive(Debug)]
+struct Flight<T> {
+    state: Mutex<State<T>>,
+    ended: Condvar,
+    cancel: Cancel,
+}
+
+/// At most one run at a time of work whose result all who wait share.
+#[derive(Debug)]
+pub(super) struct SingleFlight<T>(Arc<Current<T>>);
+
+type Current<T> = Mutex<Option<Arc<Flight<T>>>>;
+
+impl<T> Default for SingleFlight<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Clone + Send + 'static> SingleFlight<T> {
+    /// Waits for the work under way, or starts `work` when there is none. Fails with `INTR` when the
+    /// process served by this thread is told to end, or `stop` is raised.
+    pub(super) fn wait(
+        &self,
+        stop: &Cancel,
+        work: impl FnOnce(&Cancel) -> Result<T, Errno> + Send + 'static,
+    ) -> Result<T, Errno> {
+        let flight = self.enter(work);
+        let mut caller = None;
+        let mut state = lock(&flight.state);
+        let result = loop {
+            if let Some(result) = &state.result {
+                break result.clone();
+            }
+            if stop.is_cancelled() {
+                break Err(Errno::INTR);
+            }
+            let (woken, timeout) = flight
+                .ended
+                .wait_timeout(state, LOOK)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if timeout.timed_out() {
+                drop(state);
+                let caller = caller.get_or_insert_with(process::served);
+                let interrupted = caller.is_some_and(|process| process.is_interrupted());
+                state = lock(&flight.state);
+                if interrupted && state.result.is_none() {
+                    break Err(Errno::INTR);
+                }
+            }
+        };
+        drop(state);
+        self.leave(flight, stop);
+        result
+    }
+
+    fn enter(
+        &self,
+        work: impl FnOnce(&Cancel) -> Result<T, Errno> + Send + 'static,
+    ) -> Arc<Flight<T>> {
+        let mut current = lock(&self.0);
+        if let Some(flight) = &*current {
+            let mut state = lock(&flight.state);
+            // One that ended while nobody waited is over.
+            if state.waiting > 0 || state.result.is_none() {
+                state.waiting += 1;
+                return Arc::clone(flight);
+            }
+        }
+        let flight = Arc::new(Flight {
+            state: Mutex::new(State {
+                waiting: 1,
+                result: None,
+            }),
+            ended: Condvar::new(),
+            cancel: Cancel::new(),
+        });
+        *current = Some(Arc::clone(&flight));
+        let flying = Arc::clone(&flight);
+        let spawned = thread::Builder::new()
+            .name("pcocc-fs-flight".into())
+            .spawn(move || {
+                let result = catch_unwind(AssertUnwindSafe(|| work(&flying.cancel)));
+                flying.end(result.unwrap_or_else(|_| {
+                    tracing::error!("work for several requests failed in an unforeseen way");
+                    Err(Errno::IO)
+                }));
+            });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "cannot start a thread");
+            flight.end(Err(Errno::AGAIN));
+        }
+        flight
+    }
+
+    fn leave(&self, flight: Arc<Flight<T>>, stop: &Cancel) {
+        {
+            let mut current = lock(&self.0);
+            let mut state = lock(&flight.state);
+            state.waiting -= 1;
+            if state.waiting > 0 {
+                return;
+            }
+            if state.result.is_some() || stop.is_cancelled() {
+                drop(state);
+                flight.give_up(&mut current);
+                return;
+            }
+        }
+        let (leaving, current) = (Arc::clone(&flight), Arc::clone(&self.0));
+        let spawned = thread::Builder::new().spawn(move || {
+            thread::sleep(LINGER);
+            leaving.give_up(&mut lock(&current));
+        });
+        if let Err(error) = spawned {
+            tracing::debug!(%error, "work nobody waits for is given up at once");
+            flight.give_up(&mut lock(&self.0));
+        }
+    }
+}
+
+impl<T> Flight<T> {
+    fn end(&self, result: Result<T, Errno>) {
+        lock(&self.state).result = Some(result);
+        self.ended.notify_all();
+    }
+
+    /// Cancels the work unless somebody waits for it.
+    fn give_up(self: &Arc<Self>, current: &mut Option<Arc<Self>>) {
+        if lock(&self.state).waiting > 0 {
+            return;
+        }
+        self.cancel.cancel();
+        if current.as_ref().is_some_and(|c| Arc::ptr_eq(c, self)) {
+            *current = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    #[test]
+    fn all_who_wait_share_one_run() {
+        let (flights, runs) = (SingleFlight::default(), Arc::new(AtomicUsize::new(0)));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let runs = Arc::clone(&runs);
+                    let result = flights.wait(&Cancel::new(), move |_| {
+                        thread::sleep(Duration::from_millis(200));
+                        Ok(runs.fetch_add(1, Ordering::Relaxed))
+                    });
+                    assert_eq!(result, Ok(0));
+                });
+            }
+        });
+        let next = flights.wait(&Cancel::new(), |_| Err(Errno::NOENT));
+        assert_eq!(next, Err(Errno::NOENT));
+        let next = flights.wait(&Cancel::new(), |_| panic!("in the work"));
+        assert_eq!(next, Err(Errno::IO));
+    }
+
+    #[test]
+    fn the_last_to_leave_cancels() {
+        let flights = Arc::new(SingleFlight::<()>::default());
+        let (ended, cancelled) = mpsc::channel();
+        let stops = [Cancel::new(), Cancel::new()];
+        let waiting = stops.clone().map(|stop| {
+            let (flights, ended) = (Arc::clone(&flights), ended.clone());
+            thread::spawn(move || {
+                flights.wait(&stop, move |cancel| {
+                    while !cancel.is_cancelled() {
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    ended.send(()).unwrap();
+                    Err(Errno::INTR)
+                })
+            })
+        });
+        thread::sleep(Duration::from_millis(50));
+        let [first, second] = waiting;
+        stops[0].cancel();
+        assert_eq!(first.join().unwrap(), Err(Errno::INTR));
+        assert!(cancelled.recv_timeout(Duration::from_millis(200)).is_err());
+        stops[1].cancel();
+        assert_eq!(second.join().unwrap(), Err(Errno::INTR));
+        cancelled.recv_timeout(Duration::from_secs(5)).unwrap();
+        // What was given up is not waited for by those who come later.
+        assert_eq!(flights.wait(&Cancel::new(), |_| Ok(())), Ok(()));
+    }
+
+    #[test]
+    fn who_comes_a_moment_later_finds_the_work_under_way() {
+        let flights = SingleFlight::default();
+        // A zombie was told to end.
+        let mut child = Command::new("true").spawn().unwrap();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let work = || {
+            let runs = Arc::clone(&runs);
+            move |_: &Cancel| {
+                thread::sleep(Duration::from_millis(400));
+                Ok(runs.fetch_add(1, Ordering::Relaxed))
+            }
+        };
+        let first = process::serving(child.id(), || flights.wait(&Cancel::new(), work()));
+        assert_eq!(first, Err(Errno::INTR));
+        assert_eq!(flights.wait(&Cancel::new(), work()), Ok(0));
+        // What ended while nobody waited is of no use to anybody.
+        let first = process::serving(child.id(), || flights.wait(&Cancel::new(), work()));
+        assert_eq!(first, Err(Errno::INTR));
+        thread::sleep(Duration::from_millis(500));
+        assert_eq!(flights.wait(&Cancel::new(), work()), Ok(2));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_request_ends_with_its_process() {
+        // A zombie: it was told to end, and cannot take an answer any more.
+        let mut child = Command::new("true").spawn().unwrap();
+        let start = Instant::now();
+        let result = process::serving(child.id(), || {
+            SingleFlight::<()>::default().wait(&Cancel::new(), |cancel| {
+                while !cancel.is_cancelled() {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Ok(())
+            })
+        });
+        assert_eq!(result, Err(Errno::INTR));
+        assert!(start.elapsed() < Duration::from_secs(1));
+        child.wait().unwrap();
+    }
+}
