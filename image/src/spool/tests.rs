@@ -233,9 +233,9 @@ fn the_least_recently_used_goes_first_and_never_one_in_use() {
     let small = Spool::open(dir.path().to_owned(), 1).unwrap();
     let image = small.get(daemons[3].id(), &daemons[3], &context).unwrap();
     assert!(image.layer_file(&image.image.layers()[0]).is_some());
+    assert_eq!(children(dir.path()), [daemons[3].id().hex()]);
     drop(image);
-    small.get(daemons[2].id(), &daemons[2], &context).unwrap();
-    assert_eq!(children(dir.path()), [daemons[2].id().hex()]);
+    wait_until_empty(dir.path());
 }
 
 #[test]
@@ -254,13 +254,13 @@ fn what_was_too_much_goes_when_it_is_not_used_any_more() {
     assert_eq!(children(dir.path()), both);
     drop(rootfs);
     drop(other);
+    wait_until_empty(dir.path());
+}
+
+fn wait_until_empty(dir: &Path) {
     let until = std::time::Instant::now() + Duration::from_secs(5);
-    while !children(dir.path()).is_empty() {
-        assert!(
-            std::time::Instant::now() < until,
-            "{:?}",
-            children(dir.path())
-        );
+    while !children(dir).is_empty() {
+        assert!(std::time::Instant::now() < until, "{:?}", children(dir));
         thread::sleep(Duration::from_millis(5));
     }
 }
