@@ -3,6 +3,7 @@
 //! Data path: [`app`] parses the command line, reads the [`environment`] once and calls the verb in
 //! [`verbs`]; the verb calls the libraries, [`progress`] draws their events on stderr, [`output`]
 //! writes the result to stdout, and [`errors`] turns a failure into words and an exit code.
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::invalid_html_tags,

@@ -1,5 +1,6 @@
 //! What the pcocc crates share: config files, path templates, atomic publishing, progress events
 //! and cancellation. Nothing here knows what an image is.
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod cancel;
 pub mod containers;

@@ -5,6 +5,7 @@
 //! may take long → the tree answers from a store's listing, an image's layout, a root file system or
 //! a staged folder → the close or rename that completes a staged folder runs
 //! [`pcocc_image::transfer::copy`] into the store and waits for it.
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod commit;
 pub mod errno;

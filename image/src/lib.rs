@@ -3,6 +3,7 @@
 //! Read [`transfer`] first: every verb that moves an image ends in [`transfer::copy`]. What an image
 //! is stands in [`oci`]; the stores are the repository on disk, docker daemons, OCI layout folders,
 //! docker archives and registries.
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod archive;
 mod child;

@@ -1,6 +1,13 @@
 //! One function for each kind of foreign bytes: takes anything, never panics, and what it accepts has
 //! the properties that other code relies on. `fuzz/` calls them with what it makes up, and
 //! `image/tests/corpus.rs` with what it kept.
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::expect_used,
+        reason = "a broken property is to stop the fuzzer"
+    )
+)]
 
 use std::fs::File;
 use std::io::Write;
