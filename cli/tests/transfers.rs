@@ -89,10 +89,16 @@ fn an_archive_is_imported_copied_and_exported() {
     ");
     assert_snapshot!(sandbox.run(&["image", "repo", "verify", "user"]).all(), @r"
     Checked 4 image revisions, 3 blobs, 615 B: all intact
+    --- stderr
+    Checking 4 image revisions and 3 blobs
+    Checking repository user
+    Checked repository user: 615 B
     --- exit 0
     ");
     assert_snapshot!(sandbox.run(&["image", "repo", "gc", "user"]).all(), @r"
     Freed 0 B (0 blobs, 0 temporary files)
+    --- stderr
+    Looking for unused blobs in repository user
     --- exit 0
     ");
     let cache = sandbox
@@ -101,6 +107,17 @@ fn an_archive_is_imported_copied_and_exported() {
     assert_eq!(cache.matches("\"repo\": \"user\"").count(), 4, "{cache}");
     assert_snapshot!(sandbox.run(&["image", "cache", "gc"]).all(), @r"
     Freed 0 B (0 root filesystems, 0 temporary files)
+    --- exit 0
+    ");
+    for name in ["bb", "bb2", "bb3", "back"] {
+        sandbox.run(&["image", "delete", name]).ok();
+    }
+    let collected = sandbox.run(&["image", "repo", "gc", "user", "--grace", "0"]);
+    assert_snapshot!(collected.all(), @r"
+    Freed 615 B (3 blobs, 0 temporary files)
+    --- stderr
+    Looking for unused blobs in repository user
+    Deleting unused blobs 1 to 3 of 3
     --- exit 0
     ");
 }

@@ -14,7 +14,7 @@ pub enum Event {
     BlobStarted {
         /// Number of the blob within this operation.
         id: u64,
-        /// What is copied: `blob` or `config`.
+        /// What moves.
         kind: BlobKind,
         /// Digest, or the name the daemon gave the layer while its digest is not known yet.
         name: String,
@@ -44,13 +44,35 @@ pub enum Event {
     },
 }
 
-/// The two kinds of blobs a user is shown.
+/// What a user is shown bytes of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlobKind {
     /// A layer.
     Layer,
     /// The image config.
     Config,
+    /// All blobs of a repository, which are read to be checked.
+    Repository,
+}
+
+impl BlobKind {
+    /// What happens to it while its bytes move, such as `Copying blob`.
+    pub fn doing(self) -> &'static str {
+        match self {
+            Self::Layer => "Copying blob",
+            Self::Config => "Copying config",
+            Self::Repository => "Checking repository",
+        }
+    }
+
+    /// What happened to it once all of its bytes moved, such as `Copied blob`.
+    pub fn done(self) -> &'static str {
+        match self {
+            Self::Layer => "Copied blob",
+            Self::Config => "Copied config",
+            Self::Repository => "Checked repository",
+        }
+    }
 }
 
 impl fmt::Display for BlobKind {
@@ -58,6 +80,7 @@ impl fmt::Display for BlobKind {
         f.write_str(match self {
             Self::Layer => "blob",
             Self::Config => "config",
+            Self::Repository => "repository",
         })
     }
 }

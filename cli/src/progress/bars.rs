@@ -67,7 +67,7 @@ impl Bars {
 
     fn start(&self, id: u64, kind: BlobKind, name: String, total: Option<u64>) {
         let columns = columns();
-        let title = shorten(&format!("Copying {kind} {name}"), columns);
+        let title = shorten(&format!("{} {name}", kind.doing()), columns);
         let bar = self.screen.add(match total {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::no_length(),
@@ -84,7 +84,7 @@ impl Bars {
         };
         blob.bar.finish_and_clear();
         self.screen.remove(&blob.bar);
-        self.line(&format!("Copying {} {}", blob.kind, blob.name));
+        self.line(&format!("{} {}", blob.kind.doing(), blob.name));
         self.line(&full(columns(), total));
     }
 }

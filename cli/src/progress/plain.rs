@@ -58,7 +58,7 @@ impl<W: Write> State<W> {
                 total,
             } => {
                 let name = printable(&name);
-                self.line(&format!("Copying {kind} {name}"));
+                self.line(&format!("{} {name}", kind.doing()));
                 self.blobs.insert(
                     id,
                     Blob {
@@ -81,14 +81,14 @@ impl<W: Write> State<W> {
                     Some(total) => format!(" / {}", size(total)),
                     None => String::new(),
                 };
-                let line = format!("Copying {} {}: {}{of}", blob.kind, blob.name, size(done));
+                let line = format!("{} {}: {}{of}", blob.kind.doing(), blob.name, size(done));
                 self.line(&line);
             }
             Event::BlobFinished { id, total } => {
                 if let Some(blob) = self.blobs.remove(&id) {
                     self.line(&format!(
-                        "Copied {} {}: {}",
-                        blob.kind,
+                        "{} {}: {}",
+                        blob.kind.done(),
                         blob.name,
                         size(total)
                     ));

@@ -69,13 +69,25 @@ impl Repository {
         let version = self.version()?;
         self.check_writable()?;
         let mut collected = Collected::default();
+        context.progress.stage(format!(
+            "Looking for unused blobs in repository {}",
+            self.name()
+        ));
         let used = self.used_blobs()?;
         collected.temporary = self.collect_temporary(&used, options)?;
         let (candidates, spared) = self.unused_blobs(&used, options)?;
         collected.spared = spared;
+        let mut looked_at = 0;
         for batch in candidates.chunks(BATCH) {
             context.check()?;
+            context.progress.stage(format!(
+                "Deleting unused blobs {} to {} of {}",
+                looked_at + 1,
+                looked_at + batch.len(),
+                candidates.len()
+            ));
             self.delete_batch(batch, options, &mut collected)?;
+            looked_at += batch.len();
         }
         if version == 1 {
             self.upgrade()?;

@@ -1,13 +1,20 @@
 //! Checking a whole repository: every blob hashed again, every image followed to its layers.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
 
-use crate::digest::Hashing;
+use pcocc_core::progress::BlobKind;
+
+use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::repository::folder::Repository;
 use crate::repository::meta::{Kind, Meta};
+use crate::stream::Shown;
 use crate::transfer::Context;
+
+/// Bytes read between two looks at the cancel flag.
+const CHUNK: usize = 1 << 20;
 
 /// What was checked, and what is wrong.
 #[derive(Debug, Default)]
@@ -24,9 +31,17 @@ pub struct Verified {
 
 impl Repository {
     /// Hashes every blob and follows every image to its blobs. Changes nothing.
+    ///
+    /// Progress is one count of bytes for the whole repository: it may have thousands of blobs.
     pub fn verify(&self, context: &Context) -> Result<Verified> {
         self.version()?;
         let listing = self.list()?;
+        let blobs = self.blob_files()?;
+        context.progress.stage(format!(
+            "Checking {} image revisions and {} blobs",
+            listing.metas.len(),
+            blobs.len()
+        ));
         let mut verified = Verified::default();
         verified
             .problems
@@ -41,23 +56,31 @@ impl Repository {
                 ));
             }
         }
-        for (digest, path) in self.blob_files()? {
-            context.check()?;
-            let mut reader = Hashing::new(File::open(&path).map_err(Error::io("open", &path))?);
-            match io::copy(&mut reader, &mut io::sink()) {
-                Ok(_) => {}
-                Err(error) => verified.problems.push(Error::io("read", &path)(error)),
-            }
-            let (found, size, _) = reader.finish();
+        // One that cannot be looked at is missed when it is read.
+        let sizes = blobs.iter().filter_map(|(_, path)| fs::metadata(path).ok());
+        let total = sizes.map(|metadata| metadata.len()).sum();
+        let mut shown = Shown::start(BlobKind::Repository, self.name(), Some(total), context);
+        for (digest, path) in &blobs {
+            let (found, size) = match hash(path, &mut shown, context)? {
+                Ok(read) => read,
+                // Garbage collection took it meanwhile: no image needs it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => {
+                    verified.blobs += 1;
+                    verified.problems.push(Error::io("read", path)(error));
+                    continue;
+                }
+            };
             verified.blobs += 1;
             verified.bytes += size;
-            if found != digest {
+            if found != *digest {
                 verified.problems.push(Error::Corrupt {
-                    expected: digest,
+                    expected: *digest,
                     found: format!("{found} of {size} bytes, in {}", path.display()),
                 });
             }
         }
+        shown.finish();
         Ok(verified)
     }
 
@@ -86,4 +109,29 @@ impl Repository {
         }
         Ok(())
     }
+}
+
+/// Reads a file for its digest and length. Fails only when it is to stop; that the file cannot be read
+/// is a result.
+fn hash(
+    path: &Path,
+    shown: &mut Shown<'_>,
+    context: &Context,
+) -> Result<io::Result<(Digest, u64)>> {
+    let mut reader = match File::open(path) {
+        Ok(file) => Hashing::new(file),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        context.check()?;
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => shown.moved(n as u64),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    let (digest, size, _) = reader.finish();
+    Ok(Ok((digest, size)))
 }

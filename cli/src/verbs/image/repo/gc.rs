@@ -35,9 +35,10 @@ impl Args {
             },
             None => GcOptions::default(),
         };
-        let collected = repository
-            .collect(options, &invocation.quietly())
-            .when(action)?;
+        let collected = {
+            let (_drawing, context) = invocation.draw();
+            repository.collect(options, &context).when(action)?
+        };
         let mut text = String::new();
         if collected.upgraded {
             text += &format!("Upgraded repository {} to version 2\n", self.repo);

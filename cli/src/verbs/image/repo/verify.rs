@@ -21,7 +21,10 @@ impl Args {
         let action = || format!("verify repository {}", self.repo);
         let repositories = stores::repositories(&invocation.environment)?;
         let repository = repositories.get(&self.repo).when(action)?;
-        let verified = repository.verify(&invocation.quietly()).when(action)?;
+        let verified = {
+            let (_drawing, context) = invocation.draw();
+            repository.verify(&context).when(action)?
+        };
         let mut text = String::new();
         for problem in &verified.problems {
             text += &format!("{}\n", printable(&problem.to_string()));
