@@ -15,6 +15,7 @@ use super::archive::{Part, Sample, pack};
 use super::fake::{Exchange, Fake};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::memory::compress;
 use crate::oci::{Compression, Image, Layer};
 use crate::transfer::{Context, Layout, copy};
 
@@ -177,6 +178,55 @@ impl Layout for Plain {
 
     fn layer_file(&self, _layer: &Layer) -> Option<std::path::PathBuf> {
         None
+    }
+}
+
+/// An image whose layers are local gzip files of two members, as `cat a.gz b.gz` makes them: the
+/// length at a file's end is that of its last member alone.
+struct TwoMembers {
+    sample: Sample,
+    folder: tempfile::TempDir,
+    layers: Vec<Layer>,
+}
+
+impl TwoMembers {
+    fn new(sample: Sample) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut layers = Vec::new();
+        for plain in &sample.layers {
+            let (first, second) = plain.split_at(plain.len() / 3);
+            let blob = [first, second]
+                .map(|half| compress(half, Compression::Gzip))
+                .concat();
+            let digest = Digest::of(&blob);
+            std::fs::write(folder.path().join(digest.hex()), &blob).unwrap();
+            layers.push(Layer {
+                digest,
+                size: blob.len() as u64,
+                compression: Compression::Gzip,
+                diff_id: crate::DiffId(Digest::of(plain)),
+            });
+        }
+        Self {
+            sample,
+            folder,
+            layers,
+        }
+    }
+}
+
+impl Layout for TwoMembers {
+    fn image(&self, _context: &Context) -> Result<Image> {
+        Image::assemble(self.sample.config.clone(), self.layers.clone())
+    }
+
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        let path = self.folder.path().join(layer.digest.hex());
+        Ok(Box::new(std::fs::File::open(path).unwrap()))
+    }
+
+    fn layer_file(&self, layer: &Layer) -> Option<std::path::PathBuf> {
+        Some(self.folder.path().join(layer.digest.hex()))
     }
 }
 
@@ -395,4 +445,47 @@ fn a_load_refused_for_the_layers_it_leaves_out_is_sent_in_full() {
     assert_eq!(sizes.len(), 2);
     // The second layer alone was left out: the first is needed again on top.
     assert!(sizes[0] < sizes[1], "{sizes:?}");
+}
+
+#[test]
+fn a_wrong_guess_of_a_layers_length_costs_a_second_try() {
+    let sample = Sample::new();
+    let layers = sample.layers.clone();
+    let source = TwoMembers::new(sample);
+    let whole = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tries = Arc::new(AtomicUsize::new(0));
+    let (bodies, counter) = (Arc::clone(&whole), Arc::clone(&tries));
+    let fake = Fake::start(source.sample.inspected.clone(), move |path, exchange| {
+        if path.starts_with("/images/load") {
+            counter.fetch_add(1, Ordering::SeqCst);
+            // What is broken off is no archive, and the daemon loads nothing.
+            let Ok(body) = exchange.body() else {
+                return true;
+            };
+            bodies.lock().unwrap().push(body);
+            exchange.answer("200 OK", "{\"stream\":\"Loaded image: bb:latest\\n\"}\n");
+            return true;
+        }
+        let unknown =
+            path.ends_with("/json") && path != "/images/json" && bodies.lock().unwrap().is_empty();
+        if unknown {
+            exchange.answer("404 Not Found", r#"{"message":"No such image"}"#);
+        }
+        unknown
+    });
+    let sink = DaemonSink::new(fake.daemon(), "bb").unwrap();
+    let loaded = copy(&source, &sink, &Context::silent()).unwrap();
+    assert_eq!(loaded.layers(), source.layers);
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+    let bodies = whole.lock().unwrap();
+    assert_eq!(bodies.len(), 1, "only one archive came whole");
+    let mut sent = Vec::new();
+    for entry in tar::Archive::new(&bodies[0][..]).entries().unwrap() {
+        let mut data = Vec::new();
+        entry.unwrap().read_to_end(&mut data).unwrap();
+        sent.push(data);
+    }
+    for layer in layers {
+        assert!(sent.contains(&layer), "a layer was not sent as it is");
+    }
 }
