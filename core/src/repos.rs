@@ -2,7 +2,7 @@
 //!
 //! Data path: the user's file, then the system's → their repositories in this order, the user's
 //! first → [`ReposConfig`]. Without any file: one repository `user` below the home directory. The
-//! schema is that of pcocc 0.7 (its man page `pcocc-repos.yaml(5)`).
+//! schema is that of pcocc 0.7 (its man page `pcocc-repos.yaml(5)`), and `layer_compression`.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,20 @@ pub enum Scope {
     Default,
 }
 
+/// How a repository stores the layers it receives. Layers it has already stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerCompression {
+    /// Layers that come compressed, by gzip or zstd, are kept; those that docker gives plain become
+    /// gzip.
+    #[default]
+    Keep,
+    /// All become gzip, which every tool reads; those that are gzip already are kept.
+    Gzip,
+    /// All become plain tar.
+    None,
+}
+
 /// One configured repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepoDefinition {
@@ -32,6 +46,8 @@ pub struct RepoDefinition {
     pub name: String,
     /// Its directory, absolute.
     pub path: PathBuf,
+    /// How it stores layers.
+    pub layer_compression: LayerCompression,
     /// The file that defined it.
     pub scope: Scope,
 }
@@ -57,6 +73,8 @@ struct File {
 struct Repo {
     name: String,
     path: String,
+    #[serde(default)]
+    layer_compression: LayerCompression,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +121,7 @@ impl ReposConfig {
             repos: vec![RepoDefinition {
                 name: "user".to_owned(),
                 path: base.join("images"),
+                layer_compression: LayerCompression::default(),
                 scope: Scope::Default,
             }],
             cache: Some(base.join("cache")),
@@ -141,6 +160,7 @@ impl ReposConfig {
             }
             self.repos.push(RepoDefinition {
                 path: expand(&repo.path)?,
+                layer_compression: repo.layer_compression,
                 name: repo.name,
                 scope,
             });
@@ -216,6 +236,27 @@ mod tests {
     }
 
     #[test]
+    fn repositories_say_how_they_store_layers() {
+        let config = Dirs::new(
+            Some(
+                "repos:\n - {name: a, path: /a}\n - {name: b, path: /b, layer_compression: gzip}\n",
+            ),
+            Some("repos: [{name: c, path: /c, layer_compression: none}]\n"),
+        )
+        .load()
+        .unwrap();
+        let found: Vec<_> = config.repos.iter().map(|r| r.layer_compression).collect();
+        assert_eq!(
+            found,
+            [
+                LayerCompression::Keep,
+                LayerCompression::Gzip,
+                LayerCompression::None
+            ]
+        );
+    }
+
+    #[test]
     fn refuses_what_pcocc_refuses() {
         let one = "repos: [{name: a, path: /a}]\ncache: {path: /c}\n";
         for (user, system, part) in [
@@ -225,6 +266,11 @@ mod tests {
             (one, "repos: []\nrepo: []\n", "repos.yaml:2:1"),
             (one, "repos: [{name: b, path: /b, x: 1}]\n", "repos.yaml:1:"),
             (one, "cache: {path: /d}\n", "repos"),
+            (
+                one,
+                "repos:\n - name: b\n   path: /b\n   layer_compression: zstd\n",
+                "system/repos.yaml:4:",
+            ),
             (one, "repos: [{name: 'a:b', path: /b}]\n", "a:b"),
             (one, "repos: [{name: b, path: b}]\n", "relative"),
         ] {

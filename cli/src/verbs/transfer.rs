@@ -6,7 +6,6 @@ use std::sync::Arc;
 use pcocc_image::archive::{ArchiveFile, ArchiveSink};
 use pcocc_image::docker::{DaemonSink, DaemonSource};
 use pcocc_image::formats::Location;
-use pcocc_image::ingest::Options;
 use pcocc_image::layout::{LayoutFolder, LayoutSink};
 use pcocc_image::reference::ImageUri;
 use pcocc_image::registry::RegistryImage;
@@ -38,8 +37,8 @@ pub(crate) fn import(
         import_disk(&repositories, &uri, path, *format, &context).when(|| action)?;
         return output::text(&format!("Imported image: {made}\n"));
     }
-    let sink =
-        RepositorySink::new(Arc::clone(&repositories), &uri, Options::default()).when(|| action)?;
+    let sink = RepositorySink::new(Arc::clone(&repositories), &uri, repository.options())
+        .when(|| action)?;
     let source = open_source(invocation, source, action)?;
     let image = {
         let (_drawing, context) = invocation.draw();
@@ -64,7 +63,7 @@ pub(crate) fn copy(invocation: &Invocation, source: &str, dest: &str, action: &s
         return output::text(&format!("Copied image: {made}\n"));
     }
     let sink =
-        RepositorySink::new(Arc::clone(&repositories), &to, Options::default()).when(|| action)?;
+        RepositorySink::new(Arc::clone(&repositories), &to, target.options()).when(|| action)?;
     let source = RepositoryImage::new(Arc::clone(repository), meta);
     let image = {
         let (_drawing, context) = invocation.draw();

@@ -9,12 +9,14 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use pcocc_core::publish;
+use pcocc_core::repos::LayerCompression;
 use rustix::fs::OFlags;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
-use crate::oci::MAX_DOCUMENT;
+use crate::ingest::Options;
+use crate::oci::{Compression, MAX_DOCUMENT};
 use crate::reference::check_name;
 use crate::repository::meta::Meta;
 use crate::repository::temp;
@@ -27,6 +29,7 @@ const VERSION: u32 = 2;
 pub struct Repository {
     name: String,
     path: PathBuf,
+    options: Options,
     pub(crate) layers: std::sync::Mutex<crate::repository::images::LayerIndex>,
 }
 
@@ -42,8 +45,25 @@ impl Repository {
         Self {
             name: name.into(),
             path: path.into(),
+            options: Options::default(),
             layers: Default::default(),
         }
+    }
+
+    /// The same repository, storing layers in another way.
+    #[must_use]
+    pub fn with_layers(mut self, compression: LayerCompression) -> Self {
+        (self.options.compression, self.options.recompress) = match compression {
+            LayerCompression::Keep => (Compression::Gzip, false),
+            LayerCompression::Gzip => (Compression::Gzip, true),
+            LayerCompression::None => (Compression::None, true),
+        };
+        self
+    }
+
+    /// How it receives images.
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     /// Its name in URIs.

@@ -27,7 +27,10 @@ impl Repositories {
             repositories: config
                 .repos
                 .iter()
-                .map(|repo| Arc::new(Repository::new(&repo.name, &repo.path)))
+                .map(|repo| {
+                    let repository = Repository::new(&repo.name, &repo.path);
+                    Arc::new(repository.with_layers(repo.layer_compression))
+                })
                 .collect(),
             cache: config.cache.as_ref().map(|dir| Arc::new(Cache::new(dir))),
             owner: owner.into(),

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pcocc_core::repos::{RepoDefinition, ReposConfig, Scope};
+use pcocc_core::repos::{LayerCompression, RepoDefinition, ReposConfig, Scope};
 
 use super::*;
 use crate::digest::Digest;
@@ -26,11 +26,17 @@ struct Site {
 impl Site {
     /// Repositories with these names, highest priority first; none is made yet.
     fn new(names: &[&str]) -> Self {
+        Self::storing(names, LayerCompression::default())
+    }
+
+    /// The same, with repositories that store layers in another way.
+    fn storing(names: &[&str], layer_compression: LayerCompression) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let repos = names.iter().map(|name| RepoDefinition {
             name: (*name).to_owned(),
             path: dir.path().join("repos").join(name),
             scope: Scope::User,
+            layer_compression,
         });
         let config = ReposConfig {
             repos: repos.collect(),

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use pcocc_fs::MountOptions;
 use pcocc_image::docker::{Daemon, DaemonStore};
-use pcocc_image::ingest::Options;
 use pcocc_image::repository::{Repositories, RepositoryStore};
 use pcocc_image::spool::Spool;
 use pcocc_image::store::Store;
@@ -127,7 +126,7 @@ fn repository_stores(
         .iter()
         .map(|repository| {
             let name = repository.name();
-            let store = RepositoryStore::new(Arc::clone(repositories), name, Options::default())?;
+            let store = RepositoryStore::new(Arc::clone(repositories), name, repository.options())?;
             Ok((name.to_owned(), Arc::new(store) as Arc<dyn Store>))
         })
         .collect()

@@ -16,6 +16,7 @@ use super::*;
 use crate::digest::DiffId;
 use crate::error::{Error, Result};
 use crate::ingest::Options;
+use crate::memory::MemoryImage;
 use crate::oci::{Compression, Layer};
 use crate::reference::ImageUri;
 use crate::store::Store;
@@ -116,6 +117,42 @@ fn nothing_is_left_over(site: &Site) {
     let cache = site.repositories.cache().unwrap();
     if let Ok(entries) = fs::read_dir(cache.path().join(".tmp")) {
         assert_eq!(entries.count(), 0);
+    }
+}
+
+#[test]
+fn layers_are_stored_as_the_repository_is_configured() {
+    let context = Context::silent();
+    let contents: [&[u8]; 2] = [b"one", b"two"];
+    for (configured, came, stored) in [
+        (LayerCompression::Keep, Compression::Zstd, Compression::Zstd),
+        (LayerCompression::Gzip, Compression::Zstd, Compression::Gzip),
+        (LayerCompression::Gzip, Compression::None, Compression::Gzip),
+        (LayerCompression::None, Compression::Zstd, Compression::None),
+        (LayerCompression::None, Compression::Gzip, Compression::None),
+    ] {
+        let site = Site::storing(&["user"], configured);
+        let source = MemoryImage::new(&contents, came);
+        let sink = RepositorySink::new(
+            Arc::clone(&site.repositories),
+            &"a".parse().unwrap(),
+            site.repo().options(),
+        )
+        .unwrap();
+        let received = transfer::copy(&source, &sink, &context).unwrap();
+        // The image is the same, however its layers are stored.
+        assert_eq!(received.id(), source.image.id());
+        let meta = site.repo().meta("a", None).unwrap();
+        let image = site.repo().image(&meta).unwrap();
+        assert_eq!(image.diff_ids(), source.image.diff_ids());
+        for layer in image.layers() {
+            assert_eq!(layer.compression, stored, "{configured:?}, {came:?}");
+            let blob = fs::read(site.repo().blob_path(layer.digest)).unwrap();
+            assert_eq!(Compression::sniff(&blob), stored);
+        }
+        let verified = site.repo().verify(&context).unwrap();
+        assert!(verified.problems.is_empty(), "{:?}", verified.problems);
+        nothing_is_left_over(&site);
     }
 }
 
