@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::children::{Guarded, read_log, run};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::children::{Guarded, read_log, run, wait_until};
+use crate::leaks;
 use crate::pcocc::Pcocc;
 
 /// `pcocc docker mount -f` on a folder in the home of a [`Pcocc`].
@@ -79,6 +82,25 @@ impl Mount {
     /// What `pcocc docker mount` wrote so far.
     pub fn log(&self) -> String {
         read_log(&self.log)
+    }
+
+    /// Kills the mount with SIGKILL and takes away the dead mount it leaves.
+    #[track_caller]
+    pub fn kill(self) {
+        let serving = || {
+            let lines = leaks::processes_naming(&self.point);
+            // The shell that watches it names it too, and so does who reads from it.
+            lines
+                .into_iter()
+                .find(|line| line.contains(" docker mount -f ") && !line.contains(" -c "))
+        };
+        let line = serving().expect("a process that serves the mount");
+        let pid = line.split(' ').next().and_then(|pid| pid.parse().ok());
+        let pid = pid.and_then(Pid::from_raw).expect("a process number");
+        kill_process(pid, Signal::KILL).expect("kill the mount");
+        wait_until("the mount is dead", Duration::from_secs(10), || {
+            serving().is_none()
+        });
     }
 
     /// Ends the mount as SIGTERM does, and checks that the mount point is an ordinary folder again.

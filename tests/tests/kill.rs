@@ -8,8 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use pcocc_image::Digest;
 use pcocc_tests::{Docker, Mount, Pcocc, leaks, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Tests that share the kills.
+const TESTS: u64 = 5;
 
 /// How long a command may take to end after a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,6 +84,126 @@ fn copies_to_docker_are_killed_at_random_moments() {
     mount.end();
 }
 
+#[test]
+fn mounts_are_killed_while_they_fill_the_spool_at_random_moments() {
+    let docker = Docker::shared();
+    let base = docker.busybox_image("base");
+    let image = docker.layer_on(&base, "image", 24);
+    let id = docker.image_id(&image).expect("the image just built");
+    let pcocc = Pcocc::new().with(&docker).with_own_temporary();
+    let user = rustix::process::geteuid().as_raw();
+    let spool = pcocc.home().join(format!("tmp/pcocc-{user}/spool"));
+    let out = pcocc.home().join("out");
+    let copy = |mount: &Mount| {
+        let mut command = pcocc.any("cp");
+        command
+            .arg("-r")
+            .arg(mount.join(&format!("docker/{image}")));
+        command.arg(&out).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    // What the mount serves is whole, and nothing unfinished is left in the spool.
+    let serves_all = |mount: &Mount, what: &str| {
+        let half = unfinished_in_spool(&spool);
+        assert!(half.is_empty(), "not collected after {what}: {half:?}");
+        assert!(copy(mount).status().expect("run cp").success(), "{what}");
+        assert_whole(&out, &id, what);
+        fs::remove_dir_all(&out).expect("remove the copy");
+        let busybox = fs::read(mount.join(&format!("rootfs/docker/{image}/bin/busybox")));
+        assert!(busybox.ok() == fs::read("/bin/busybox").ok(), "{what}");
+    };
+
+    let mount = Mount::new(&pcocc);
+    let start = Instant::now();
+    serves_all(&mount, "nothing at all");
+    let whole = start.elapsed();
+    mount.end();
+
+    let (kills, seed, mut random) = sequence();
+    let mut half_entries = 0;
+    for number in 1..=kills {
+        fs::remove_dir_all(&spool).expect("empty the spool");
+        let mount = Mount::new(&pcocc);
+        // Some come after the export, when the image has just got its name.
+        let delay = whole.mul_f64((random.next() % 1000) as f64 / 600.0);
+        let what = format!("kill {number} (seed {seed}, after {delay:?} of {whole:?})");
+        let mut reader = copy(&mount).spawn().expect("run cp");
+        if number == 1 {
+            // One kill is sure to meet an image in the making.
+            wait_until("the export begins", PATIENCE, || {
+                !unfinished_in_spool(&spool).is_empty()
+            });
+        } else {
+            std::thread::sleep(delay);
+        }
+        mount.kill();
+        wait_until(&format!("cp ends after {what}"), PATIENCE, || {
+            matches!(reader.try_wait(), Ok(Some(_)))
+        });
+        if reader.wait().expect("wait for cp").success() {
+            assert_whole(&out, &id, &what);
+        }
+        let _ = fs::remove_dir_all(&out);
+        half_entries += usize::from(!unfinished_in_spool(&spool).is_empty());
+        assert!(
+            number > 1 || half_entries == 1,
+            "no half entry after {what}"
+        );
+        for entry in entries_of_spool(&spool) {
+            assert_whole(&entry, &id, &what);
+        }
+        let mount = Mount::new(&pcocc);
+        serves_all(&mount, &what);
+        mount.end();
+    }
+    println!("{kills} kills: {half_entries} left half an image (seed {seed})");
+}
+
+/// Folders and locks in the spool that belong to images in the making.
+fn unfinished_in_spool(spool: &Path) -> Vec<PathBuf> {
+    let mut names = children(spool);
+    names.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("tmp-") || name.ends_with(".export")
+    });
+    names
+}
+
+/// Images in the spool under their IDs.
+fn entries_of_spool(spool: &Path) -> Vec<PathBuf> {
+    let mut names = children(spool);
+    names.retain(|path| path.file_name().is_some_and(|name| name.len() == 64));
+    names
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Checks that an OCI layout has all blobs of the image `id`, and that each is what its name says.
+#[track_caller]
+fn assert_whole(layout: &Path, id: &str, what: &str) {
+    let blob = |digest: &str| {
+        let hex = digest.strip_prefix("sha256:").expect("a digest");
+        let content = fs::read(layout.join("blobs/sha256").join(hex))
+            .unwrap_or_else(|error| panic!("{digest} after {what}: {error}"));
+        assert_eq!(Digest::of(&content).to_string(), digest, "after {what}");
+        content
+    };
+    let parse = |json: &[u8]| serde_json::from_slice::<Value>(json).expect("JSON");
+    let digest = |value: &Value| value["digest"].as_str().expect("a digest").to_owned();
+    let index = fs::read(layout.join("index.json")).expect("read index.json");
+    let manifest = parse(&blob(&digest(&parse(&index)["manifests"][0])));
+    assert_eq!(digest(&manifest["config"]), id, "after {what}");
+    blob(id);
+    let layers = manifest["layers"].as_array().expect("a list of layers");
+    assert!(!layers.is_empty());
+    for layer in layers {
+        blob(&digest(layer));
+    }
+}
+
 /// An environment, and an image that takes a moment to move.
 struct Job {
     pcocc: Pcocc,
@@ -135,12 +260,7 @@ impl Job {
 
     /// Runs `step` once to its end to know how long it takes, then kills as many as asked for.
     fn repeat(&self, step: impl Fn(u64) -> Step) {
-        let kills: u64 = number_from("PCOCC_TEST_KILLS").unwrap_or(20).div_ceil(4);
-        let clock = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(1, |now| now.as_nanos());
-        let seed = number_from("PCOCC_TEST_SEED").unwrap_or(clock as u64) | 1;
-        let mut random = Random(seed);
+        let (kills, seed, mut random) = sequence();
         let (mut cut_short, mut finished) = (0, 0);
 
         let start = Instant::now();
@@ -258,6 +378,18 @@ fn ours(line: &str, mounts: &[String]) -> bool {
 
 fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
+}
+
+/// How many kills are this test's, and where their random moments come from.
+fn sequence() -> (u64, u64, Random) {
+    let kills = number_from("PCOCC_TEST_KILLS")
+        .unwrap_or(20)
+        .div_ceil(TESTS);
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(1, |now| now.as_nanos());
+    let seed = number_from("PCOCC_TEST_SEED").unwrap_or(clock as u64) | 1;
+    (kills, seed, Random(seed))
 }
 
 /// Marsaglia's xorshift64: enough to spread moments.
