@@ -329,7 +329,13 @@ pub fn select_manifest(manifests: &[ManifestDescriptor]) -> Result<&ManifestDesc
     match manifests {
         [] => Err(Error::invalid("image index", "names no image")),
         // One image may stand under several names.
-        [only, others @ ..] if others.iter().all(|m| m.digest == only.digest) => Ok(only),
+        [only, others @ ..]
+            if others
+                .iter()
+                .all(|m| (m.digest, &m.platform) == (only.digest, &only.platform)) =>
+        {
+            Ok(only)
+        }
         several => {
             let mut matching = several
                 .iter()
