@@ -24,7 +24,9 @@ impl Verb {
     /// What the verb logs when nobody asked for a log: a long-lived one tells what goes wrong.
     pub(crate) fn log(&self) -> Option<&'static str> {
         match self {
-            Self::Docker(args) if args.serves() => Some("warn"),
+            Self::Docker(args) if args.serves() => {
+                Some("warn,pcocc_fs::mount=info,pcocc_fs::mountpoint=info")
+            }
             _ => None,
         }
     }

@@ -10,7 +10,9 @@
 pub mod commit;
 pub mod errno;
 mod fuse;
+pub mod guard;
 pub mod mount;
+mod mountpoint;
 pub mod naming;
 pub mod process;
 pub mod staging;

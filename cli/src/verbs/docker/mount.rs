@@ -1,6 +1,7 @@
 //! `pcocc docker mount`: the images of docker and of the repositories as folders.
 
 mod background;
+mod guard;
 mod spool_size;
 mod work;
 
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// Written by the background start: tell on stdout when the tree can be used
     #[arg(long, hide = true)]
     announce: bool,
+    /// Written by the mount's process, PID: be its guard
+    #[arg(long, hide = true, value_name = "PID")]
+    guard: Option<u32>,
 }
 
 impl Args {
@@ -60,6 +64,9 @@ impl Args {
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         let action = || format!("mount {}", self.mount_point.display());
         let mount_point = std::path::absolute(&self.mount_point).when(action)?;
+        if let Some(server) = self.guard {
+            return guard::run(&mount_point, server);
+        }
         if self.announce {
             background::leave_session()?;
             return self.serve(invocation, &mount_point);
@@ -95,20 +102,24 @@ impl Args {
         };
         let spool = Spool::open(work.spool().to_owned(), bound).when(action)?;
         let repositories = stores::repositories(environment)?;
+        let log = self
+            .announce
+            .then(|| background::log_path(&environment.user_conf, mount_point));
         let options = MountOptions {
             mountpoint: mount_point.to_owned(),
             docker: Some(Arc::new(DaemonStore::new(daemon.clone(), Arc::new(spool)))),
             repositories: repository_stores(&repositories).when(action)?,
             allow_delete: self.allow_delete,
             staging_dir: work.staging().to_owned(),
+            guard: guard::command(mount_point, log.as_deref()),
         };
         let mounted = pcocc_fs::mount(options).when(action)?;
         if let Err(error) = daemon.ping() {
             // It may come up later; the repositories are of use without it.
             warn(&format!("{error}; docker/ works once it is there"));
         }
-        if self.announce {
-            background::announce(&background::log_path(&environment.user_conf, mount_point))?;
+        if let Some(log) = &log {
+            background::announce(log)?;
         } else {
             output::text(&format!("Mounted at {}\n", mount_point.display()))?;
         }
