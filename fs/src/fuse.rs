@@ -293,11 +293,13 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let mut buffer = vec![0; size.min(MAX_WRITE) as usize];
-        match self.tree.read(handle.0, offset, &mut buffer) {
-            Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
-            Err(error) => reply.error(errno(error)),
-        }
+        self.run(self.tree.read_may_wait(handle.0), move |tree| {
+            let mut buffer = vec![0; size.min(MAX_WRITE) as usize];
+            match tree.read(handle.0, offset, &mut buffer) {
+                Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
     }
 
     fn write(
@@ -386,18 +388,20 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.tree.read_dir(handle.0, offset, false, &mut |item| {
-            reply.add(
-                INodeNo(item.number),
-                item.next,
-                kind(item.kind),
-                OsStr::from_bytes(item.name),
-            )
+        self.run(self.tree.read_dir_may_wait(handle.0), move |tree| {
+            let result = tree.read_dir(handle.0, offset, false, &mut |item| {
+                reply.add(
+                    INodeNo(item.number),
+                    item.next,
+                    kind(item.kind),
+                    OsStr::from_bytes(item.name),
+                )
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            }
         });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
-        }
     }
 
     fn readdirplus(
@@ -408,23 +412,25 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let result = self.tree.read_dir(handle.0, offset, true, &mut |item| {
-            let Some((attributes, validity)) = item.attributes else {
-                return true;
-            };
-            reply.add(
-                INodeNo(item.number),
-                item.next,
-                OsStr::from_bytes(item.name),
-                &validity,
-                &attr(&attributes),
-                NO_GENERATION,
-            )
+        self.run(self.tree.read_dir_may_wait(handle.0), move |tree| {
+            let result = tree.read_dir(handle.0, offset, true, &mut |item| {
+                let Some((attributes, validity)) = item.attributes else {
+                    return true;
+                };
+                reply.add(
+                    INodeNo(item.number),
+                    item.next,
+                    OsStr::from_bytes(item.name),
+                    &validity,
+                    &attr(&attributes),
+                    NO_GENERATION,
+                )
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(error)),
+            }
         });
-        match result {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(error)),
-        }
     }
 
     fn releasedir(

@@ -39,6 +39,8 @@ enum Body {
     Local(Arc<File>, u64),
     /// The first bytes of a blob; all of them once the copy is through.
     Reference(Arc<BlobFile>, u64),
+    /// Given up, of that length: the kernel may still know the inode.
+    Dropped(u64),
 }
 
 impl std::fmt::Debug for Body {
@@ -47,6 +49,7 @@ impl std::fmt::Debug for Body {
             Self::Empty => f.write_str("Empty"),
             Self::Local(_, size) => write!(f, "Local({size})"),
             Self::Reference(blob, size) => write!(f, "Reference({}, {size})", blob.digest),
+            Self::Dropped(size) => write!(f, "Dropped({size})"),
         }
     }
 }
@@ -60,6 +63,10 @@ struct Data {
     digest: Option<Digest>,
     /// Handles opened for writing that were not flushed since they were opened or written.
     unsettled: BTreeSet<u64>,
+    /// Open handles, for reading too.
+    handles: usize,
+    /// Whether the content is of no use once the last handle is closed.
+    retired: bool,
     modified: SystemTime,
 }
 
@@ -82,6 +89,8 @@ impl StagedFile {
                 hash: Some(Hashing::new(io::sink())),
                 digest: None,
                 unsettled: BTreeSet::new(),
+                handles: 0,
+                retired: false,
                 modified: SystemTime::now(),
             }),
         })
@@ -100,6 +109,31 @@ impl StagedFile {
     /// When it was last written.
     pub fn modified(&self) -> SystemTime {
         lock(&self.data).modified
+    }
+
+    /// Notes that a handle was opened; fails when the content is gone.
+    pub fn attach(&self) -> Result<(), Errno> {
+        let mut data = lock(&self.data);
+        if matches!(data.body, Body::Dropped(_)) {
+            return Err(Errno::STALE);
+        }
+        data.handles += 1;
+        Ok(())
+    }
+
+    /// Notes that a handle was closed for good.
+    pub fn detach(&self) {
+        let mut data = lock(&self.data);
+        data.handles = data.handles.saturating_sub(1);
+        data.drop_if_unused();
+    }
+
+    /// Frees the content as soon as no handle is open. Else it would stay as long as the kernel
+    /// remembers the inode, which may be for ever.
+    pub fn retire(&self) {
+        let mut data = lock(&self.data);
+        data.retired = true;
+        data.drop_if_unused();
     }
 
     /// Notes that a handle was opened for writing.
@@ -185,7 +219,7 @@ impl StagedFile {
         let continues = match &data.body {
             Body::Empty => from == 0,
             Body::Reference(known, so_far) => known.digest == blob.digest && *so_far == from,
-            Body::Local(..) => false,
+            Body::Local(..) | Body::Dropped(_) => false,
         };
         if continues && size > from && size <= blob.size {
             data.body = Body::Reference(Arc::clone(blob), size);
@@ -259,6 +293,7 @@ impl StagedFile {
     fn local(&self, data: &mut Data) -> Result<(Arc<File>, u64), Errno> {
         match &data.body {
             Body::Local(file, size) => Ok((Arc::clone(file), *size)),
+            Body::Dropped(_) => Err(Errno::STALE),
             Body::Empty => Ok((Arc::new(self.temporary()?), 0)),
             Body::Reference(blob, size) => {
                 let file = self.temporary()?;
@@ -282,17 +317,26 @@ impl StagedFile {
     }
 }
 
+impl Data {
+    fn drop_if_unused(&mut self) {
+        if self.retired && self.handles == 0 {
+            self.body = Body::Dropped(self.body.size());
+            self.hash = None;
+        }
+    }
+}
+
 impl Body {
     fn size(&self) -> u64 {
         match self {
             Self::Empty => 0,
-            Self::Local(_, size) | Self::Reference(_, size) => *size,
+            Self::Local(_, size) | Self::Reference(_, size) | Self::Dropped(size) => *size,
         }
     }
 
     fn source(&self) -> Option<Source> {
         let (file, size) = match self {
-            Self::Empty => return None,
+            Self::Empty | Self::Dropped(_) => return None,
             Self::Local(file, size) => (FileOf::Local(Arc::clone(file)), *size),
             Self::Reference(blob, size) => (FileOf::Blob(Arc::clone(blob)), *size),
         };
@@ -602,6 +646,20 @@ mod tests {
         assert_eq!(file.document(100).unwrap().unwrap(), b"012X456789");
         assert_eq!(std::fs::read(&blob.path).unwrap(), b"0123456789");
         assert_eq!(file.document(5).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_retired_goes_with_its_last_handle() {
+        let (_keep, file) = file();
+        file.attach().unwrap();
+        file.write_at(b"abc", 0, 1).unwrap();
+        file.retire();
+        let mut buffer = [0; 3];
+        assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 3);
+        file.detach();
+        assert!(file.source().is_none());
+        assert_eq!(file.size(), 3);
+        assert_eq!(file.attach(), Err(Errno::STALE));
     }
 
     #[test]

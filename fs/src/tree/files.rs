@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use pcocc_image::squashfs::InodeNo;
@@ -24,6 +24,8 @@ use crate::tree::{ALWAYS, Tree};
 pub(super) enum Handle {
     Bytes(Arc<[u8]>),
     Blob(Arc<BlobFile>),
+    /// A part of an image that has just come in: looked for in its store when it is read.
+    Later(Arc<Later>),
     Rootfs(Arc<OpenRootfs>, InodeNo),
     Folder(Arc<Listing>),
     Staged {
@@ -37,6 +39,14 @@ pub(super) enum Handle {
         part: Part,
         file: Arc<StagedFile>,
     },
+}
+
+/// What tools open only to change its mode shall not have the image exported.
+#[derive(Debug)]
+pub(super) struct Later {
+    image: ImageKey,
+    part: Part,
+    content: OnceLock<Content>,
 }
 
 /// The open handles by number.
@@ -85,9 +95,15 @@ enum Listed {
 /// A name in a folder and what it stands for.
 type Named = (Box<[u8]>, Kind, Node);
 
-/// The names of a folder as they were when it was opened.
+type Names = Vec<(Box<[u8]>, Kind, Listed)>;
+
+/// The names of a folder as they were when it was opened, or first read.
 #[derive(Debug)]
-pub struct Listing(Vec<(Box<[u8]>, Kind, Listed)>);
+pub struct Listing {
+    number: u64,
+    node: Node,
+    names: OnceLock<Names>,
+}
 
 /// A name handed to the kernel.
 #[derive(Debug)]
@@ -127,8 +143,11 @@ impl Tree {
         match self.node(number)? {
             Node::StagedFile(image, file) => {
                 let handle = self.handles.reserve();
-                if write {
+                if !write {
+                    file.attach()?;
+                } else {
                     let _state = image.touch(Some(Process::of_thread(thread)))?;
+                    file.attach()?;
                     if truncate {
                         file.truncate(0)?;
                     }
@@ -155,6 +174,19 @@ impl Tree {
                 let handle = self.handles.add(Handle::Bytes(content.into()));
                 Ok((handle, Caching::Direct))
             }
+            Node::Part(key, part)
+                if self.images.peek(&key).is_some_and(|view| {
+                    !view.is_final() && view.size(part).is_some() && matches!(part, Part::Blob(_))
+                }) =>
+            {
+                let later = Later {
+                    image: key,
+                    part,
+                    content: OnceLock::new(),
+                };
+                let handle = self.handles.add(Handle::Later(Arc::new(later)));
+                Ok((handle, Caching::Direct))
+            }
             Node::Part(key, part) => {
                 let view = self
                     .images
@@ -176,9 +208,35 @@ impl Tree {
         }
     }
 
+    /// Whether reading through this handle first looks for its content.
+    pub fn read_may_wait(&self, handle: u64) -> bool {
+        matches!(self.handles.get(handle), Ok(Handle::Later(later)) if later.content.get().is_none())
+    }
+
+    /// An open handle, its content found.
+    pub(super) fn ready(&self, handle: u64) -> Result<Handle, Errno> {
+        let Handle::Later(later) = self.handles.get(handle)? else {
+            return self.handles.get(handle);
+        };
+        let content = match later.content.get() {
+            Some(content) => content,
+            None => {
+                let store = self.view(later.image.store)?;
+                let view = self.images.open(&later.image, store, &self.status)?;
+                // The store may have made other blobs of it.
+                let found = view.open(later.part).map_err(|_| Errno::STALE)?;
+                later.content.get_or_init(|| found)
+            }
+        };
+        Ok(match content {
+            Content::Bytes(bytes) => Handle::Bytes(Arc::clone(bytes)),
+            Content::Blob(blob) => Handle::Blob(Arc::clone(blob)),
+        })
+    }
+
     /// Reads from an open file into `buffer`; returns how much there was.
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        match self.handles.get(handle)? {
+        match self.ready(handle)? {
             Handle::Bytes(bytes) => {
                 let start = usize::try_from(offset)
                     .unwrap_or(usize::MAX)
@@ -209,6 +267,7 @@ impl Tree {
                 .read_at(buffer, offset)
                 .map_err(|error| errno_of_io(&error)),
             Handle::Folder(_) => Err(Errno::ISDIR),
+            Handle::Later(_) => Err(Errno::BADF),
         }
     }
 
@@ -219,15 +278,36 @@ impl Tree {
             Node::RootfsFile(..) => Caching::Keep,
             _ => Caching::Refresh,
         };
-        let mut names = vec![
-            (b"."[..].into(), Kind::Directory, Listed::Dots(number)),
-            (b".."[..].into(), Kind::Directory, Listed::Dots(number)),
-        ];
-        for (name, kind, node) in self.list(&node)? {
+        // Opening is no reading: tools open folders to change what is in them, and the blobs' names may
+        // cost an export.
+        let later = matches!(node, Node::Part(_, Part::Sha256));
+        let listing = Listing {
+            number,
+            node,
+            names: OnceLock::new(),
+        };
+        if !later {
+            self.names_in(&listing)?;
+        }
+        let handle = self.handles.add(Handle::Folder(Arc::new(listing)));
+        Ok((handle, caching))
+    }
+
+    /// Whether reading through this handle first lists a folder that may wait for a store.
+    pub fn read_dir_may_wait(&self, handle: u64) -> bool {
+        matches!(self.handles.get(handle), Ok(Handle::Folder(listing)) if listing.names.get().is_none())
+    }
+
+    fn names_in<'a>(&self, listing: &'a Listing) -> Result<&'a Names, Errno> {
+        if let Some(names) = listing.names.get() {
+            return Ok(names);
+        }
+        let dots = |name: &[u8]| (name.into(), Kind::Directory, Listed::Dots(listing.number));
+        let mut names = vec![dots(b"."), dots(b"..")];
+        for (name, kind, node) in self.list(&listing.node)? {
             names.push((name, kind, Listed::Node(node)));
         }
-        let handle = self.handles.add(Handle::Folder(Arc::new(Listing(names))));
-        Ok((handle, caching))
+        Ok(listing.names.get_or_init(|| names))
     }
 
     fn list(&self, node: &Node) -> Result<Vec<Named>, Errno> {
@@ -388,7 +468,8 @@ impl Tree {
             return Err(Errno::NOTDIR);
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (place, (name, kind, listed)) in listing.0.iter().enumerate().skip(start) {
+        let names = self.names_in(&listing)?;
+        for (place, (name, kind, listed)) in names.iter().enumerate().skip(start) {
             let next = place as u64 + 1;
             let mut item = DirItem {
                 number: 0,
@@ -448,12 +529,14 @@ impl Tree {
         if let Some(Handle::Staged {
             image,
             file,
-            writable: true,
+            writable,
         }) = self.handles.remove(handle)
-            && !file.is_settled()
         {
-            file.settled(handle);
-            image.changed();
+            if writable && !file.is_settled() {
+                file.settled(handle);
+                image.changed();
+            }
+            file.detach();
         }
     }
 }

@@ -160,15 +160,15 @@ impl Tree {
         items: &std::collections::BTreeMap<String, Item>,
         by: Process,
     ) {
-        self.staging.remove(staged);
-        let Ok(view) = self.view(staged.store()) else {
-            return;
-        };
-        view.invalidate();
-        let key = match view.entry(name) {
+        let entry = self.view(staged.store()).and_then(|view| {
+            view.invalidate();
+            view.entry(name)
+        });
+        let key = match entry {
             Ok(entry) => image_key(staged.store(), &entry),
             Err(errno) => {
                 tracing::warn!(%errno, image = name, "an image just written is not listed");
+                self.staging.remove(staged);
                 return;
             }
         };
@@ -179,6 +179,8 @@ impl Tree {
         self.staging
             .note_committed(key.clone(), index.unwrap_or_else(|| Digest::of(b"")), by);
         self.images.note(&key, image);
+        // Only now: whoever finds the image before its blobs are noted would have it exported.
+        self.staging.remove(staged);
         let folder = |path: &str| Node::StagedDir(Arc::clone(staged), path.into());
         self.inodes.rebind(&folder(""), Node::Image(key.clone()));
         for (path, part) in [("blobs", Part::Blobs), ("blobs/sha256", Part::Sha256)] {

@@ -8,7 +8,7 @@ use pcocc_image::Digest;
 
 use crate::naming::split;
 use crate::process::Process;
-use crate::staging::{Phase, Staged};
+use crate::staging::{Item, Phase, Staged};
 use crate::sync::lock;
 use crate::tree::Tree;
 use crate::tree::node::{ImageKey, Node, Part, Side, StoreId};
@@ -110,6 +110,11 @@ impl Staging {
         let path = {
             let mut state = image.state();
             state.phase = Phase::Gone;
+            for item in state.items.values() {
+                if let Item::File(file) = item {
+                    file.retire();
+                }
+            }
             state.path.clone()
         };
         let key = (image.store(), path);

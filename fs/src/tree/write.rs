@@ -156,6 +156,7 @@ impl Tree {
                         file
                     }
                 };
+                file.attach()?;
                 file.opened(handle);
                 drop(state);
                 image.changed();
@@ -339,7 +340,7 @@ impl Tree {
             return Err(Errno::BADF);
         };
         let length = length.min(MOST);
-        if let Handle::Blob(blob) = self.handles.get(from)?
+        if let Handle::Blob(blob) = self.ready(from)?
             && from_offset == to_offset
         {
             let end = from_offset.saturating_add(length).min(blob.size);
