@@ -15,14 +15,18 @@ mod docker;
 pub mod layout;
 pub mod leaks;
 mod mount;
+mod namespace;
 mod pcocc;
+mod proxy;
 mod registry;
 mod user;
 
 pub use children::{Guarded, Outcome, run, wait_until};
 pub use docker::{Docker, Dockerd, Paused};
 pub use mount::Mount;
+pub use namespace::{fill, in_own_namespace, small_disk};
 pub use pcocc::{Pcocc, binary};
+pub use proxy::Proxy;
 pub use registry::Registry;
 pub use user::OrdinaryUser;
 

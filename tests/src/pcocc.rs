@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::children::{Outcome, run};
 use crate::docker::Docker;
+use crate::proxy::Proxy;
 use crate::user::OrdinaryUser;
 
 /// Finds the `pcocc` program: `PCOCC_TEST_BINARY`, else the one beside the running test.
@@ -46,7 +47,7 @@ impl Pcocc {
     /// Makes the environment, for whoever runs the tests. No docker daemon is known in it.
     pub fn new() -> Self {
         Self {
-            user: OrdinaryUser::new(),
+            user: with_temporary(OrdinaryUser::new()),
             program: binary(),
             as_user: false,
             docker_host: None,
@@ -56,7 +57,7 @@ impl Pcocc {
 
     /// Makes an environment in which everything runs as an ordinary user.
     pub fn as_ordinary_user() -> Self {
-        let user = OrdinaryUser::new();
+        let user = with_temporary(OrdinaryUser::new());
         let program = user.copy_of(&binary());
         let bin = user.home().join("bin");
         fs::create_dir(&bin).expect("make a folder");
@@ -93,6 +94,16 @@ impl Pcocc {
         let folder = self.home().join("tmp");
         self.run_any("mkdir", &["-p", &folder.to_string_lossy()]);
         self.with_variable("TMPDIR", &folder.to_string_lossy())
+    }
+
+    /// Makes commands talk to what is in front of a daemon.
+    #[must_use]
+    pub fn through(mut self, proxy: &Proxy) -> Self {
+        if self.as_user {
+            self.user.may_use(&proxy.host());
+        }
+        self.docker_host = Some(proxy.host());
+        self
     }
 
     /// The home folder.
@@ -137,6 +148,8 @@ impl Pcocc {
         command.env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home());
+        // Exported images and copies under way are kept there, and go with the home.
+        command.env("TMPDIR", self.home().join("tmp"));
         command.env("PCOCC_USER_CONF_DIR", self.home().join(".pcocc"));
         command.env(
             "PCOCC_SYSTEM_CONF_DIR",
@@ -187,6 +200,13 @@ impl Default for Pcocc {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn with_temporary(user: OrdinaryUser) -> OrdinaryUser {
+    let folder = user.home().join("tmp");
+    fs::create_dir(&folder).expect("make a folder for temporary files");
+    user.own(&folder);
+    user
 }
 
 /// Reads image `name@0`'s config digest from a repository, through its metadata and manifest.
