@@ -1,63 +1,25 @@
-//! An image to copy around, and lines of shell in a mount.
+//! An image to copy around, lines of shell in a mount, and the tools that copy.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use pcocc_tests::{Mount, Outcome, Pcocc, run};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
-
-/// Writes a blob into the OCI layout at `folder`; gives its descriptor.
-fn blob(folder: &Path, media_type: &str, content: &[u8]) -> serde_json::Value {
-    let hex: String = Sha256::digest(content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    fs::write(folder.join("blobs/sha256").join(&hex), content).unwrap();
-    json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": content.len()})
-}
-
-/// Makes an OCI layout with one image of two small layers.
-pub fn layout(folder: &Path) {
-    fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
-    let layers: Vec<_> = ["hello", "world"]
-        .iter()
-        .map(|name| {
-            let mut tar = tar::Builder::new(Vec::new());
-            let mut header = tar::Header::new_gnu();
-            header.set_size(200_000);
-            header.set_mode(0o644);
-            header.set_cksum();
-            tar.append_data(&mut header, format!("etc/{name}"), &vec![7; 200_000][..])
-                .unwrap();
-            let content = tar.into_inner().unwrap();
-            blob(folder, "application/vnd.oci.image.layer.v1.tar", &content)
-        })
-        .collect();
-    let diff_ids: Vec<_> = layers.iter().map(|layer| &layer["digest"]).collect();
-    let config = json!({"architecture": "amd64", "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": diff_ids}});
-    let config = blob(
-        folder,
-        "application/vnd.oci.image.config.v1+json",
-        config.to_string().as_bytes(),
-    );
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config,
-        "layers": layers});
-    let manifest = blob(folder, media_type, manifest.to_string().as_bytes());
-    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
-    fs::write(folder.join("index.json"), index.to_string()).unwrap();
-    let marker = json!({"imageLayoutVersion": "1.0.0"});
-    fs::write(folder.join("oci-layout"), marker.to_string()).unwrap();
-}
+use pcocc_tests::{Docker, Mount, Outcome, Pcocc, layout, leaks, run};
 
 /// A repository with the image `hello`, and the same image as the folder `plain` in the home.
 pub fn with_image(pcocc: Pcocc) -> (Pcocc, String) {
     let scratch = pcocc_tests::scratch();
     let made = scratch.path().join("made");
-    layout(&made);
+    // Its own image for every test: a daemon that tests share knows none of its layers.
+    // Nothing compresses it, and no socket swallows it.
+    let mut state = 0xcafe_f00d_u32;
+    let content: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+    .take(1_000_000)
+    .chain(made.display().to_string().into_bytes())
+    .collect();
+    layout::write(&made, &[&content, b"small"]);
     run(Command::new("chmod")
         .args(["-R", "a+rX"])
         .arg(scratch.path()))
@@ -76,9 +38,153 @@ pub fn text(path: &Path) -> &str {
 /// Runs a line of shell in the mount point.
 pub fn shell(pcocc: &Pcocc, mount: &Mount, line: &str) -> Outcome {
     let script = format!("set -eu -o pipefail; cd \"$1\"; home=$2; {line}");
-    run(pcocc.any("bash").arg("-c").arg(script).args([
-        "bash",
-        text(mount.path()),
-        text(pcocc.home()),
-    ]))
+    let mut bash = pcocc.any("bash");
+    bash.env("python", include_str!("copy.py"));
+    bash.args(["-c", &script, "bash"]).arg(mount.path());
+    run(bash.arg(pcocc.home()))
+}
+
+/// Every tool, as it is used: copies the layout `$from` to `$to`, which is `$name` in its folder. Each
+/// works again after it failed.
+pub const TOOLS: &[(&str, &str)] = &[
+    ("cp-r", "cp -r $from $to"),
+    ("cp-a", "cp -a $from $to"),
+    ("cp-t", "cp -rT $from $to"),
+    ("cp-reflink", "cp -r --reflink=auto $from $to"),
+    ("cp-bytes", "cp -r --reflink=never --sparse=never $from $to"),
+    (
+        "cp-into",
+        "mkdir -p $home/in; cp -rT $from $home/in/$name; cp -r $home/in/$name ${to%/*}",
+    ),
+    (
+        "mv",
+        "mkdir -p $home/mv; cp -rT $from $home/mv/$name; mv $home/mv/$name ${to%/*}/",
+    ),
+    ("busybox", "busybox cp -r $from $to"),
+    ("rsync-a", "rsync -a $from/ $to/"),
+    ("rsync-r", "rsync -r $from/ $to"),
+    ("rsync-inplace", "rsync -a --inplace $from/ $to/"),
+    ("rsync-delayed", "rsync -a --delay-updates $from/ $to/"),
+    (
+        "rsync-into",
+        "mkdir -p $home/in; cp -rT $from $home/in/$name; rsync -a $home/in/$name ${to%/*}/",
+    ),
+    (
+        "tar",
+        "mkdir -p $to; tar -C $from -cf - . | tar -C $to -xf -",
+    ),
+    ("copytree", "python3 -c \"$python\" copytree $from $to"),
+    ("copy2", "python3 -c \"$python\" copy2 $from $to"),
+    ("rename", "python3 -c \"$python\" rename $from $to"),
+    (
+        "install",
+        "rm -rf $to; mkdir $to; cd $from; find . -type f ! -name index.json | while read -r f; do \
+         install -D $f $to/$f; done; install index.json $to/index.json",
+    ),
+    (
+        "dd",
+        "mkdir -p $to/blobs/sha256; cd $from; for f in oci-layout blobs/sha256/* index.json; do \
+         dd status=none if=$f of=$to/$f || exit; done",
+    ),
+    (
+        "cat",
+        "mkdir -p $to/blobs/sha256; cd $from; for f in index.json blobs/sha256/* oci-layout; do \
+         cat $f > $to/$f; done",
+    ),
+    ("skopeo", "skopeo copy -q oci:$from oci:$to"),
+];
+
+/// A mount with the image `hello` in repository `user`, and the folder `plain` of the same in the home.
+pub struct Site {
+    pub pcocc: Pcocc,
+    pub mount: Mount,
+    pub docker: Option<Docker>,
+    /// ID of the image.
+    pub id: String,
+}
+
+impl Site {
+    pub fn new(pcocc: Pcocc, docker: Option<Docker>) -> Self {
+        let pcocc = match &docker {
+            Some(docker) => pcocc.with(docker),
+            None => pcocc,
+        };
+        Self::with(pcocc, docker, &[])
+    }
+
+    /// Mounts with options; commands talk to the daemon they were made for.
+    pub fn with(pcocc: Pcocc, docker: Option<Docker>, options: &[&str]) -> Self {
+        let (pcocc, id) = with_image(pcocc);
+        let mount = Mount::with(&pcocc, "mnt", options);
+        Self {
+            pcocc,
+            mount,
+            docker,
+            id,
+        }
+    }
+
+    /// A name that no other test uses, where that matters.
+    pub fn name(&self, name: &str) -> String {
+        match &self.docker {
+            Some(docker) => docker.name(name),
+            None => name.to_owned(),
+        }
+    }
+
+    /// Runs a line of shell in the mount point.
+    pub fn shell(&self, line: &str) -> Outcome {
+        shell(&self.pcocc, &self.mount, line)
+    }
+
+    /// Runs a tool of [`TOOLS`] into the folder `to` of the mount.
+    pub fn copy(&self, line: &str, from: &str, to: &str, image: &str) -> Outcome {
+        self.shell(&format!(
+            "from={from} name={image} to=$PWD/{to}/{image}; {line}"
+        ))
+    }
+
+    /// The ID of an image as its store has it, for the stores `repo/user` and `docker`.
+    pub fn id_of(&self, store: &str, image: &str) -> Option<String> {
+        match (&self.docker, store) {
+            (Some(docker), "docker") => docker.image_id(image),
+            _ => {
+                let meta = format!("meta/{image}@0");
+                let there = self.pcocc.repository().join(meta).exists();
+                there.then(|| self.pcocc.image_id(image))
+            }
+        }
+    }
+
+    /// The names in a folder of the mount.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let listed = self.shell(&format!("ls -A {folder}"));
+        listed.ok().lines().map(str::to_owned).collect()
+    }
+
+    /// What became of the copies to a name, oldest first.
+    pub fn transfers(&self, image: &str) -> Vec<String> {
+        let latest = format!("{image}:latest");
+        let mut states = self.transfers_of(image, "copy");
+        states.extend(self.transfers_of(&latest, "copy"));
+        states
+    }
+
+    /// What became of the transfers of one kind.
+    pub fn transfers_of(&self, image: &str, action: &str) -> Vec<String> {
+        let status = self.shell("cat .pcocc/status.json");
+        let status: serde_json::Value = serde_json::from_str(status.ok()).unwrap();
+        let transfers = status["transfers"].as_array().unwrap().iter();
+        let mine = transfers.filter(|t| t["image"] == image && t["action"] == action);
+        mine.map(|t| t["state"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Unmounts; the repository has to be whole, and nothing unfinished left.
+    pub fn end(self) {
+        self.mount.end();
+        self.pcocc.verify();
+        let left = leaks::unfinished_in(&self.pcocc.repository());
+        assert_eq!(left, Vec::<String>::new());
+    }
 }

@@ -1,8 +1,339 @@
-//! Copies that fail or are given up leave nothing behind.
+//! Copies that fail or are given up: the tool is told, nothing is left, and the next try works.
 
-use pcocc_tests::{Mount, Pcocc};
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::common::{shell, with_image};
+use pcocc_tests::{
+    Docker, Dockerd, Mount, Pcocc, Proxy, fill, in_own_namespace, small_disk, wait_until,
+};
+
+use crate::common::{Site, TOOLS, shell, text, with_image};
+
+const FULL: &str = "No space left on device";
+const GONE: &str = "not connected";
+const TAKEN: &str = "File exists";
+
+/// Runs every tool where it must fail, as `fails` arranges for the image it is given, and once more after
+/// `mended` has seen to it that it can work.
+fn every_tool_fails(
+    site: &Site,
+    to: &str,
+    errno: &str,
+    fails: impl Fn(&str),
+    mended: impl Fn(&str),
+) {
+    let all: Vec<&str> = TOOLS.iter().map(|(tool, _)| *tool).collect();
+    tools_fail(&all, site, to, errno, fails, mended);
+}
+
+fn tools_fail(
+    tools: &[&str],
+    site: &Site,
+    to: &str,
+    errno: &str,
+    fails: impl Fn(&str),
+    mended: impl Fn(&str),
+) {
+    for (tool, line) in TOOLS.iter().filter(|(tool, _)| tools.contains(tool)) {
+        let image = site.name(tool);
+        fails(&image);
+        let outcome = site.copy(line, "$home/plain", to, &image);
+        let stderr = outcome.failed();
+        // Go writes it in small letters.
+        let said = stderr.to_lowercase().contains(&errno.to_lowercase());
+        assert!(said, "{tool}: {outcome}");
+        mended(&image);
+        assert_eq!(site.id_of(to, &image), None, "{tool}");
+        site.copy(line, "$home/plain", to, &image).ok();
+        assert_eq!(site.id_of(to, &image).as_ref(), Some(&site.id), "{tool}");
+        let states = site.transfers(&image);
+        assert_eq!(states.iter().filter(|s| *s == "done").count(), 1, "{tool}");
+        if let (Some(docker), "docker") = (&site.docker, to) {
+            docker.run(&["rmi", &image]);
+        } else {
+            // What is there already would not be written again.
+            site.pcocc.run(&["image", "delete", &image]);
+            site.pcocc
+                .run(&["image", "repo", "gc", "--grace", "0", "user"]);
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_goes_during_the_transfer() {
+    let docker = Docker::shared();
+    let proxy = Proxy::before(&docker);
+    let site = Site::with(Pcocc::new().through(&proxy), Some(docker), &[]);
+    let dies = |_: &str| proxy.die_at("/images/load");
+    every_tool_fails(&site, "docker", GONE, dies, |_| proxy.revive());
+    site.end();
+}
+
+#[test]
+fn a_name_in_docker_that_is_taken_during_the_transfer() {
+    let docker = Docker::shared();
+    let other = docker.build("other", "FROM scratch\nENV other=1\n", &[]);
+    let proxy = Proxy::before(&docker);
+    let site = Site::with(Pcocc::new().through(&proxy), Some(docker), &[]);
+    let docker = site.docker.as_ref().unwrap();
+    for (tool, line) in TOOLS {
+        let image = site.name(tool);
+        // Between the folder and the transfer.
+        proxy.hold(&format!("/images/{image}:latest/json"));
+        std::thread::scope(|scope| {
+            let taker = scope.spawn(|| {
+                proxy.wait_until_held();
+                docker.run(&["tag", &other, &image]);
+                proxy.release();
+            });
+            let outcome = site.copy(line, "$home/plain", "docker", &image);
+            let said = outcome.failed().to_lowercase();
+            assert!(said.contains(&TAKEN.to_lowercase()), "{tool}: {outcome}");
+            taker.join().unwrap();
+        });
+        assert_eq!(docker.image_id(&image), docker.image_id(&other), "{tool}");
+        docker.run(&["rmi", &image]);
+        site.copy(line, "$home/plain", "docker", &image).ok();
+        assert_eq!(docker.image_id(&image).as_ref(), Some(&site.id), "{tool}");
+        docker.run(&["rmi", &image]);
+    }
+    site.end();
+}
+
+#[test]
+fn a_repository_without_room_as_root() {
+    if !in_own_namespace("failures::a_repository_without_room_as_root") {
+        return;
+    }
+    let pcocc = Pcocc::new();
+    let disk = pcocc.home().join(".pcocc");
+    small_disk(&disk, "16m");
+    let site = Site::with(pcocc, None, &[]);
+    site.pcocc.run(&["image", "delete", "hello"]);
+    site.pcocc
+        .run(&["image", "repo", "gc", "--grace", "0", "user"]);
+    let fails = |_: &str| drop(fill(&disk, 100_000));
+    let mended = |_: &str| fs::remove_file(disk.join("filler")).unwrap();
+    every_tool_fails(&site, "repo/user", FULL, fails, mended);
+    site.end();
+}
+
+#[test]
+fn a_staging_folder_without_room_as_root() {
+    if !in_own_namespace("failures::a_staging_folder_without_room_as_root") {
+        return;
+    }
+    let pcocc = Pcocc::new();
+    let staging = pcocc.home().join("tmp");
+    small_disk(&staging, "16m");
+    let site = Site::with(pcocc, None, &[]);
+    let fails = |_: &str| drop(fill(&staging, 100_000));
+    let mended = |_: &str| fs::remove_file(staging.join("filler")).unwrap();
+    every_tool_fails(&site, "repo/user", FULL, fails, mended);
+    site.end();
+}
+
+#[test]
+fn a_daemon_without_room_as_root() {
+    if !in_own_namespace("failures::a_daemon_without_room_as_root") {
+        return;
+    }
+    let scratch = pcocc_tests::scratch();
+    small_disk(scratch.path(), "48m");
+    let root = format!("--data-root={}", scratch.path().join("data").display());
+    let docker = Docker::of(Arc::new(Dockerd::start_with(&[&root])));
+    let site = Site::new(Pcocc::new(), Some(docker));
+    let fails = |_: &str| drop(fill(scratch.path(), 100_000));
+    let mended = |_: &str| fs::remove_file(scratch.path().join("filler")).unwrap();
+    let tools = ["cp-r", "mv", "rsync-a", "tar", "skopeo"];
+    tools_fail(&tools, &site, "docker", FULL, fails, mended);
+    site.end();
+}
+
+#[test]
+fn a_daemon_that_is_killed_as_root() {
+    let daemon = Arc::new(Dockerd::start());
+    let docker = Docker::of(Arc::clone(&daemon));
+    let site = Site::new(Pcocc::new(), Some(docker));
+    // The folder is made, then the daemon dies, then the files come.
+    let line = "mkfifo $home/go; (read -r _ < $home/go; cp -rT $home/plain docker/x) & p=$!; \
+                mkdir docker/x; kill -9 $(cat $home/pid); echo > $home/go; wait $p";
+    fs::write(site.pcocc.home().join("pid"), daemon.pid().to_string()).unwrap();
+    let started = Instant::now();
+    assert!(site.shell(line).failed().contains(GONE));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(site.shell("ls docker").failed().contains(GONE));
+    site.copy("cp -r $from $to", "$home/plain", "repo/user", "goes-on")
+        .ok();
+    site.end();
+}
+
+#[test]
+fn a_name_in_a_repository_that_is_taken_during_the_copy() {
+    let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
+    let mount = Mount::new(&pcocc);
+    let import = text(&pcocc_tests::binary()).to_owned() + " image import -t oci $home/plain taken";
+    for last in [
+        "cp $home/plain/index.json $to/",
+        "rsync -a $home/plain/ $to/",
+        "tar -C $home/plain -c index.json | tar -C $to -x",
+        "cat $home/plain/index.json > $to/index.json",
+    ] {
+        // Another import is through between the first file and the last.
+        let line = format!(
+            "to=$PWD/repo/user/taken; mkdir $to; rsync -a --exclude index.json $home/plain/ $to; \
+             {import} 2>/dev/null; {last}"
+        );
+        let outcome = shell(&pcocc, &mount, &line);
+        assert!(outcome.failed().contains(TAKEN), "{last}: {outcome}");
+        assert_eq!(pcocc.image_id("taken"), id);
+        pcocc.run(&["image", "delete", "taken"]);
+        // What mkdir made stays for a while, and can be taken away.
+        shell(&pcocc, &mount, "rm -r repo/user/taken").ok();
+        assert_eq!(shell(&pcocc, &mount, "ls repo/user").ok(), "hello");
+    }
+    mount.end();
+    pcocc.verify();
+}
+
+/// Writes the layout `$home/plain` to argv[1], one byte of a blob wrong; says what came of it; mends the blob.
+const MENDING: &str = r#"
+import os, shutil, sys
+source, to = sys.argv[1:]
+layer = max(os.scandir(source + "/blobs/sha256"), key=lambda blob: blob.stat().st_size).name
+good = open(f"{source}/blobs/sha256/{layer}", "rb").read()
+os.makedirs(to + "/blobs/sha256")
+open(f"{to}/blobs/sha256/{layer}", "wb").write(b"X" + good[1:])
+for name in os.listdir(source + "/blobs/sha256"):
+    if name != layer:
+        shutil.copy(f"{source}/blobs/sha256/{name}", to + "/blobs/sha256")
+shutil.copy(source + "/oci-layout", to)
+try:
+    shutil.copy(source + "/index.json", to)
+except OSError as error:
+    print(error.strerror)
+print(os.getxattr(to, "user.pcocc.error").decode())
+print(os.getxattr(os.path.dirname(to), "user.pcocc.error").decode())
+file = open(f"{to}/blobs/sha256/{layer}", "r+b")
+file.write(good[:1])
+file.close()
+"#;
+
+#[test]
+fn the_reason_is_told_and_the_files_can_be_mended() {
+    let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
+    let mount = Mount::new(&pcocc);
+    let line = format!("python3 -c '{MENDING}' $home/plain $PWD/repo/user/mended");
+    let outcome = shell(&pcocc, &mount, &line);
+    let said: Vec<&str> = outcome.ok().lines().collect();
+    assert_eq!(said[0], "Input/output error");
+    for told in &said[1..] {
+        assert!(
+            told.contains("is corrupt: its content is sha256:"),
+            "{told}"
+        );
+    }
+    assert_eq!(said.len(), 3);
+    let status = shell(&pcocc, &mount, "cat .pcocc/status.json");
+    let status: serde_json::Value = serde_json::from_str(status.ok()).unwrap();
+    assert_eq!(status["transfers"][0]["message"], said[1]);
+    assert_eq!(status["transfers"][0]["state"], "failed");
+    assert!(mount.log().contains(said[1]), "{}", mount.log());
+    assert_eq!(pcocc.image_id("mended"), id);
+    mount.end();
+    pcocc.verify();
+}
+
+#[test]
+fn a_copy_that_was_never_complete_is_dropped() {
+    let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
+    let mount = Mount::new(&pcocc);
+    let message = || {
+        let status = shell(&pcocc, &mount, "cat .pcocc/status.json");
+        let status: serde_json::Value = serde_json::from_str(status.ok()).unwrap();
+        let last = status["transfers"].as_array().unwrap().last().cloned();
+        last.map_or(String::new(), |last| {
+            last["message"].as_str().unwrap_or("").to_owned()
+        })
+    };
+    shell(
+        &pcocc,
+        &mount,
+        "cp -r $home/plain $home/part; rm $home/part/oci-layout",
+    )
+    .ok();
+    // Nothing was wrong yet, so that cp could not be told anything.
+    shell(&pcocc, &mount, "cp -r $home/part repo/user/part").ok();
+    wait_until("the copy is dropped", Duration::from_secs(2), || {
+        shell(&pcocc, &mount, "ls repo/user").ok() == "hello"
+    });
+    assert_eq!(
+        message(),
+        "the copy ended before it was complete: oci-layout is missing"
+    );
+    // The name is free at once.
+    shell(
+        &pcocc,
+        &mount,
+        "cp -r $home/part repo/user/x; cp -r $home/plain repo/user/x",
+    )
+    .ok();
+    assert_eq!(pcocc.image_id("x"), id);
+    // A folder that mkdir made is kept, and may be removed at any time.
+    shell(
+        &pcocc,
+        &mount,
+        "mkdir -p repo/user/kept/blobs; cp $home/plain/index.json repo/user/kept",
+    )
+    .ok();
+    std::thread::sleep(Duration::from_millis(500));
+    shell(
+        &pcocc,
+        &mount,
+        "test -f repo/user/kept/index.json; rm -r repo/user/kept",
+    )
+    .ok();
+    assert_eq!(shell(&pcocc, &mount, "ls repo/user").ok(), "hello\nx");
+    mount.end();
+    pcocc.verify();
+}
+
+#[test]
+fn a_signal_during_the_transfer_to_docker_stops_it() {
+    let docker = Docker::shared();
+    let proxy = Proxy::before(&docker);
+    let site = Site::with(Pcocc::new().through(&proxy), Some(docker), &[]);
+    for signal in ["TERM", "INT", "KILL"] {
+        let image = site.name("stopped");
+        proxy.hold("/images/load");
+        std::thread::scope(|scope| {
+            let copying = scope.spawn(|| {
+                // A job control shell leaves SIGINT alone for what it starts in the background.
+                let line = "set -m; cp -r $from $to & echo $! > $home/pid; wait $!";
+                let status = site.copy(line, "$home/plain", "docker", &image).status;
+                (status, Instant::now())
+            });
+            proxy.wait_until_held();
+            let told = Instant::now();
+            site.shell(&format!("kill -{signal} $(cat $home/pid)")).ok();
+            let (status, ended) = copying.join().unwrap();
+            assert!(!status.success());
+            assert!(
+                ended - told < Duration::from_millis(1300),
+                "{:?}",
+                ended - told
+            );
+        });
+        proxy.release();
+        assert_eq!(site.id_of("docker", &image), None);
+        site.copy("cp -r $from $to", "$home/plain", "docker", &image)
+            .ok();
+        assert_eq!(site.id_of("docker", &image).as_ref(), Some(&site.id));
+        site.docker.as_ref().unwrap().run(&["rmi", &image]);
+    }
+    site.end();
+}
 
 #[test]
 fn a_killed_copy_leaves_nothing_behind() {

@@ -1,81 +1,166 @@
-//! Every tool, as it is used, copies an image.
+//! Every tool, as it is used, copies an image: there when the tool ends, the same image, by one transfer.
 
-use pcocc_tests::{Mount, Pcocc};
+use pcocc_tests::{Docker, Mount, Pcocc, run};
 
-use crate::common::{shell, with_image};
+use crate::common::{Site, TOOLS, shell, with_image};
 
-/// Every tool, as it is used: into the repository from the repository, and from a plain folder.
-const TOOLS: &[(&str, &str)] = &[
-    ("cp-r", "cp -r $from $to"),
-    ("cp-a", "cp -a $from $to"),
-    ("cp-T", "cp -rT $from $to"),
-    ("cp-reflink", "cp -r --reflink=auto $from $to"),
-    ("busybox", "busybox cp -r $from $to"),
-    ("rsync-a", "rsync -a $from/ $to/"),
-    ("rsync-inplace", "rsync -a --inplace $from/ $to/"),
-    ("tar", "mkdir $to; tar -C $from -cf - . | tar -C $to -xf -"),
-    (
-        "python",
-        "python3 -c 'import shutil,sys; shutil.copytree(*sys.argv[1:])' $from $to",
-    ),
-    ("skopeo", "skopeo copy -q oci:$from oci:$to"),
-    (
-        "install",
-        "mkdir -p $to; cd $from; find . -type f ! -name index.json -exec install -D {} $to/{} \\; ; \
-         install index.json $to/index.json",
-    ),
-    (
-        "dd",
-        "mkdir -p $to/blobs/sha256; cd $from; for f in oci-layout blobs/sha256/* index.json; do \
-         dd status=none if=$f of=$to/$f; done",
-    ),
-    (
-        "cat",
-        "mkdir -p $to/blobs/sha256; cd $from; for f in index.json blobs/sha256/* oci-layout; do \
-         cat $f > $to/$f; done",
-    ),
-    ("mv", "cp -r $from $home/moved; mv $home/moved $to"),
-];
-
-fn every_tool(pcocc: Pcocc) {
-    let (pcocc, id) = with_image(pcocc);
-    let mount = Mount::new(&pcocc);
-    for from in ["$PWD/repo/user/hello", "$home/plain"] {
-        for (name, line) in TOOLS {
-            let image = format!("{name}-{}", if from.contains("plain") { "p" } else { "m" });
-            let line = format!("from={from} to=$PWD/repo/user/{image}; {line}");
-            shell(&pcocc, &mount, &line).ok();
-            assert_eq!(pcocc.image_id(&image), id, "{line}");
+/// Runs every tool from `from` into one of the stores, `repo/user` or `docker`.
+fn every_tool(site: &Site, from: &str, to: &str) {
+    for (tool, line) in TOOLS {
+        let image = site.name(tool);
+        let copied = site.copy(line, from, to, &image);
+        copied.ok();
+        assert_eq!(site.id_of(to, &image).as_ref(), Some(&site.id), "{tool}");
+        let transfers = site.transfers(&image);
+        assert_eq!(transfers, ["done"], "{tool}: {}", site.mount.log());
+        if let (Some(docker), "docker") = (&site.docker, to) {
+            // The next tool shall find no layer there.
+            docker.run(&["rmi", &image]);
         }
     }
-    let listed = shell(&pcocc, &mount, "ls repo/user").ok().lines().count();
-    assert_eq!(listed, 1 + 2 * TOOLS.len());
-    let status = shell(&pcocc, &mount, "cat .pcocc/status.json");
-    let status: serde_json::Value = serde_json::from_str(status.ok()).unwrap();
-    let copies = status["transfers"].as_array().unwrap();
-    assert_eq!(copies.len(), 2 * TOOLS.len(), "{status:#}");
-    assert!(copies.iter().all(|copy| copy["state"] == "done"));
-    // And out of the mount, into the same bytes.
+}
+
+#[test]
+fn within_a_repository() {
+    let site = Site::new(Pcocc::as_ordinary_user(), None);
+    every_tool(&site, "$PWD/repo/user/hello", "repo/user");
+    assert_eq!(site.names("repo/user").len(), 1 + TOOLS.len());
+    site.end();
+}
+
+#[test]
+fn from_a_folder_into_a_repository() {
+    let site = Site::new(Pcocc::as_ordinary_user(), None);
+    site.pcocc.run(&["image", "delete", "hello"]);
+    every_tool(&site, "$home/plain", "repo/user");
+    site.end();
+}
+
+#[test]
+fn from_a_repository_into_docker() {
+    let site = Site::new(Pcocc::new(), Some(Docker::shared()));
+    every_tool(&site, "$PWD/repo/user/hello", "docker");
+    site.end();
+}
+
+#[test]
+fn from_a_folder_into_docker() {
+    let site = Site::new(Pcocc::new(), Some(Docker::shared()));
+    every_tool(&site, "$home/plain", "docker");
+    site.end();
+}
+
+#[test]
+fn from_docker_into_a_repository() {
+    let site = Site::new(Pcocc::new(), Some(Docker::shared()));
+    let source = site.name("source");
+    site.pcocc.run(&["docker", "export", "hello", &source]);
+    site.pcocc.run(&["image", "delete", "hello"]);
+    every_tool(&site, &format!("$PWD/docker/{source}"), "repo/user");
+    let exports = site.transfers_of(&format!("{source}:latest"), "export");
+    assert_eq!(exports, ["done"], "one export for all of them");
+    site.end();
+}
+
+#[test]
+fn out_of_the_mount() {
+    let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
+    let mount = Mount::new(&pcocc);
     shell(
         &pcocc,
         &mount,
-        "cp -a repo/user/cp-a-p $home/out; diff -r repo/user/cp-a-p $home/out; \
-         rsync -a repo/user/cp-a-p/ $home/out2/; diff -r $home/out $home/out2; rm -rf $home/out; \
-         umoci ls --layout repo/user/hello; cmp rootfs/repo/user/hello/etc/hello \
-         rootfs/repo/user/cp-r-m/etc/world",
+        "cp -a repo/user/hello $home/cp; rsync -a repo/user/hello/ $home/rsync; \
+         tar -C repo/user -cf - hello | tar -C $home -xf -; busybox cp -r repo/user/hello $home/bb; \
+         for copy in cp rsync hello bb; do diff -r repo/user/hello $home/$copy; done; \
+         skopeo copy -q oci:$PWD/repo/user/hello dir:$home/skopeo; \
+         umoci ls --layout repo/user/hello | grep -qx latest; \
+         umoci stat --image repo/user/hello:latest > /dev/null",
     )
     .ok();
+    let config = id.trim_start_matches("sha256:");
+    assert!(pcocc.home().join("skopeo").join(config).is_file());
     mount.end();
     pcocc.verify();
 }
 
+/// Containers' own tools read the layouts; they unpack layers, which takes root here.
 #[test]
-fn every_tool_copies_an_image() {
-    every_tool(Pcocc::new());
+fn podman_buildah_and_umoci_read_layouts_as_root() {
+    let (pcocc, id) = with_image(Pcocc::new());
+    let mount = Mount::new(&pcocc);
+    shell(
+        &pcocc,
+        &mount,
+        "umoci unpack --image repo/user/hello:latest $home/bundle; \
+         cmp rootfs/repo/user/hello/etc/0 $home/bundle/rootfs/etc/0",
+    )
+    .ok();
+    for tool in ["podman", "buildah"] {
+        let private = pcocc.home().join(tool);
+        let mut command = pcocc.any(tool);
+        command.args(["--storage-driver", "vfs", "--root"]);
+        command.arg(private.join("root")).arg("--runroot");
+        command.arg(private.join("run"));
+        if tool == "podman" {
+            command.arg("--tmpdir").arg(private.join("tmp"));
+        }
+        command.args(["pull", "-q", "oci:repo/user/hello"]);
+        // They make a name of the path, which may have no capital letters then.
+        let pulled = run(command.current_dir(mount.path()));
+        assert_eq!(format!("sha256:{}", pulled.ok()), id, "{tool}");
+    }
+    mount.end();
 }
 
-/// As root this runs everything as `nobody`.
+/// A file manager, its keys pressed in a terminal: F5 copies the folder under the cursor.
 #[test]
-fn every_tool_copies_an_image_for_an_ordinary_user() {
-    every_tool(Pcocc::as_ordinary_user());
+fn mc_copies_by_f5() {
+    let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
+    let mount = Mount::new(&pcocc);
+    // In the left panel is only what shall be copied.
+    shell(
+        &pcocc,
+        &mount,
+        "mkdir $home/left; cp -r $home/plain $home/left/mc-1",
+    )
+    .ok();
+    let mut mc = pcocc.any("bash");
+    mc.args(["-c", r#"exec python3 -c "$keys" left mnt/repo/user"#]);
+    mc.env("keys", include_str!("mc.py")).env("TERM", "xterm");
+    run(&mut mc).ok();
+    assert_eq!(pcocc.image_id("mc-1"), id);
+    mount.end();
+    pcocc.verify();
+}
+
+/// The tag in a layout is an annotation of its index: it is of no concern to a copy, however many there are.
+#[test]
+fn tags_inside_a_layout_do_not_matter() {
+    let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
+    let mount = Mount::new(&pcocc);
+    shell(
+        &pcocc,
+        &mount,
+        "cp -r repo/user/hello $home/tagged; chmod -R u+w $home/tagged; \
+         umoci tag --image $home/tagged:latest other; \
+         skopeo copy -q oci:$home/tagged:other oci:$home/tagged:third; \
+         cp -r $home/tagged repo/user/tagged; \
+         skopeo copy -q oci:$home/tagged:third oci:$PWD/repo/user/skopeo:fourth",
+    )
+    .ok();
+    for image in ["tagged", "skopeo"] {
+        assert_eq!(pcocc.image_id(image), id);
+    }
+    // An image that is there does not change: nothing is accepted that would be gone at the next look.
+    for line in [
+        "umoci tag --image repo/user/hello:latest other",
+        "umoci config --image repo/user/hello:latest --author me",
+        "umoci rm --image repo/user/tagged:latest",
+        "skopeo copy -q oci:$home/plain oci:$PWD/repo/user/hello:other",
+    ] {
+        let refused = shell(&pcocc, &mount, line);
+        assert!(refused.failed().contains("read-only file system"), "{line}");
+    }
+    mount.end();
+    pcocc.verify();
 }
