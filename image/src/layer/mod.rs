@@ -5,6 +5,7 @@
 
 mod buffer;
 mod compress;
+mod deflate;
 mod inflate;
 mod member;
 mod ordered;
