@@ -114,7 +114,7 @@ fn an_archive_is_imported_copied_and_exported() {
     }
     let collected = sandbox.run(&["image", "repo", "gc", "user", "--grace", "0"]);
     assert_snapshot!(collected.all(), @r"
-    Freed 615 B (3 blobs, 0 temporary files)
+    Freed 622 B (3 blobs, 0 temporary files)
     --- stderr
     Looking for unused blobs in repository user
     Deleting unused blobs 1 to 3 of 3
