@@ -210,7 +210,7 @@ fn two_mounts_at_once_share_the_stores() {
     );
     assert_eq!(pcocc.image_id("c"), id);
     first.end();
-    shell(&pcocc, &second, "ls rootfs/repo/user/b4/etc/hello").ok();
+    shell(&pcocc, &second, "ls rootfs/repo/user/b4/etc/0").ok();
     second.end();
     pcocc.verify();
 }
