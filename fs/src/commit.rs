@@ -242,7 +242,8 @@ fn document(file: &StagedFile, name: &str) -> Result<Vec<u8>> {
         .ok_or_else(|| Error::invalid(name, format!("is larger than {MAX_DOCUMENT} bytes")))
 }
 
-fn check_marker(marker: &[u8]) -> Result<()> {
+/// Fails unless an `oci-layout` file says that it is of version 1.
+pub(crate) fn check_marker(marker: &[u8]) -> Result<()> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Marker {

@@ -306,15 +306,22 @@ impl Tree {
         if file.size() == 0 {
             return Ok(());
         }
+        if part == Part::Marker {
+            let marker = file.document(pcocc_image::oci::MAX_DOCUMENT);
+            let marker = marker.map_err(|error| crate::errno::errno_of_io(&error))?;
+            // Spelled otherwise than ours, perhaps.
+            return match marker.map(|marker| crate::commit::check_marker(&marker)) {
+                Some(Ok(())) => Ok(()),
+                _ => Err(Errno::ROFS),
+            };
+        }
         let found = file
             .digest(&Cancel::new())
             .map_err(|error| crate::errno::errno_of_io(&error))?;
         let same = match part {
             Part::Blob(digest) => found == digest,
             Part::Index => self.staging.committed(key) == Some(found),
-            // Its content is fixed; only its version could differ.
-            Part::Marker => true,
-            Part::Blobs | Part::Sha256 => false,
+            Part::Marker | Part::Blobs | Part::Sha256 => false,
         };
         if same { Ok(()) } else { Err(Errno::ROFS) }
     }
