@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pcocc_tests::{
-    Docker, Dockerd, Mount, Pcocc, Proxy, fill, in_own_namespace, small_disk, wait_until,
+    Docker, Dockerd, Mount, Pcocc, Proxy, fill, in_own_namespace, layout, small_disk, wait_until,
 };
 
 use crate::common::{Site, TOOLS, shell, text, with_image};
@@ -98,6 +98,30 @@ fn a_name_in_docker_that_is_taken_during_the_transfer() {
         assert_eq!(docker.image_id(&image).as_ref(), Some(&site.id), "{tool}");
         docker.run(&["rmi", &image]);
     }
+    site.end();
+}
+
+/// The name is in the archive's end: until then another tag is seen.
+#[test]
+fn a_name_in_docker_that_is_taken_while_layers_are_sent() {
+    let docker = Docker::shared();
+    let other = docker.build("other", "FROM scratch\nENV other=1\n", &[]);
+    let proxy = Proxy::before(&docker);
+    let site = Site::with(Pcocc::new().through(&proxy), Some(docker), &[]);
+    let docker = site.docker.as_ref().unwrap();
+    let image = site.name("late");
+    // More than all buffers on the way take.
+    layout::write(&site.pcocc.home().join("large"), &[&vec![7; 32 << 20]]);
+    proxy.hold("/images/load");
+    std::thread::scope(|scope| {
+        let copying = scope.spawn(|| site.copy("cp -r $from $to", "$home/large", "docker", &image));
+        proxy.wait_until_held();
+        docker.run(&["tag", &other, &image]);
+        proxy.release();
+        let outcome = copying.join().unwrap();
+        assert!(outcome.failed().contains(TAKEN), "{outcome}");
+    });
+    assert_eq!(docker.image_id(&image), docker.image_id(&other));
     site.end();
 }
 

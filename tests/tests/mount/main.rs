@@ -1,9 +1,11 @@
 //! What docs/SEMANTICS.md promises of the mounted tree, section by section.
 
 mod common;
+mod completion;
 mod failures;
 mod life;
 mod names;
 mod refusals;
 mod spool;
 mod tools;
+mod tree;
