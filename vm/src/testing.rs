@@ -1,0 +1,181 @@
+//! Machines that are none, for the tests of what uses machines: one in memory, and a faulty one.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pcocc_core::cancel::Cancel;
+
+use crate::machine::{Exit, Hypervisor, Machine, MachineError, MachineEvent, MachineSpec, Stage};
+
+/// What the tests do to machines in memory, and see of them. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Strings {
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    started: Vec<MachineSpec>,
+    exit: Option<Exit>,
+    events: Vec<MachineEvent>,
+}
+
+impl Strings {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A test that panicked says so by itself.
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of machines that run now.
+    pub fn running(&self) -> usize {
+        self.state().running
+    }
+
+    /// The specifications of all machines that were started.
+    pub fn started(&self) -> Vec<MachineSpec> {
+        self.state().started.clone()
+    }
+
+    /// Ends the machines that run, as `exit` says.
+    pub fn end(&self, exit: Exit) {
+        self.state().exit = Some(exit);
+        self.shared.1.notify_all();
+    }
+
+    /// Makes something happen in the machine that asks next.
+    pub fn happen(&self, event: MachineEvent) {
+        self.state().events.push(event);
+    }
+}
+
+/// Where a [`TestHypervisor`] fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// Nowhere.
+    #[default]
+    None,
+    /// The start fails at once, with these words.
+    Start(String),
+    /// The start never ends, until it is cancelled or its deadline passes.
+    Hang,
+    /// Stopping fails, with these words; the machine is gone all the same.
+    Stop(String),
+}
+
+/// Starts machines in memory.
+#[derive(Clone, Debug, Default)]
+pub struct TestHypervisor {
+    /// What it fails at.
+    pub fault: Fault,
+    /// Its machines, to look at and to end.
+    pub strings: Strings,
+}
+
+impl Hypervisor for TestHypervisor {
+    fn start(
+        &self,
+        spec: &MachineSpec,
+        cancel: &Cancel,
+        on_stage: &mut dyn FnMut(Stage),
+    ) -> Result<Box<dyn Machine>, MachineError> {
+        on_stage(Stage::Booting);
+        match &self.fault {
+            Fault::Start(why) => {
+                return Err(MachineError::Hypervisor {
+                    program: "test hypervisor".into(),
+                    why: why.clone(),
+                });
+            }
+            Fault::Hang => {
+                let begun = Instant::now();
+                while !cancel.is_cancelled() {
+                    if begun.elapsed() >= spec.deadline {
+                        return Err(MachineError::TimedOut {
+                            after: spec.deadline,
+                            stage: "booting".into(),
+                            console: vec!["last words".into()],
+                        });
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                return Err(MachineError::Cancelled);
+            }
+            Fault::None | Fault::Stop(_) => {}
+        }
+        on_stage(Stage::Ready);
+        let mut state = self.strings.state();
+        state.running += 1;
+        state.started.push(spec.clone());
+        Ok(Box::new(TestMachine {
+            endpoint: spec.listen,
+            fault: self.fault.clone(),
+            strings: self.strings.clone(),
+            ended: None,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct TestMachine {
+    endpoint: SocketAddr,
+    fault: Fault,
+    strings: Strings,
+    ended: Option<Exit>,
+}
+
+impl TestMachine {
+    fn end(&mut self, exit: Exit) {
+        if self.ended.is_none() {
+            self.ended = Some(exit);
+            self.strings.state().running -= 1;
+        }
+    }
+}
+
+impl Machine for TestMachine {
+    fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, MachineError> {
+        if self.ended.is_none() {
+            let state = self.strings.state();
+            let waited = self
+                .strings
+                .shared
+                .1
+                .wait_timeout_while(state, timeout, |state| state.exit.is_none());
+            let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let exit = state.exit.clone();
+            drop(state);
+            if let Some(exit) = exit {
+                self.end(exit);
+            }
+        }
+        Ok(self.ended.clone())
+    }
+
+    fn events(&mut self) -> Vec<MachineEvent> {
+        std::mem::take(&mut self.strings.state().events)
+    }
+
+    fn stop(&mut self, _grace: Duration) -> Result<(), MachineError> {
+        self.end(Exit::ShutDown);
+        match &self.fault {
+            Fault::Stop(why) => Err(MachineError::Guest(why.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for TestMachine {
+    fn drop(&mut self) {
+        self.end(Exit::ShutDown);
+    }
+}
