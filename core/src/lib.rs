@@ -4,6 +4,7 @@
 
 pub mod cancel;
 pub mod containers;
+pub mod process;
 pub mod progress;
 pub mod publish;
 pub mod repos;

@@ -8,6 +8,8 @@
 use std::cell::Cell;
 use std::fs;
 
+use pcocc_core::process::start_time;
+
 thread_local! {
     /// The thread whose request this thread works on; 0 for none.
     static SERVED: Cell<u32> = const { Cell::new(0) };
@@ -91,17 +93,6 @@ fn status(id: u32) -> Option<String> {
 fn value<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     let value = status.lines().find_map(|line| line.strip_prefix(name))?;
     Some(value.trim())
-}
-
-/// Start time in clock ticks since boot; `None` for what is gone or a zombie.
-fn start_time(id: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name in parentheses may hold anything, so count from the last one.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    match fields.next()? {
-        "Z" | "X" | "x" => None,
-        _ => fields.nth(18)?.parse().ok(),
-    }
 }
 
 #[cfg(test)]

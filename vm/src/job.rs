@@ -1,0 +1,37 @@
+//! Jobs: one docker VM each, and the folder that tells everybody how it is doing.
+//!
+//! ```text
+//! CONF/job_<id>/                  CONF is ~/.pcocc; mode 0700
+//! CONF/job_<id>/job.json          the record, version 1
+//! CONF/job_<id>/state             `STATE DEADLINE`: the same in short, for the prompt of a shell
+//! CONF/job_<id>/vmcerts/client/   ca.pem, cert.pem, key.pem for docker's client, mode 0600
+//! CONF/job_<id>/console.log       what the VM's console said
+//! CONF/job_<id>/launcher.log      what the launcher said
+//! CONF/job_last                   the last job number of the local backend
+//! ```
+//!
+//! The folder lies on a file system that the login node and the compute node share. Files are replaced as a
+//! whole (temporary file, fsync, rename), so a reader sees the old one or the new one, on NFS too; there is no lock.
+//!
+//! One process at a time writes a record: its *holder*, named in it. First that is the command that asked for
+//! the VM, then the launcher beside the VM. A reader does not believe a record whose holder is gone:
+//! see [`Jobs::list`].
+
+mod choose;
+mod error;
+mod folder;
+mod holder;
+mod id;
+mod jobs;
+mod record;
+
+pub use choose::Wanted;
+pub use error::Error;
+pub use folder::{ClientFiles, JobFolder};
+pub use holder::{Here, Holder, Presence};
+pub use id::JobId;
+pub use jobs::{Job, Jobs, Queue, QueueState, Queued};
+pub use record::{Backend, Record, State};
+
+/// Result of looking at jobs.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,303 @@
+//! The folder of one job: its paths, and how its files are written.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use pcocc_core::publish;
+
+use super::record::VERSION;
+use super::{Error, JobId, Record, Result};
+
+/// Largest record that is read, in bytes.
+const MAX_RECORD: u64 = 1 << 20;
+
+/// The certificates of docker's client, in PEM.
+#[derive(Clone, Debug)]
+pub struct ClientFiles {
+    /// Certificate of the job's authority.
+    pub ca: String,
+    /// The client's certificate.
+    pub cert: String,
+    /// The client's private key.
+    pub key: String,
+}
+
+/// The folder of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobFolder {
+    id: JobId,
+    path: PathBuf,
+}
+
+impl JobFolder {
+    pub(super) fn new(conf: &Path, id: JobId) -> Self {
+        Self {
+            id,
+            path: conf.join(format!("{PREFIX}{id}")),
+        }
+    }
+
+    /// The job's number.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder to set DOCKER_CERT_PATH to.
+    pub fn client_certificates(&self) -> PathBuf {
+        self.path.join("vmcerts/client")
+    }
+
+    /// What the VM's console said.
+    pub fn console_log(&self) -> PathBuf {
+        self.path.join("console.log")
+    }
+
+    /// What the launcher said.
+    pub fn launcher_log(&self) -> PathBuf {
+        self.path.join("launcher.log")
+    }
+
+    /// The record.
+    pub fn record_file(&self) -> PathBuf {
+        self.path.join("job.json")
+    }
+
+    /// The line for prompts.
+    pub fn state_file(&self) -> PathBuf {
+        self.path.join("state")
+    }
+
+    /// Makes the folder; fails with [`io::ErrorKind::AlreadyExists`] inside [`Error::Io`] when it is there.
+    pub fn create(&self) -> Result<()> {
+        if let Some(conf) = self.path.parent() {
+            fs::create_dir_all(conf).map_err(Error::io("create", conf))?;
+        }
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(Error::io("create", &self.path))?;
+        // The umask may have taken more away than we can do without.
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
+            .map_err(Error::io("set the mode of", &self.path))
+    }
+
+    /// Checks that nobody else can have put anything into the folder.
+    pub fn check(&self) -> Result<()> {
+        let found = fs::symlink_metadata(&self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NoSuchJob(self.id),
+            _ => Error::io("look at", &self.path)(error),
+        })?;
+        let user = rustix::process::geteuid().as_raw();
+        let why = if !found.is_dir() {
+            "is no folder"
+        } else if found.uid() != user {
+            "is not yours"
+        } else if found.mode() & 0o077 != 0 {
+            "is open to other users; make it private with chmod 700"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Unsafe {
+            path: self.path.clone(),
+            why,
+        })
+    }
+
+    /// Reads the record as it was written. Whether it still is true is for [`super::Jobs`] to say.
+    pub fn read(&self) -> Result<Record> {
+        self.check()?;
+        let path = self.record_file();
+        let mut text = Vec::new();
+        let read =
+            fs::File::open(&path).and_then(|file| file.take(MAX_RECORD).read_to_end(&mut text));
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoSuchJob(self.id));
+            }
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        }
+        parse(&text, self.id).map_err(|why| Error::Record { path, why })
+    }
+
+    /// Writes the record and the line for prompts.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let path = self.record_file();
+        let mut text = serde_json::to_vec_pretty(record)
+            .map_err(io::Error::other)
+            .map_err(Error::io("write", &path))?;
+        text.push(b'\n');
+        self.replace(&path, &text)?;
+        self.replace(&self.state_file(), record.state_line().as_bytes())
+    }
+
+    /// Writes the client's certificates, all readable by the user alone.
+    pub fn write_client_files(&self, files: &ClientFiles) -> Result<()> {
+        let folder = self.client_certificates();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(Error::io("create", &folder))?;
+        for (name, text) in [
+            ("ca.pem", &files.ca),
+            ("cert.pem", &files.cert),
+            ("key.pem", &files.key),
+        ] {
+            self.replace(&folder.join(name), text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Takes the client's certificates away: they open nothing any more.
+    pub fn remove_client_files(&self) -> Result<()> {
+        let folder = self.path.join("vmcerts");
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &folder)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the folder and all in it.
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &self.path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces a file of the folder as a whole; only the user can read it.
+    fn replace(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let folder = path.parent().unwrap_or(&self.path);
+        // tempfile makes it with mode 0600.
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new()
+                .prefix(".new-")
+                .tempfile_in(folder)?;
+            file.write_all(content)?;
+            file.as_file().sync_all()?;
+            let temp = file.into_temp_path();
+            publish::replace(&temp, path)?;
+            // It has another name now.
+            let _ = temp.keep();
+            Ok(())
+        };
+        write().map_err(Error::io("write", path))
+    }
+}
+
+/// What a job's folder is called, before the number.
+pub(super) const PREFIX: &str = "job_";
+
+/// Parses a record of the job `id`.
+fn parse(text: &[u8], id: JobId) -> Result<Record, String> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let bad = |error: serde_json::Error| format!("is no job record: {error}");
+    let Version { version } = serde_json::from_slice(text).map_err(bad)?;
+    if version != VERSION {
+        return Err(format!(
+            "has version {version}, and this pcocc knows version {VERSION} only"
+        ));
+    }
+    let record: Record = serde_json::from_slice(text).map_err(bad)?;
+    match record.id == id {
+        true => Ok(record),
+        false => Err(format!("is of job {}, which is another one", record.id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Backend, State};
+
+    fn folder() -> (tempfile::TempDir, JobFolder) {
+        let conf = tempfile::tempdir().unwrap();
+        let folder = JobFolder::new(conf.path(), JobId::new(7).unwrap());
+        folder.create().unwrap();
+        (conf, folder)
+    }
+
+    fn record() -> Record {
+        Record::new(
+            JobId::new(7).unwrap(),
+            "docker",
+            Backend::Local,
+            "doe",
+            1_800_000_000,
+        )
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_private() {
+        let (conf, folder) = folder();
+        let mut record = record();
+        folder.write(&record).unwrap();
+        assert_eq!(folder.read().unwrap(), record);
+        let line = || fs::read_to_string(folder.state_file()).unwrap();
+        assert_eq!(line(), "queued -\n");
+        record.state = State::Ready;
+        record.deadline = Some(1_800_000_060);
+        record.other.insert("later".into(), 1.into());
+        folder.write(&record).unwrap();
+        assert_eq!(line(), "ready 1800000060\n");
+        assert_eq!(folder.read().unwrap(), record);
+        let files = ClientFiles {
+            ca: "1".into(),
+            cert: "2".into(),
+            key: "3".into(),
+        };
+        folder.write_client_files(&files).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(mode(folder.path()), 0o700);
+        assert_eq!(mode(&folder.client_certificates()), 0o700);
+        for name in ["job.json", "state", "vmcerts/client/key.pem"] {
+            assert_eq!(mode(&folder.path().join(name)), 0o600, "{name}");
+        }
+        // No temporary file stays.
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        folder.remove_client_files().unwrap();
+        folder.remove_client_files().unwrap();
+        folder.remove().unwrap();
+        assert!(matches!(folder.read(), Err(Error::NoSuchJob(_))));
+        drop(conf);
+    }
+
+    #[test]
+    fn foreign_records_are_refused_by_name() {
+        let (_conf, folder) = folder();
+        let mut other = record();
+        other.id = JobId::new(8).unwrap();
+        let good = serde_json::to_string(&record()).unwrap();
+        for (text, part) in [
+            (String::new(), "is no job record"),
+            ("{".into(), "is no job record"),
+            ("{\"version\": 2}".into(), "has version 2"),
+            ("{\"version\": 1}".into(), "missing field"),
+            (serde_json::to_string(&other).unwrap(), "of job 8"),
+            (good.replace("queued", "dreaming"), "dreaming"),
+        ] {
+            fs::write(folder.record_file(), text).unwrap();
+            let error = folder.read().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert!(error.contains("job_7/job.json"), "{error}");
+        }
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        let error = folder.read().unwrap_err().to_string();
+        assert!(error.contains("open to other users"), "{error}");
+    }
+}
