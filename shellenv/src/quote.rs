@@ -132,6 +132,7 @@ fn single_quoted(bytes: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
@@ -225,11 +226,11 @@ mod tests {
         ),
     ];
 
-    /// Lets a real shell read `code` and gives what a child then finds in variable PCOCC_X.
-    fn read_back(shell: &[&str], how: &str, code: &OsStr, locale: &str) -> Option<Vec<u8>> {
+    /// Lets a real shell read `code` and gives what a child then finds in the variables PCOCC_0, PCOCC_1…
+    fn read_back(shell: &[&str], how: &str, code: &[u8], locale: &str) -> BTreeMap<usize, Vec<u8>> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("code");
-        std::fs::write(&file, code.as_bytes()).unwrap();
+        std::fs::write(&file, code).unwrap();
         // A file that patterns could find.
         std::fs::write(folder.path().join("decoy"), "").unwrap();
         let how = how.replace('@', &file.to_string_lossy());
@@ -242,7 +243,7 @@ mod tests {
                 ("HOME", "/nowhere"),
                 ("LC_ALL", locale),
             ])
-            .env("PCOCC_X", "before")
+            .env("PCOCC_0", "before")
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .output()
@@ -252,48 +253,52 @@ mod tests {
         let said = String::from_utf8_lossy(&child.stderr);
         assert!(
             child.status.success() && said.is_empty(),
-            "{shell:?} {how}: {said}\n{code:?}"
+            "{shell:?} {how}: {said}"
         );
-        child
-            .stdout
-            .split(|byte| *byte == 0)
-            .find_map(|entry| entry.strip_prefix(b"PCOCC_X="))
-            .map(<[u8]>::to_vec)
+        let entries = child.stdout.split(|byte| *byte == 0);
+        entries
+            .filter_map(|entry| {
+                let entry = entry.strip_prefix(b"PCOCC_")?;
+                let equals = entry.iter().position(|byte| *byte == b'=')?;
+                let number = std::str::from_utf8(&entry[..equals]).ok()?.parse().ok()?;
+                Some((number, entry[equals + 1..].to_vec()))
+            })
+            .collect()
     }
 
     #[test]
     fn every_shell_reads_back_every_value() {
-        // One shell for all values would hide which of them is at fault; a thread for each is fast enough.
-        std::thread::scope(|scope| {
-            for (dialect, shell, ways) in SHELLS {
-                scope.spawn(move || {
-                    for value in NASTY {
-                        let code = set(*dialect, "PCOCC_X", OsStr::from_bytes(value));
-                        for (n, how) in ways.iter().enumerate() {
-                            let locale = if n == 0 { "C.UTF-8" } else { "C" };
-                            let read = read_back(shell, how, &code, locale);
-                            let shown = String::from_utf8_lossy(value);
-                            assert_eq!(
-                                read.as_deref(),
-                                Some(*value),
-                                "{shell:?} {how}: {shown:?} as {code:?}"
-                            );
-                        }
-                    }
-                });
+        for (dialect, shell, ways) in SHELLS {
+            let statement = |(n, value): (usize, &&[u8])| {
+                set(*dialect, &format!("PCOCC_{n}"), OsStr::from_bytes(value)).into_vec()
+            };
+            let code: Vec<u8> = NASTY.iter().enumerate().flat_map(statement).collect();
+            for (n, how) in ways.iter().enumerate() {
+                let locale = if n == 0 { "C.UTF-8" } else { "C" };
+                let read = read_back(shell, how, &code, locale);
+                for (n, value) in NASTY.iter().enumerate() {
+                    let shown = String::from_utf8_lossy(value);
+                    assert_eq!(
+                        read.get(&n).map(Vec::as_slice),
+                        Some(*value),
+                        "{shell:?} {how}: {shown:?}"
+                    );
+                }
             }
-        });
+        }
     }
 
     #[test]
     fn every_shell_unsets() {
         for (dialect, shell, ways) in SHELLS {
+            // Twice is no error, not even with set -u and -e.
+            let code = unset(*dialect, "PCOCC_0").into_vec().repeat(2);
             for how in *ways {
-                let code = unset(*dialect, "PCOCC_X");
-                assert_eq!(read_back(shell, how, &code, "C.UTF-8"), None, "{shell:?}");
-                // Twice is no error, and neither is set -u or -e.
-                let twice = [code.as_bytes(), code.as_bytes()].concat();
-                assert_eq!(read_back(shell, how, OsStr::from_bytes(&twice), "C"), None);
+                assert_eq!(
+                    read_back(shell, how, &code, "C.UTF-8"),
+                    BTreeMap::new(),
+                    "{shell:?}"
+                );
             }
         }
     }
