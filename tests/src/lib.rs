@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: a private docker daemon, a registry, the `pcocc` command in an
-//! environment of its own, FUSE mounts, an ordinary user, and a look at what a test left behind.
+//! What the end-to-end tests share: a private docker daemon, a registry, a Slurm cluster, the `pcocc` command in
+//! an environment of its own, FUSE mounts, an ordinary user, and a look at what a test left behind.
 //!
 //! Data path of a test: [`Docker::shared`] (or a [`Dockerd`] of its own, when the daemon is to be
 //! hurt) gives a daemon and a name space in it; [`Pcocc::new`] gives a home folder, a repository and
@@ -19,6 +19,7 @@ mod namespace;
 mod pcocc;
 mod proxy;
 mod registry;
+mod slurm;
 mod user;
 
 pub use children::{Guarded, Outcome, run, wait_until};
@@ -28,6 +29,7 @@ pub use namespace::{fill, in_own_namespace, small_disk};
 pub use pcocc::{Pcocc, binary};
 pub use proxy::Proxy;
 pub use registry::Registry;
+pub use slurm::Slurm;
 pub use user::OrdinaryUser;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pcocc_tests::{Docker, Dockerd, OrdinaryUser, Registry, leaks, run, wait_until};
+use pcocc_tests::{Docker, Dockerd, OrdinaryUser, Registry, Slurm, leaks, run, wait_until};
 
 #[test]
 fn a_docker_image_is_built_and_removed() {
@@ -91,4 +91,40 @@ fn an_ordinary_user_is_no_root() {
     run(user.command("touch").arg("file")).ok();
     run(user.command("sh").args(["-c", "exec 3<>/dev/fuse"])).ok();
     run(user.command("touch").arg("/etc/pcocc-test")).failed();
+}
+
+#[test]
+fn a_slurm_cluster_runs_jobs_and_ends_with_them_as_root() {
+    let slurm = Slurm::start();
+    assert_eq!(
+        slurm.run("srun", &["-p", "sandy", "-n1", "echo", "hello"]),
+        "hello"
+    );
+    let user = OrdinaryUser::new();
+    let mut salloc = user.command("salloc");
+    salloc.env("SLURM_CONF", slurm.configuration());
+    let out = run(salloc.args(["-Q", "srun", "-n1", "id", "-u"]));
+    assert_ne!(out.ok(), "");
+    slurm.run("sbatch", &["--output=/dev/null", "--wrap=sleep 1000"]);
+    wait_until("the job runs", Duration::from_secs(10), || {
+        slurm.jobs().iter().any(|job| job.ends_with("RUNNING"))
+    });
+    let folder = slurm
+        .configuration()
+        .parent()
+        .expect("its folder")
+        .to_owned();
+    drop(slurm);
+    assert!(!folder.exists());
+    let named = format!("SLURM_CONF={}/", folder.display());
+    let left: Vec<_> = std::fs::read_dir("/proc")
+        .expect("read /proc")
+        .flatten()
+        .filter(|entry| {
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environment).contains(&named)
+        })
+        .map(|entry| entry.file_name())
+        .collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
 }

@@ -1,0 +1,99 @@
+//! A Slurm cluster of the test's own: one partition, two nodes, both of them this machine.
+//!
+//! `scripts/private-slurm` starts it and takes it away again, however the test ends. Needs root.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::children::{Guarded, read_log, run, wait_until};
+use crate::{is_root, scratch, workspace};
+
+/// A cluster. It ends, with all its jobs, on drop.
+#[derive(Debug)]
+pub struct Slurm {
+    // Declared first: the daemons must be gone before their folder goes.
+    guard: Guarded,
+    configuration: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Slurm {
+    /// Starts a cluster.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a cluster with more lines for slurm.conf, such as `MaxJobCount=1`.
+    pub fn start_with(settings: &[&str]) -> Self {
+        assert!(
+            is_root(),
+            "a test that starts a Slurm cluster needs root: put `as_root` into its name"
+        );
+        let folder = scratch();
+        let log = folder.path().join("start.log");
+        let mut command = Command::new(workspace().join("scripts/private-slurm"));
+        command.arg("--folder").arg(folder.path().join("s"));
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        command.arg("--hold");
+        let (guard, stdout) = Guarded::spawn(command, &log);
+        let mut line = String::new();
+        // A cluster that does not come up says why in the log.
+        let _ = BufReader::new(stdout).read_line(&mut line);
+        let configuration = line
+            .trim_end()
+            .strip_prefix("SLURM_CONF=")
+            .map(PathBuf::from)
+            .unwrap_or_else(|| panic!("no Slurm cluster:\n{}", read_log(&log)));
+        Self {
+            guard,
+            configuration,
+            folder,
+        }
+    }
+
+    /// The cluster's slurm.conf, to be named by `SLURM_CONF`.
+    pub fn configuration(&self) -> &Path {
+        &self.configuration
+    }
+
+    /// Builds one of Slurm's commands for this cluster, as root.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("SLURM_CONF", &self.configuration)
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// Runs one of Slurm's commands and gives its standard output; panics when it fails.
+    #[track_caller]
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        run(self.command(program).args(arguments)).ok().to_owned()
+    }
+
+    /// The jobs in the queue, as `NUMBER STATE`.
+    #[track_caller]
+    pub fn jobs(&self) -> Vec<String> {
+        let text = self.run("squeue", &["--noheader", "--format=%A %T"]);
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    /// Waits until no job is left in the queue.
+    #[track_caller]
+    pub fn wait_until_empty(&self) {
+        wait_until("no Slurm job is left", Duration::from_secs(20), || {
+            self.jobs().is_empty()
+        });
+    }
+
+    /// Says whether the fixture still holds the cluster.
+    pub fn is_held(&mut self) -> bool {
+        self.guard.is_running()
+    }
+}
