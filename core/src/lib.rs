@@ -2,13 +2,16 @@
 //! and cancellation. Nothing here knows what an image is.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
+pub mod batch;
 pub mod cancel;
 pub mod containers;
 pub mod process;
 pub mod progress;
 pub mod publish;
 pub mod repos;
+pub mod size;
 pub mod template;
+pub mod templates;
 pub mod yaml;
 
 pub use yaml::ConfigError;

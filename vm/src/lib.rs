@@ -1,9 +1,18 @@
 //! Docker VMs as jobs: allocated through Slurm or on the local machine, followed in a folder each.
 //!
 //! Data path: [`job`] is what every other part and every shell looks at, a folder with a record in it.
-//! [`machine`] is one VM on one node.
+//! [`options`] tells the scheduler's options from our own; [`slurm`] runs the scheduler's commands. Beside the VM, [`launch`]
+//! makes certificates ([`tls`]), starts the [`machine`], and writes each step down; the command that asked for it hears of
+//! them through [`attend`].
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
+pub mod attend;
+pub mod clock;
 pub mod job;
+pub mod launch;
 pub mod machine;
+pub mod options;
+pub mod report;
+pub mod slurm;
 pub mod testing;
+pub mod tls;

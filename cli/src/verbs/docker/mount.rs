@@ -49,7 +49,7 @@ pub(crate) struct Args {
     allow_delete: bool,
     /// Keep at most SIZE of images read from docker, such as 500M or 20G, in TMPDIR, or /var/tmp (default:
     /// 10 GB, or a tenth of that disk if that is less)
-    #[arg(long, value_name = "SIZE", value_parser = spool_size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = pcocc_core::size::parse)]
     spool_size: Option<u64>,
     /// Written by the background start: tell on stdout when the tree can be used
     #[arg(long, hide = true)]

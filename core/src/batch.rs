@@ -1,0 +1,172 @@
+//! `batch.yaml`: where docker VMs run and how the user's machine reaches them.
+//!
+//! The file and its `type` are pcocc 0.7's; its `settings` are of etcd, which is not needed any more. They are passed
+//! over here, as is every key this version does not know: a site's file stays valid for both. What the user's file
+//! sets wins over the system's, key by key.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::template::{self, Variables};
+use crate::yaml::{self, ConfigError};
+
+/// Name of the config file within a config directory.
+pub const FILE: &str = "batch.yaml";
+
+/// What allocates docker VMs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchType {
+    /// Slurm.
+    Slurm,
+    /// pcocc itself, on this machine.
+    Local,
+}
+
+/// TCP ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The lowest.
+    pub first: u16,
+    /// The highest.
+    pub last: u16,
+}
+
+/// The configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// `type`; without it, Slurm where its commands are installed.
+    pub kind: Option<BatchType>,
+    /// `docker_address`: name or address of the node for docker's clients; the node's own name when missing. May use
+    /// path templates such as `%{env:SLURMD_NODENAME}-ib0`, expanded on the node.
+    pub docker_address: Option<String>,
+    /// `docker_resolve_address`: whether clients are given the node's address rather than its name. On unless set.
+    pub docker_resolve_address: bool,
+    /// `docker_ports`: the ports docker's clients may connect to, as `60000-60999`; any when missing.
+    pub docker_ports: Option<Ports>,
+    /// `docker_scratch`: folder on a node-local disk for the VMs' disks.
+    pub docker_scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct File {
+    r#type: Option<BatchType>,
+    docker_address: Option<String>,
+    docker_resolve_address: Option<bool>,
+    docker_ports: Option<String>,
+    docker_scratch: Option<String>,
+}
+
+impl BatchConfig {
+    /// Reads `batch.yaml` of the user's and of the system's config directory; either may be missing.
+    pub fn load(
+        user_dir: &Path,
+        system_dir: &Path,
+        variables: &Variables,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self {
+            docker_resolve_address: true,
+            ..Self::default()
+        };
+        for dir in [system_dir, user_dir] {
+            let path = dir.join(FILE);
+            let Some(file) = yaml::read::<Option<File>>(&path)?.flatten() else {
+                continue;
+            };
+            let content = |message: String| ConfigError::Content {
+                file: path.clone(),
+                message,
+            };
+            if let Some(ports) = &file.docker_ports {
+                config.docker_ports = Some(parse_ports(ports).ok_or_else(|| {
+                    content(format!(
+                        "docker_ports {ports:?} is no range of ports; write for example 60000-60999"
+                    ))
+                })?);
+            }
+            if let Some(scratch) = &file.docker_scratch {
+                let folder = template::expand(scratch, variables)
+                    .map_err(|error| content(error.to_string()))?;
+                config.docker_scratch = Some(folder);
+            }
+            config.kind = file.r#type.or(config.kind);
+            config.docker_address = file.docker_address.or(config.docker_address);
+            if let Some(resolve) = file.docker_resolve_address {
+                config.docker_resolve_address = resolve;
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn parse_ports(text: &str) -> Option<Ports> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let ports = Ports {
+        first: first.trim().parse().ok()?,
+        last: last.trim().parse().ok()?,
+    };
+    (ports.first > 0 && ports.first <= ports.last).then_some(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn load(user: &str, system: &str) -> Result<BatchConfig, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [("user", user), ("system", system)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            if !text.is_empty() {
+                fs::write(dir.path().join(name).join(FILE), text).unwrap();
+            }
+        }
+        let variables = Variables {
+            user: "doe".into(),
+            ..Variables::default()
+        };
+        BatchConfig::load(
+            &dir.path().join("user"),
+            &dir.path().join("system"),
+            &variables,
+        )
+    }
+
+    #[test]
+    fn without_files_all_is_found_out() {
+        let config = load("", "").unwrap();
+        assert_eq!(config.kind, None);
+        assert!(config.docker_resolve_address);
+        assert_eq!(load("# nothing\n", "").unwrap(), config);
+    }
+
+    #[test]
+    fn the_users_file_wins_and_old_settings_are_passed_over() {
+        let config = load(
+            "type: local\n",
+            "type: slurm\nsettings:\n  etcd-servers: [a]\ndocker_ports: 60000-60999\n\
+             docker_scratch: /tmp/%{user}\ndocker_resolve_address: false\n",
+        )
+        .unwrap();
+        assert_eq!(config.kind, Some(BatchType::Local));
+        let ports = config.docker_ports.unwrap();
+        assert_eq!((ports.first, ports.last), (60000, 60999));
+        assert_eq!(config.docker_scratch.unwrap(), Path::new("/tmp/doe"));
+        assert!(!config.docker_resolve_address);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, part) in [
+            ("type: pbs\n", "batch.yaml:1:"),
+            ("docker_ports: many\n", "docker_ports \"many\""),
+            ("docker_ports: 9-3\n", "docker_ports"),
+            ("docker_scratch: tmp\n", "relative"),
+        ] {
+            let error = load(text, "").unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

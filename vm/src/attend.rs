@@ -1,0 +1,129 @@
+//! The command's end of a launcher: what it reports, and the line that keeps it alive.
+//!
+//! The launcher's standard input is a pipe that the command holds. When the command lets go of it, or is gone by
+//! whatever means, the launcher sees the end of it and stops the VM. Through srun this works from machine to machine.
+
+use std::io::{self, BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::report::Report;
+
+/// How long a launcher may take to end once nobody holds it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A launcher that was started, on this machine or through srun.
+#[derive(Debug)]
+pub struct Launcher {
+    child: Child,
+    lifeline: Option<ChildStdin>,
+    reports: Receiver<Report>,
+    ended: Option<ExitStatus>,
+}
+
+impl Launcher {
+    /// Starts `command` with its input and output to us, in a process group of its own: what is typed at a terminal is
+    /// not meant for it.
+    pub fn spawn(command: &mut Command) -> io::Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let lifeline = child.stdin.take();
+        let (sender, reports) = mpsc::channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    let Some(report) = Report::parse(&line) else {
+                        tracing::debug!(line, "not a report");
+                        continue;
+                    };
+                    if sender.send(report).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(Self {
+            child,
+            lifeline,
+            reports,
+            ended: None,
+        })
+    }
+
+    /// The next report, if one comes within `timeout`.
+    pub fn next(&mut self, timeout: Duration) -> Option<Report> {
+        match self.reports.recv_timeout(timeout) {
+            Ok(report) => Some(report),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                // It is about to end; nothing more will be said.
+                std::thread::sleep(timeout.min(Duration::from_millis(10)));
+                None
+            }
+        }
+    }
+
+    /// How it ended, if it did and all its reports were taken.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait()?;
+        }
+        Ok(self.ended)
+    }
+
+    /// Lets the launcher go: it stops the VM. Waits for its end, and kills it when that takes too long.
+    pub fn release(&mut self) -> io::Result<ExitStatus> {
+        drop(self.lifeline.take());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                self.child.kill()?;
+                return self.child.wait();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            tracing::warn!(%error, "the launcher did not end");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Launcher {
+        Launcher::spawn(Command::new("sh").args(["-c", script])).unwrap()
+    }
+
+    #[test]
+    fn reports_arrive_and_noise_does_not() {
+        let mut launcher = shell("echo noise; echo '{\"stage\": \"Booting\"}'; cat");
+        let report = launcher.next(Duration::from_secs(10));
+        assert_eq!(report, Some(Report::Stage("Booting".into())));
+        assert_eq!(launcher.ended().unwrap(), None);
+        assert!(launcher.release().unwrap().success());
+        assert_eq!(launcher.next(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_launcher_ends_when_it_is_dropped() {
+        let launcher = shell("cat; exit 3");
+        let id = launcher.child.id();
+        drop(launcher);
+        assert_eq!(pcocc_core::process::start_time(id), None);
+    }
+}

@@ -1,0 +1,32 @@
+//! The time, as a job needs it.
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Tells the time.
+pub trait Clock {
+    /// Wall clock, in unix seconds.
+    fn unix(&self) -> u64;
+    /// Seconds since the machine was booted, those it slept included. Nobody sets this clock.
+    fn boot(&self) -> f64;
+}
+
+/// The machine's own clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn unix(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+
+    fn boot(&self) -> f64 {
+        // CLOCK_BOOTTIME, see proc_uptime(5); without /proc nothing here works.
+        fs::read_to_string("/proc/uptime")
+            .ok()
+            .and_then(|text| text.split(' ').next()?.parse().ok())
+            .unwrap_or(0.0)
+    }
+}

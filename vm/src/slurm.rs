@@ -1,0 +1,344 @@
+//! Slurm, through its own commands.
+//!
+//! Data path: `salloc OPTIONS -- pcocc …` or `sbatch OPTIONS SCRIPT` → on the login node or in the script,
+//! `srun pcocc docker launch` puts the launcher on the node. Jobs that cannot be seen are asked for with squeue, and
+//! ended with scancel.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::clock::{Clock, SystemClock};
+use crate::job::{JobId, Queue, QueueState, Queued};
+use crate::options::duration;
+
+/// How long one of Slurm's commands may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Why Slurm was of no help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SlurmError {
+    /// One of its commands could not be run.
+    #[error("run {program}: {source}")]
+    Run {
+        /// The command.
+        program: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// One of its commands failed.
+    #[error("{program} {why}")]
+    Failed {
+        /// The command.
+        program: &'static str,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// What the launcher's step and the machine it is on have, from the variables Slurm sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Number of CPUs.
+    pub cpus: Option<u32>,
+    /// Memory in MiB.
+    pub memory_mib: Option<u64>,
+}
+
+impl Resources {
+    /// Reads them; `variable` gives a variable's value.
+    pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let number = |name: &str| variable(name)?.trim().parse::<u64>().ok();
+        let cpus = number("SLURM_CPUS_PER_TASK")
+            .or_else(|| number("SLURM_CPUS_ON_NODE"))
+            .and_then(|cpus| u32::try_from(cpus).ok())
+            .filter(|cpus| *cpus > 0);
+        let memory_mib = number("SLURM_MEM_PER_NODE").or_else(|| {
+            let on_node = number("SLURM_CPUS_ON_NODE").or(cpus.map(u64::from))?;
+            number("SLURM_MEM_PER_CPU")?.checked_mul(on_node)
+        });
+        Self {
+            cpus,
+            // 0 is the whole node's, whatever that is.
+            memory_mib: memory_mib.filter(|mib| *mib > 0),
+        }
+    }
+}
+
+/// The word by which `sbatch` and `salloc` tell a job's number.
+const SUBMITTED: &str = "Submitted batch job ";
+
+/// Finds the job's number in a line that sbatch printed: its usual words, or `--parsable`.
+pub fn submitted(line: &str) -> Option<JobId> {
+    let number = match line.trim().strip_prefix(SUBMITTED) {
+        Some(rest) => rest.split(' ').next()?,
+        None => line.trim().split(';').next()?,
+    };
+    number.parse().ok()
+}
+
+/// Builds the srun command that puts `program` on the first node of the allocation, beside whatever else the user
+/// runs there.
+pub fn step(program: &Path, arguments: &[OsString]) -> Command {
+    let mut command = Command::new("srun");
+    command
+        .args(STEP)
+        .arg(program)
+        .args(arguments)
+        // Those of the allocation would change what our step is.
+        .env_remove("SLURM_NTASKS")
+        .env_remove("SLURM_NPROCS")
+        .env_remove("SLURM_NNODES")
+        .env_remove("SLURM_JOB_NUM_NODES")
+        .env_remove("SLURM_NTASKS_PER_NODE")
+        .env_remove("SLURM_DISTRIBUTION");
+    command
+}
+
+/// The options of our step: all the CPUs of one node, shared with other steps, and no word of srun's own.
+pub const STEP: [&str; 7] = [
+    "--quiet",
+    "--nodes=1",
+    "--ntasks=1",
+    "--relative=0",
+    "--overlap",
+    "--cpu-bind=none",
+    "--unbuffered",
+];
+
+/// The script that sbatch is given: our step, in the place of the script itself.
+pub fn script(log: &str, program: &Path, arguments: &[OsString]) -> String {
+    let word = |word: &OsStr| shell_words::quote(&word.to_string_lossy()).into_owned();
+    let words: Vec<String> = arguments.iter().map(|argument| word(argument)).collect();
+    format!(
+        "#!/bin/sh\n#SBATCH --output={log}\n\
+         unset SLURM_NTASKS SLURM_NPROCS SLURM_NNODES SLURM_JOB_NUM_NODES SLURM_NTASKS_PER_NODE\n\
+         exec srun {} {} {} </dev/null\n",
+        STEP.join(" "),
+        word(program.as_os_str()),
+        words.join(" ")
+    )
+}
+
+/// Ends a job.
+pub fn cancel(id: JobId) -> Result<(), SlurmError> {
+    let output = ask("scancel", &[OsStr::new(&id.to_string())])?;
+    match output.succeeded {
+        true => Ok(()),
+        false => Err(SlurmError::Failed {
+            program: "scancel",
+            why: output.why(),
+        }),
+    }
+}
+
+/// Slurm's queue, seen through squeue.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Squeue;
+
+impl Squeue {
+    /// When the job ends, in unix seconds; `None` for never, or not known.
+    pub fn deadline(&self, id: JobId) -> Option<u64> {
+        self.ask(&[id])?.get(&id)?.deadline
+    }
+}
+
+impl Queue for Squeue {
+    fn ask(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
+        // All of the user's: asked for a job it has forgotten, squeue only fails.
+        let arguments = ["--noheader", "--me", "--format=%A|%T|%L"].map(OsStr::new);
+        match ask("squeue", &arguments) {
+            Ok(output) if output.succeeded => Some(parse(&output.text, SystemClock.unix())),
+            Ok(output) => {
+                tracing::debug!(why = output.why(), "squeue failed");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "squeue failed");
+                None
+            }
+        }
+    }
+}
+
+/// Reads squeue's list.
+fn parse(text: &str, now: u64) -> HashMap<JobId, Queued> {
+    let line = |line: &str| {
+        let mut fields = line.trim().split('|');
+        let id = fields.next()?.trim().parse().ok()?;
+        let state = match fields.next()?.trim() {
+            "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_HOLD" | "REQUEUE_FED"
+            | "SPECIAL_EXIT" => QueueState::Waiting,
+            "RUNNING" | "SUSPENDED" | "RESIZING" | "SIGNALING" | "STOPPED" | "STAGE_OUT" => {
+                QueueState::Running
+            }
+            "COMPLETING" => QueueState::Ending,
+            _ => QueueState::Over,
+        };
+        let left = fields
+            .next()
+            .and_then(left)
+            .filter(|_| state == QueueState::Running);
+        Some((
+            id,
+            Queued {
+                state,
+                deadline: left.map(|left| now + left.as_secs()),
+            },
+        ))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Reads a time left, as squeue writes it: always with minutes and seconds.
+fn left(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    match text.contains(':') {
+        true => duration(text)?,
+        // UNLIMITED, NOT_SET, INVALID.
+        false => None,
+    }
+}
+
+struct Answer {
+    succeeded: bool,
+    text: String,
+    words: String,
+}
+
+impl Answer {
+    fn why(&self) -> String {
+        match self.words.trim() {
+            "" => "failed without a word".to_owned(),
+            words => format!("failed: {}", words.replace('\n', "; ")),
+        }
+    }
+}
+
+/// Runs one of Slurm's commands that answers at once, or is not waited for.
+fn ask(program: &'static str, arguments: &[&OsStr]) -> Result<Answer, SlurmError> {
+    let failed = |source| SlurmError::Run { program, source };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let drain = |pipe: Option<Box<dyn io::Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            if let Some(pipe) = pipe {
+                // What was said until the pipe broke is what there is.
+                let _ = pipe.take(1 << 24).read_to_end(&mut bytes);
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let text = drain(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+    let words = drain(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+    let deadline = Instant::now() + ANSWER;
+    let status = loop {
+        match child.try_wait().map_err(failed)? {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                child.kill().map_err(failed)?;
+                child.wait().map_err(failed)?;
+                return Err(SlurmError::Failed {
+                    program,
+                    why: format!("did not answer within {} s", ANSWER.as_secs()),
+                });
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    Ok(Answer {
+        succeeded: status.success(),
+        text: text.join().unwrap_or_default(),
+        words: words.join().unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> JobId {
+        JobId::new(number).unwrap()
+    }
+
+    #[test]
+    fn squeues_list_is_understood() {
+        let text = "12|RUNNING|9:30\n13|PENDING|1:00:00\n14|RUNNING|UNLIMITED\n15|COMPLETING|INVALID\n\
+                    16_3|RUNNING|1:00\nslurm_load_jobs error\n17|TIMEOUT|0:00\n 18|RUNNING|1-00:00:10\n";
+        let jobs = parse(text, 1000);
+        let queued = |state, deadline| Some(Queued { state, deadline });
+        assert_eq!(jobs.len(), 6);
+        for (job, expected) in [
+            (12, queued(QueueState::Running, Some(1570))),
+            (13, queued(QueueState::Waiting, None)),
+            (14, queued(QueueState::Running, None)),
+            (15, queued(QueueState::Ending, None)),
+            (16, None),
+            (17, queued(QueueState::Over, None)),
+            (18, queued(QueueState::Running, Some(1000 + 86410))),
+        ] {
+            assert_eq!(jobs.get(&id(job)).copied(), expected, "{job}");
+        }
+    }
+
+    #[test]
+    fn sbatch_tells_the_number_in_two_ways() {
+        for (line, number) in [
+            ("Submitted batch job 1756495\n", Some(1_756_495)),
+            ("Submitted batch job 12 on cluster foss", Some(12)),
+            ("12", Some(12)),
+            ("12;foss", Some(12)),
+            ("sbatch: Warning", None),
+            ("", None),
+        ] {
+            assert_eq!(submitted(line).map(JobId::number), number, "{line}");
+        }
+    }
+
+    #[test]
+    fn resources_come_from_the_step() {
+        let read = |set: &[(&str, &str)]| {
+            let set: HashMap<_, _> = set.iter().copied().collect();
+            Resources::read(&|name| set.get(name).map(|value| (*value).to_owned()))
+        };
+        let resources = read(&[("SLURM_CPUS_ON_NODE", "4"), ("SLURM_MEM_PER_CPU", "500")]);
+        assert_eq!(
+            (resources.cpus, resources.memory_mib),
+            (Some(4), Some(2000))
+        );
+        let resources = read(&[
+            ("SLURM_CPUS_PER_TASK", "2"),
+            ("SLURM_CPUS_ON_NODE", "4"),
+            ("SLURM_MEM_PER_NODE", "3000"),
+        ]);
+        assert_eq!(
+            (resources.cpus, resources.memory_mib),
+            (Some(2), Some(3000))
+        );
+        assert_eq!(read(&[("SLURM_MEM_PER_NODE", "0")]), Resources::default());
+    }
+
+    #[test]
+    fn the_script_quotes_its_words() {
+        let text = script(
+            "/home/doe/a b.out",
+            Path::new("/opt/it's/pcocc"),
+            &["docker".into(), "a b".into()],
+        );
+        assert!(text.starts_with("#!/bin/sh\n#SBATCH --output=/home/doe/a b.out\n"));
+        assert!(
+            text.contains(r"'/opt/it'\''s/pcocc' docker 'a b' </dev/null"),
+            "{text}"
+        );
+    }
+}
