@@ -111,6 +111,10 @@ impl Place {
     }
 }
 
+/// Makes a machine's specification.
+pub type Specify<'a> = dyn FnMut(SocketAddr, &Identities, &mut dyn FnMut(Stage)) -> Result<MachineSpec, LaunchError>
+    + 'a;
+
 /// One launch.
 pub struct Launch<'a> {
     /// The job's folder.
@@ -120,11 +124,7 @@ pub struct Launch<'a> {
     /// Where its endpoint is to be.
     pub place: Place,
     /// Makes the machine's specification, given its endpoint and identities; what takes long looks at the flag.
-    pub specify: &'a mut dyn FnMut(
-        SocketAddr,
-        &Identities,
-        &mut dyn FnMut(Stage),
-    ) -> Result<MachineSpec, LaunchError>,
+    pub specify: &'a mut Specify<'a>,
     /// What starts it.
     pub hypervisor: &'a dyn Hypervisor,
     /// Raised when it is to end.
