@@ -87,6 +87,15 @@ impl Environment {
         })
     }
 
+    /// Where the authorities of registries are looked for, as docker and podman do.
+    pub(crate) fn certificate_folders(&self) -> Vec<PathBuf> {
+        vec![
+            self.home.join(".config/containers/certs.d"),
+            "/etc/containers/certs.d".into(),
+            "/etc/docker/certs.d".into(),
+        ]
+    }
+
     /// All variables that are text, for the `%{env:NAME}` templates of configuration files.
     pub(crate) fn variables() -> BTreeMap<String, String> {
         env::vars_os()

@@ -78,6 +78,7 @@ pub(crate) fn registries(environment: &Environment) -> Outcome<Access> {
     Ok(Access {
         default_registry: runtime.default_registry,
         insecure_registries: runtime.insecure_registries,
+        certificate_folders: environment.certificate_folders(),
         docker_config,
     })
 }
