@@ -6,7 +6,6 @@
     reason = "doc comments of arguments are help texts, where [REPO:]IMAGE is no link"
 )]
 
-mod config;
 mod docker;
 mod image;
 mod transfer;
@@ -19,7 +18,6 @@ use crate::errors::Outcome;
 pub(crate) enum Verb {
     Image(image::Args),
     Docker(docker::Args),
-    Config(config::Args),
 }
 
 impl Verb {
@@ -38,7 +36,6 @@ impl Verb {
         match self {
             Self::Image(args) => args.run(invocation),
             Self::Docker(args) => args.run(invocation),
-            Self::Config(args) => args.run(invocation),
         }
     }
 }

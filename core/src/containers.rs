@@ -5,13 +5,12 @@
 
 use std::path::Path;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::yaml::{self, ConfigError};
 
 /// The `runtime` section of `containers.yaml`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Runtime {
     /// Registry that takes the place of Docker Hub for references without a host.
@@ -29,16 +28,13 @@ pub struct Runtime {
 }
 
 /// A folder shared with the docker daemon's VM.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct DockerMount {
     /// Path on the host; may use path templates such as `%{env:HOME}`.
     pub source: String,
     /// Path in the VM; the same as on the host when missing.
     pub dest: Option<String>,
 }
-
-/// Name of the config file within a config directory.
-pub const FILE: &str = "containers.yaml";
 
 impl Runtime {
     /// Reads the system's file and the user's over it; files that do not exist are passed over.
@@ -73,12 +69,10 @@ impl Runtime {
     }
 }
 
-/// Registries, the docker VM, and what containers get.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-#[schemars(rename = "containers.yaml")]
-pub(crate) struct File {
-    /// How images and the docker VM are reached.
+struct File {
     runtime: Option<Runtime>,
 }
 

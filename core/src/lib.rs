@@ -9,8 +9,6 @@ pub mod process;
 pub mod progress;
 pub mod publish;
 pub mod repos;
-pub mod schema;
-pub mod settings;
 pub mod size;
 pub mod template;
 pub mod templates;

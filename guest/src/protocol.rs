@@ -41,6 +41,11 @@ pub enum ToGuest {
     Quiesce,
     /// Become this job's.
     Adopt(Box<Adopt>),
+    /// The wall clock, now and then: corrects a guest whose node was suspended.
+    Clock {
+        /// Nanoseconds since 1970.
+        time_ns: u64,
+    },
     /// End: stop containers and dockerd, flush, power off. `grace_ms` for dockerd, then kill.
     Shutdown {
         /// Time for dockerd to stop its containers, in milliseconds.
@@ -51,6 +56,8 @@ pub enum ToGuest {
 /// What must be known before dockerd starts.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepare {
+    /// Wall clock, in nanoseconds since 1970.
+    pub time_ns: u64,
     /// Environment variables of dockerd: the proxies.
     pub environment: BTreeMap<String, String>,
     /// PEM certificates trusted besides the usual ones.

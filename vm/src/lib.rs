@@ -8,11 +8,15 @@
 
 pub mod attend;
 pub mod clock;
+pub mod guest_image;
 pub mod job;
 pub mod launch;
 pub mod machine;
 pub mod options;
+mod program;
+pub mod qemu;
 pub mod report;
+pub mod service;
 pub mod slurm;
 pub mod testing;
 pub mod tls;

@@ -1,0 +1,215 @@
+//! The form in which a guest image is kept and moved: a tar archive of its parts, whose first entry says what
+//! they are. As the content of a virtual disk it is followed by zeros, which tar takes for its end.
+//!
+//! ```text
+//! guest.json     Manifest
+//! kernel         Linux, bzImage
+//! initramfs      cpio archive, not compressed
+//! root.squashfs  the root file system
+//! data.qcow2     an empty ext4 of 1 GiB, grown by the guest to the size of its disk
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{GuestFiles, MachineError};
+
+/// Version of the archive's layout.
+const FORMAT: u32 = 1;
+const MANIFEST: &str = "guest.json";
+/// The parts, in the archive's order.
+pub(crate) const PARTS: [&str; 4] = ["kernel", "initramfs", "root.squashfs", "data.qcow2"];
+/// Most bytes a part may have: a forged archive must not fill the node's disk.
+const MAX_PART: u64 = 2 << 30;
+
+/// What a guest image says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the archive's layout.
+    pub format: u32,
+    /// Version of the protocol its agent speaks.
+    pub protocol: u32,
+    /// Version of pcocc that built it.
+    pub pcocc: String,
+    /// Release of its kernel.
+    pub kernel: String,
+    /// Debian packages it was made from, with their versions.
+    pub packages: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    pub(crate) fn new(kernel: String, packages: BTreeMap<String, String>) -> Self {
+        Self {
+            format: FORMAT,
+            protocol: pcocc_guest::protocol::VERSION,
+            pcocc: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel,
+            packages,
+        }
+    }
+}
+
+/// Writes the archive of the parts in `folder` to `output`.
+pub(crate) fn write(folder: &Path, manifest: &Manifest, output: &mut File) -> io::Result<()> {
+    let mut archive = tar::Builder::new(output);
+    let text = serde_json::to_vec_pretty(manifest)?;
+    archive.append_data(&mut header(text.len() as u64), MANIFEST, text.as_slice())?;
+    for part in PARTS {
+        let file = File::open(folder.join(part))?;
+        let size = file.metadata()?.len();
+        archive.append_data(&mut header(size), part, file)?;
+    }
+    archive.into_inner()?.flush()
+}
+
+/// A header that says nothing about who built the image, or when.
+fn header(size: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(size);
+    header
+}
+
+/// Unpacks the guest image `source` into the new folder `target`, all at once, and checks that this pcocc
+/// can use it. `id` identifies its content, as hex digits.
+///
+/// When the folder is there already its files are taken as they are.
+pub fn unpack(source: &Path, target: &Path, id: &str) -> Result<GuestFiles, MachineError> {
+    if !target.exists() {
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(MachineError::io("make the folder", parent))?;
+        let temp = tempfile::Builder::new()
+            .prefix(".guest-")
+            .tempdir_in(parent)
+            .map_err(MachineError::io("make a folder in", parent))?;
+        extract(source, temp.path())?;
+        let temp = temp.keep();
+        if let Err(error) = fs::rename(&temp, target) {
+            let _ = fs::remove_dir_all(&temp);
+            // Somebody else unpacked the same image meanwhile.
+            if !target.exists() {
+                return Err(MachineError::io("make the folder", target)(error));
+            }
+        }
+    }
+    check(target)?;
+    Ok(GuestFiles {
+        kernel: target.join("kernel"),
+        initramfs: target.join("initramfs"),
+        root: target.join("root.squashfs"),
+        data: target.join("data.qcow2"),
+        id: id.to_owned(),
+    })
+}
+
+fn extract(source: &Path, folder: &Path) -> Result<(), MachineError> {
+    let bad = |why: String| MachineError::Image {
+        what: source.display().to_string(),
+        why,
+    };
+    let unreadable = |error: io::Error| bad(format!("is not a guest image of pcocc: {error}"));
+    let file = File::open(source).map_err(MachineError::io("open", source))?;
+    let mut archive = tar::Archive::new(file);
+    let mut missing: BTreeSet<&str> = PARTS.into_iter().chain([MANIFEST]).collect();
+    for entry in archive.entries().map_err(unreadable)? {
+        let mut entry = entry.map_err(unreadable)?;
+        let path = entry.path().map_err(unreadable)?.into_owned();
+        let Some(name) = missing.iter().find(|name| path == Path::new(name)).copied() else {
+            return Err(bad(format!(
+                "has an entry {} it should not",
+                path.display()
+            )));
+        };
+        missing.remove(name);
+        if entry.size() > MAX_PART {
+            return Err(bad(format!("has a {name} that is too large")));
+        }
+        let path = folder.join(name);
+        let mut part = File::create_new(&path).map_err(MachineError::io("make", &path))?;
+        io::copy(&mut entry, &mut part).map_err(MachineError::io("write", &path))?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+    }
+    let missing: Vec<&str> = missing.into_iter().collect();
+    Err(bad(format!(
+        "is not a guest image of pcocc: it has no {}",
+        missing.join(", ")
+    )))
+}
+
+/// Reads the manifest of an unpacked image and refuses one of another pcocc.
+fn check(folder: &Path) -> Result<(), MachineError> {
+    let path = folder.join(MANIFEST);
+    let mut text = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(1 << 20).read_to_end(&mut text))
+        .map_err(MachineError::io("read", &path))?;
+    let bad = |why: String| MachineError::Image {
+        what: folder.display().to_string(),
+        why,
+    };
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| bad(format!("has a {MANIFEST} that cannot be read: {error}")))?;
+    let ours = (FORMAT, pcocc_guest::protocol::VERSION);
+    if (manifest.format, manifest.protocol) != ours {
+        return Err(bad(format!(
+            "was built by pcocc {} for another protocol ({}, this one speaks {}); build it again with `pcocc \
+             docker guest build --replace`",
+            manifest.pcocc, manifest.protocol, ours.1
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(folder: &Path, manifest: &Manifest) -> std::path::PathBuf {
+        for part in PARTS {
+            fs::write(folder.join(part), part).unwrap();
+        }
+        let path = folder.join("image");
+        let mut file = File::create(&path).unwrap();
+        write(folder, manifest, &mut file).unwrap();
+        // A disk is larger than what is on it.
+        file.set_len(1 << 20).unwrap();
+        path
+    }
+
+    #[test]
+    fn goes_in_and_comes_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = Manifest::new("6.12".into(), BTreeMap::new());
+        let image = image(folder.path(), &manifest);
+        let target = folder.path().join("cache/ab");
+        let files = unpack(&image, &target, "ab").unwrap();
+        assert_eq!(fs::read(&files.root).unwrap(), b"root.squashfs");
+        assert_eq!(unpack(&image, &target, "ab").unwrap(), files);
+    }
+
+    #[test]
+    fn others_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::new("6.12".into(), BTreeMap::new());
+        manifest.protocol += 1;
+        let image = image(folder.path(), &manifest);
+        let error = unpack(&image, &folder.path().join("cache/ab"), "ab").unwrap_err();
+        assert!(error.to_string().contains("guest build"), "{error}");
+        let disk = folder.path().join("disk");
+        fs::write(&disk, vec![7; 4096]).unwrap();
+        let error = unpack(&disk, &folder.path().join("cache/cd"), "cd").unwrap_err();
+        assert!(error.to_string().contains("not a guest image"), "{error}");
+        assert!(!folder.path().join("cache/cd").exists());
+    }
+}

@@ -1,0 +1,143 @@
+//! A machine that runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pcocc_guest::protocol::ToGuest;
+use serde_json::json;
+
+use super::launch::Launched;
+use crate::machine::{Exit, Machine, MachineError, MachineEvent, MachineSpec};
+
+/// How often the guest is told the time.
+const CLOCK: Duration = Duration::from_secs(30);
+/// How long QEMU may take to end once it was told to.
+const QUIT: Duration = Duration::from_secs(2);
+
+/// A running docker VM; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct QemuMachine {
+    launched: Launched,
+    endpoint: SocketAddr,
+    disk: PathBuf,
+    told_time: Instant,
+    ended: Option<Exit>,
+    asked: bool,
+}
+
+impl QemuMachine {
+    pub(crate) fn new(launched: Launched, spec: &MachineSpec) -> Self {
+        Self {
+            launched,
+            endpoint: spec.listen,
+            disk: spec.scratch.join("data.qcow2"),
+            told_time: Instant::now(),
+            ended: None,
+            asked: false,
+        }
+    }
+
+    /// Tells the guest the time: when the node was suspended, the guest was too.
+    fn tell_time(&mut self) {
+        if self.told_time.elapsed() < CLOCK {
+            return;
+        }
+        self.told_time = Instant::now();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let time_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        if let Err(error) = self.launched.channel.say(&ToGuest::Clock { time_ns }) {
+            tracing::debug!(%error, "the guest is not told the time");
+        }
+    }
+
+    /// Notes the end, if QEMU ended within `timeout`.
+    fn look(&mut self, timeout: Duration) {
+        if self.ended.is_some() {
+            return;
+        }
+        let Some(how) = self.launched.process.wait(timeout).map(str::to_owned) else {
+            return;
+        };
+        let reason = self.launched.qmp.shutdown_reason();
+        self.ended = Some(match reason {
+            _ if self.asked => Exit::ShutDown,
+            // The guest never restarts itself: only a panicking kernel does.
+            Some("guest-reset" | "guest-panic") => Exit::Panicked,
+            Some(_) => Exit::ShutDown,
+            None => Exit::Died(how),
+        });
+        self.launched.uplink = None;
+        let _ = std::fs::remove_file(&self.disk);
+    }
+}
+
+impl Machine for QemuMachine {
+    fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let uplink = self
+            .launched
+            .uplink
+            .as_ref()
+            .map(super::network::Uplink::pid);
+        std::iter::once(self.launched.process.pid())
+            .chain(uplink)
+            .collect()
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, MachineError> {
+        let begun = Instant::now();
+        loop {
+            self.tell_time();
+            let left = timeout.saturating_sub(begun.elapsed());
+            self.look(left.min(CLOCK));
+            if self.ended.is_some() || begun.elapsed() >= timeout {
+                return Ok(self.ended.clone());
+            }
+        }
+    }
+
+    fn events(&mut self) -> Vec<MachineEvent> {
+        self.launched.channel.collect();
+        std::mem::take(&mut self.launched.channel.events)
+    }
+
+    fn stop(&mut self, grace: Duration) -> Result<(), MachineError> {
+        self.look(Duration::ZERO);
+        if self.ended.is_none() && !grace.is_zero() {
+            self.asked = true;
+            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            if self
+                .launched
+                .channel
+                .say(&ToGuest::Shutdown { grace_ms })
+                .is_ok()
+            {
+                self.look(grace);
+            }
+        }
+        if self.ended.is_none() {
+            self.asked = true;
+            // A QEMU that does not listen is killed below.
+            let _ = self.launched.qmp.execute("quit", json!({}));
+            self.look(QUIT);
+        }
+        if self.ended.is_none() {
+            self.launched.process.kill();
+            self.look(Duration::ZERO);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for QemuMachine {
+    fn drop(&mut self) {
+        self.launched.process.kill();
+        self.look(Duration::ZERO);
+    }
+}

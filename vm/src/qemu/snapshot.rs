@@ -1,0 +1,317 @@
+//! Saved guests, booted to "docker daemon ready" and nobody's yet.
+//!
+//! ```text
+//! CACHE/snapshots/KEY/ram           the guest's memory, sparse; mapped copy-on-write by all that resume it
+//! CACHE/snapshots/KEY/state         QEMU's state of the devices
+//! CACHE/snapshots/KEY/data.qcow2    the data disk; copied by each
+//! CACHE/snapshots/KEY/snapshot.json what the others must be
+//! CACHE/snapshots/.lock             held while one is made
+//! ```
+//!
+//! A snapshot is made in a folder beside its place and renamed when complete. The key covers all that the
+//! guest has seen of its machine and its settings. Files are only ever removed, never changed: machines that have
+//! them mapped keep them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::machine::MachineError;
+
+/// Version of the folder's layout.
+const VERSION: u32 = 1;
+/// How many are kept; each takes some hundred megabytes.
+const KEEP: usize = 3;
+
+/// A complete snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    folder: PathBuf,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    ram_size: u64,
+    /// Hashing hundreds of megabytes takes longer than resuming them: time and size must do.
+    ram_changed_ns: i64,
+    state_sha256: String,
+    data_sha256: String,
+}
+
+impl Record {
+    fn of(folder: &Path) -> io::Result<Self> {
+        let ram = fs::metadata(folder.join("ram"))?;
+        Ok(Self {
+            version: VERSION,
+            ram_size: ram.len(),
+            ram_changed_ns: ram.mtime() * 1_000_000_000 + ram.mtime_nsec(),
+            state_sha256: sha256(&folder.join("state"))?,
+            data_sha256: sha256(&folder.join("data.qcow2"))?,
+        })
+    }
+}
+
+impl Snapshot {
+    /// The guest's memory.
+    pub(crate) fn ram(&self) -> PathBuf {
+        self.folder.join("ram")
+    }
+
+    /// The state of the devices.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// The data disk.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data.qcow2")
+    }
+
+    /// Removes it.
+    pub(crate) fn remove(&self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            tracing::warn!(folder = %self.folder.display(), %error, "a bad snapshot stays");
+        }
+    }
+}
+
+/// Where one user's snapshots on one node are.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    folder: PathBuf,
+}
+
+impl Snapshots {
+    /// Opens the folder `cache`/snapshots, which is made if missing.
+    pub(crate) fn open(cache: &Path) -> Result<Self, MachineError> {
+        let folder = cache.join("snapshots");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(MachineError::io("make the folder", &folder))?;
+        Ok(Self { folder })
+    }
+
+    /// Finds the snapshot of `key`. Fails with why in words when it is there and not as it was saved.
+    pub(crate) fn find(&self, key: &str) -> Result<Option<Snapshot>, (Snapshot, String)> {
+        let folder = self.folder.join(key);
+        let snapshot = Snapshot {
+            folder: folder.clone(),
+        };
+        let text = match fs::read(folder.join("snapshot.json")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => {
+                return Ok(None);
+            }
+            Err(error) => return Err((snapshot, format!("cannot be read: {error}"))),
+        };
+        let found = match Record::of(&folder) {
+            Ok(found) => found,
+            Err(error) => return Err((snapshot, format!("cannot be read: {error}"))),
+        };
+        match serde_json::from_slice::<Record>(&text) {
+            Ok(record) if record == found => {
+                // Used: of those that are not, the oldest goes first.
+                let _ = pcocc_core::publish::touch(&folder);
+                Ok(Some(snapshot))
+            }
+            Ok(_) => Err((snapshot, "is not as it was saved".into())),
+            Err(error) => Err((
+                snapshot,
+                format!("has a record that makes no sense: {error}"),
+            )),
+        }
+    }
+
+    /// Takes the lock under which a snapshot is made, and waits for it while `check` lets it.
+    pub(crate) fn lock(
+        &self,
+        mut check: impl FnMut() -> Result<(), MachineError>,
+    ) -> Result<File, MachineError> {
+        let path = self.folder.join(".lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(MachineError::io("open", &path))?;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(MachineError::io("lock", &path)(error.into())),
+            }
+            check()?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Makes a folder to save into; whoever died while saving left theirs, which goes now. To be called under
+    /// the lock.
+    pub(crate) fn begin(&self) -> Result<tempfile::TempDir, MachineError> {
+        for entry in self.entries() {
+            if entry
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b".new-"))
+            {
+                let _ = fs::remove_dir_all(&entry);
+            }
+        }
+        tempfile::Builder::new()
+            .prefix(".new-")
+            // The memory holds what the settings of docker hold: passwords of proxies, for one.
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(&self.folder)
+            .map_err(MachineError::io("make a folder in", &self.folder))
+    }
+
+    /// Publishes what was saved into `folder` as the snapshot of `key`.
+    pub(crate) fn publish(
+        &self,
+        folder: tempfile::TempDir,
+        key: &str,
+    ) -> Result<Snapshot, MachineError> {
+        let path = folder.path().to_owned();
+        let publish = || -> io::Result<Snapshot> {
+            // Before its record says that it is complete: after a power cut the memory must not be zeros.
+            for file in ["ram", "state", "data.qcow2"] {
+                File::open(path.join(file))?.sync_all()?;
+            }
+            let record = serde_json::to_vec(&Record::of(&path)?)?;
+            fs::write(path.join("snapshot.json"), record)?;
+            let target = self.folder.join(key);
+            fs::rename(&path, &target)?;
+            Ok(Snapshot { folder: target })
+        };
+        let snapshot = publish().map_err(MachineError::io("save the snapshot in", &path))?;
+        // It has another name now.
+        let _ = folder.keep();
+        self.collect();
+        Ok(snapshot)
+    }
+
+    /// Removes what was not used for longest.
+    fn collect(&self) {
+        let mut found: Vec<(SystemTime, PathBuf)> = self
+            .entries()
+            .into_iter()
+            .filter(|path| path.join("snapshot.json").exists())
+            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            .collect();
+        found.sort();
+        let surplus = found.len().saturating_sub(KEEP);
+        for (_, path) in found.into_iter().take(surplus) {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+
+    fn entries(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+}
+
+/// Makes a key out of parts; none can run into the next.
+pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex(hash.finalize().as_slice().get(..16).unwrap_or_default())
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let got = file.read(&mut buffer)?;
+        if got == 0 {
+            return Ok(hex(&hash.finalize()));
+        }
+        hash.update(buffer.get(..got).unwrap_or_default());
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn save(snapshots: &Snapshots, key: &str) -> Snapshot {
+        let folder = snapshots.begin().unwrap();
+        for file in ["ram", "state", "data.qcow2"] {
+            fs::write(folder.path().join(file), file).unwrap();
+        }
+        snapshots.publish(folder, key).unwrap()
+    }
+
+    #[test]
+    fn found_as_saved_and_only_so() {
+        let cache = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(cache.path()).unwrap();
+        assert_eq!(snapshots.find("a").unwrap(), None);
+        let snapshot = save(&snapshots, "a");
+        assert_eq!(snapshots.find("a").unwrap(), Some(snapshot.clone()));
+        for file in [snapshot.state(), snapshot.data(), snapshot.ram()] {
+            let before = fs::read(&file).unwrap();
+            let times = fs::metadata(&file).unwrap().modified().unwrap();
+            fs::write(&file, "other").unwrap();
+            let (bad, why) = snapshots.find("a").unwrap_err();
+            assert_eq!((&bad, &*why), (&snapshot, "is not as it was saved"));
+            fs::write(&file, before).unwrap();
+            File::options()
+                .write(true)
+                .open(&file)
+                .unwrap()
+                .set_modified(times)
+                .unwrap();
+        }
+        fs::remove_file(snapshot.state()).unwrap();
+        assert!(snapshots.find("a").is_err());
+        snapshot.remove();
+        assert_eq!(snapshots.find("a").unwrap(), None);
+    }
+
+    #[test]
+    fn few_are_kept_and_leftovers_go() {
+        let cache = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::open(cache.path()).unwrap();
+        let leftover = snapshots.begin().unwrap().keep();
+        let names = ["a", "b", "c", "d"];
+        for (age, name) in names.iter().enumerate() {
+            let snapshot = save(&snapshots, name);
+            let time = SystemTime::now() - Duration::from_secs(100 - age as u64);
+            File::open(&snapshot.folder)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        }
+        assert!(!leftover.exists());
+        let left: Vec<bool> = names
+            .iter()
+            .map(|name| snapshots.find(name).unwrap().is_some())
+            .collect();
+        assert_eq!(left, [false, true, true, true]);
+    }
+
+    #[test]
+    fn keys_have_no_seams() {
+        let parts = |parts: &[&str]| key(parts.iter().map(|part| part.as_bytes()));
+        assert_ne!(parts(&["ab", "c"]), parts(&["a", "bc"]));
+        assert_eq!(parts(&["ab", "c"]), parts(&["ab", "c"]));
+    }
+}

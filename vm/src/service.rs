@@ -1,0 +1,120 @@
+//! TLS clients of a machine's endpoint: the question whether docker answers, and the agent's services.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pcocc_guest::protocol::{ALPN_SERVICE, Service, ServiceAnswer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+
+use crate::machine::ClientIdentity;
+
+/// How long an endpoint may be silent.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A machine's endpoint and what proves a client to it.
+#[derive(Clone, Debug)]
+pub struct EndpointClient {
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+}
+
+/// The bytes of a service, once it was granted.
+pub type ServiceStream = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
+impl EndpointClient {
+    /// Prepares a client of the endpoint at `address`, whose certificate must name that address and be of `ca_pem`.
+    pub fn new(address: SocketAddr, ca_pem: &str, client: &ClientIdentity) -> io::Result<Self> {
+        let bad = |error: &dyn std::fmt::Display| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("certificates: {error}"),
+            )
+        };
+        let certificates = |pem: &str| {
+            CertificateDer::pem_slice_iter(pem.as_bytes())
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| bad(&error))
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(ca_pem)? {
+            roots.add(certificate).map_err(|error| bad(&error))?;
+        }
+        let key = PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes())
+            .map_err(|error| bad(&error))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| bad(&error))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(certificates(&client.cert_pem)?, key)
+            .map_err(|error| bad(&error))?;
+        Ok(Self {
+            address: reachable(address),
+            config: Arc::new(config),
+        })
+    }
+
+    /// Asks the docker daemon for a sign of life.
+    pub fn ping(&self) -> io::Result<()> {
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let connection =
+            ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
+        let socket = TcpStream::connect_timeout(&self.address, PATIENCE)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        let mut stream = StreamOwned::new(connection, socket);
+        stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        match &answer {
+            b"HTTP/1.1 200" => Ok(()),
+            other => Err(io::Error::other(format!(
+                "the docker daemon answers {:?}",
+                String::from_utf8_lossy(other)
+            ))),
+        }
+    }
+
+    /// Asks the guest's agent for a service and gives its bytes.
+    pub async fn open(&self, service: &Service) -> io::Result<ServiceStream> {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![ALPN_SERVICE.to_vec()];
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let socket = tokio::net::TcpStream::connect(self.address);
+        let socket = tokio::time::timeout(PATIENCE, socket).await??;
+        socket.set_nodelay(true)?;
+        let mut stream = TlsConnector::from(Arc::new(config))
+            .connect(name, socket)
+            .await?;
+        let mut question = serde_json::to_vec(service)?;
+        question.push(b'\n');
+        stream.write_all(&question).await?;
+        stream.flush().await?;
+        let mut line = Vec::new();
+        loop {
+            match tokio::time::timeout(PATIENCE, stream.read_u8()).await?? {
+                b'\n' => break,
+                byte if line.len() < 1 << 16 => line.push(byte),
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+        match serde_json::from_slice(&line)? {
+            ServiceAnswer::Ok => Ok(stream),
+            ServiceAnswer::Refused(why) => Err(io::Error::other(format!("the guest {why}"))),
+        }
+    }
+}
+
+/// The address at which something that listens at `address` is reached from the same node.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    address
+}
