@@ -1,7 +1,9 @@
-//! The FUSE side: decodes a request, makes one call, replies. The only file that names fuser.
+//! The FUSE side: decodes a request, makes one call, replies. Only this and what mounts names fuser.
 //!
 //! What may wait for a store goes to a worker together with its reply; everything else is answered on
 //! the event loop's thread.
+
+mod roots;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -25,6 +27,8 @@ use crate::tree::files::Caching;
 use crate::tree::look::{Attributes, Kind, Looked};
 use crate::tree::write::Change;
 use crate::workers::Workers;
+
+pub(crate) use roots::Roots;
 
 /// Largest write request, in bytes; each event loop keeps a buffer of this size.
 const MAX_WRITE: u32 = 1 << 20;
@@ -59,6 +63,19 @@ impl Adapter {
     }
 }
 
+/// Sizes, and what the kernel is asked for as far as it offers it.
+fn prepare(config: &mut KernelConfig, flags: &[InitFlags]) {
+    // The nearest accepted value is as good.
+    let _ = config.set_max_write(MAX_WRITE);
+    let _ = config.set_max_readahead(MAX_WRITE);
+    let _ = config.set_max_background(64);
+    for flag in flags {
+        if config.add_capabilities(*flag).is_err() {
+            tracing::debug!(?flag, "the kernel does not offer this");
+        }
+    }
+}
+
 fn errno(error: Errno) -> FuseErrno {
     FuseErrno::from_i32(error.raw_os_error())
 }
@@ -82,7 +99,7 @@ fn attr(attributes: &Attributes) -> FileAttr {
         blocks: attributes.blocks,
         atime: attributes.modified,
         mtime: attributes.modified,
-        ctime: attributes.modified,
+        ctime: attributes.changed,
         crtime: attributes.modified,
         kind: kind(attributes.kind),
         perm: attributes.mode,
@@ -130,22 +147,17 @@ fn xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, Errno>) {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // The nearest accepted value is as good.
-        let _ = config.set_max_write(MAX_WRITE);
-        let _ = config.set_max_readahead(MAX_WRITE);
-        let _ = config.set_max_background(64);
-        for flag in [
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_ASYNC_DIO,
-        ] {
-            if config.add_capabilities(flag).is_err() {
-                tracing::debug!(?flag, "the kernel does not offer this");
-            }
-        }
+        prepare(
+            config,
+            &[
+                InitFlags::FUSE_DO_READDIRPLUS,
+                InitFlags::FUSE_READDIRPLUS_AUTO,
+                InitFlags::FUSE_PARALLEL_DIROPS,
+                InitFlags::FUSE_ATOMIC_O_TRUNC,
+                InitFlags::FUSE_CACHE_SYMLINKS,
+                InitFlags::FUSE_ASYNC_DIO,
+            ],
+        );
         Ok(())
     }
 
@@ -552,7 +564,8 @@ const TRUNCATE: i32 = rustix::fs::OFlags::TRUNC.bits() as i32;
 fn caching_flags(caching: Caching) -> FopenFlags {
     match caching {
         Caching::Refresh => FopenFlags::empty(),
-        Caching::Keep => FopenFlags::FOPEN_KEEP_CACHE,
+        // Nothing was written that closing could complete.
+        Caching::Keep => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
         Caching::Direct => FopenFlags::FOPEN_DIRECT_IO,
     }
 }
@@ -568,5 +581,6 @@ fn nothing() -> Attributes {
         links: 0,
         device: 0,
         modified: SystemTime::UNIX_EPOCH,
+        changed: SystemTime::UNIX_EPOCH,
     }
 }

@@ -1,8 +1,9 @@
 //! Mounts the tree and takes it down again.
 //!
 //! Phases: the mount point is checked, and a stale mount on it (its process was killed) taken away → a
-//! guard is started, which unmounts if this process is killed → fuser mounts, directly as root and through `fusermount3` otherwise → event loops answer requests, a
-//! watcher looks after interrupted commits and abandoned copies → the mount is taken down, lazily when
+//! guard is started, which unmounts if this process is killed → fuser mounts the tree, directly as root and
+//! through `fusermount3` otherwise; as root also the root file systems on its folder `rootfs` ([`Roots`]), where
+//! `fusermount3`, which is another user to the tree, would not be let in → event loops answer requests, a watcher looks after interrupted commits and abandoned copies → the mount is taken down, lazily when
 //! someone still has it open, and commits under way are cancelled.
 
 use std::fs;
@@ -18,7 +19,7 @@ use fuser::{BackgroundSession, Config, MountOption, Session};
 use pcocc_core::cancel::Cancel;
 use pcocc_image::store::Store;
 
-use crate::fuse::Adapter;
+use crate::fuse::{Adapter, Roots};
 use crate::guard::Guard;
 use crate::mountpoint::{absolute, mount_at, prepare, unmount_now};
 use crate::tree::{Tree, TreeOptions};
@@ -113,7 +114,8 @@ impl MountError {
 #[derive(Debug)]
 pub struct Mounted {
     mountpoint: PathBuf,
-    session: Option<BackgroundSession>,
+    /// The tree's, and perhaps that of its root file systems; none when it has ended.
+    sessions: Vec<BackgroundSession>,
     guard: Option<Guard>,
     /// The mount's ID; none when it could not be found out.
     id: Option<String>,
@@ -129,8 +131,8 @@ impl Mounted {
         let mut looked = Instant::now();
         let why = loop {
             let ended = self
-                .session
-                .as_ref()
+                .sessions
+                .first()
                 .is_none_or(|session| session.guard.is_finished());
             // Detached while someone has it open: the kernel says so only when that one has left.
             let look = looked.elapsed() > PRESENCE;
@@ -166,28 +168,31 @@ impl Mounted {
     fn end(&mut self) -> Result<(), MountError> {
         self.cancel.cancel();
         self.tree.cancel_all();
-        let Some(session) = self.session.take() else {
+        let sessions = std::mem::take(&mut self.sessions);
+        let Some(tree) = sessions.first() else {
             return Ok(());
         };
         let mut result = Ok(());
-        if !session.guard.is_finished() {
-            if self.is_in_place() {
-                result = unmount_now(&self.mountpoint);
-            }
-            // Someone may still sit in the folder: then the mount is out of sight already, and goes
-            // with the process.
-            let until = Instant::now() + PATIENCE;
-            while !session.guard.is_finished() && Instant::now() < until {
-                thread::sleep(Duration::from_millis(10));
-            }
+        if !tree.guard.is_finished() && self.is_in_place() {
+            // What is mounted on `rootfs` goes along.
+            result = unmount_now(&self.mountpoint);
         }
-        if session.guard.is_finished() {
-            if let Err(error) = session.join() {
-                tracing::debug!(%error, "the mount ended with an error");
+        // Someone may still sit in the folder: then the mount is out of sight already, and goes with the
+        // process.
+        let until = Instant::now() + PATIENCE;
+        let all_ended = || sessions.iter().all(|session| session.guard.is_finished());
+        while !all_ended() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+        for session in sessions {
+            if session.guard.is_finished() {
+                if let Err(error) = session.join() {
+                    tracing::debug!(%error, "the mount ended with an error");
+                }
+            } else {
+                // Dropping it would unmount whatever is mounted there by now.
+                std::mem::forget(session);
             }
-        } else {
-            // Dropping it would unmount whatever is mounted there by now.
-            std::mem::forget(session);
         }
         self.stop.store(true, Ordering::Release);
         if let Some(watcher) = self.watcher.take()
@@ -240,10 +245,22 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
         MountOption::NoSuid,
     ];
     config.n_threads = Some(EVENT_LOOPS);
-    let adapter = Adapter::new(Arc::clone(&tree), Workers::default());
+    let workers = Workers::default();
+    let adapter = Adapter::new(Arc::clone(&tree), workers.clone());
     let session = Session::new(adapter, &mountpoint, &config)
         .and_then(Session::spawn)
         .map_err(|error| explain(&mountpoint, error))?;
+    let mut sessions = vec![session];
+    if user.is_root() {
+        config.mount_options.push(MountOption::RO);
+        let roots = Roots(Adapter::new(Arc::clone(&tree), workers));
+        let on = mountpoint.join("rootfs");
+        match Session::new(roots, &on, &config).and_then(Session::spawn) {
+            Ok(session) => sessions.push(session),
+            // The tree shows them as well, only slower.
+            Err(error) => tracing::warn!(%error, on = %on.display(), "one connection serves all"),
+        }
+    }
     let id = match mount_at(&mountpoint) {
         Ok(found) => found.map(|mounted| mounted.id),
         Err(error) => {
@@ -270,7 +287,7 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
     };
     let mut mounted = Mounted {
         mountpoint: mountpoint.clone(),
-        session: Some(session),
+        sessions,
         guard,
         id,
         tree,

@@ -13,11 +13,17 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Writes an OCI layout into the new folder `folder`: one image with a plain layer for each of `files`, which
 /// holds the file `etc/<number>` with that content.
 pub fn write(folder: &Path, files: &[&[u8]]) {
+    let numbered = files.iter().enumerate();
+    let layers: Vec<Vec<u8>> = numbered.map(|(number, file)| layer(number, file)).collect();
+    write_layers(folder, &layers);
+}
+
+/// Writes an OCI layout into the new folder `folder`: one image of plain layers, given as tar archives.
+pub fn write_layers(folder: &Path, layers: &[Vec<u8>]) {
     fs::create_dir_all(folder.join("blobs/sha256")).expect("make the folders of a layout");
-    let layers: Vec<Value> = files
+    let layers: Vec<Value> = layers
         .iter()
-        .enumerate()
-        .map(|(number, content)| blob(folder, LAYER, &layer(number, content)))
+        .map(|layer| blob(folder, LAYER, layer))
         .collect();
     let diff_ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
     let config = json!({"architecture": architecture(), "os": "linux",

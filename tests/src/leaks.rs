@@ -51,15 +51,19 @@ impl Watch {
     }
 }
 
-/// Lists mount points below `folder`.
+/// Lists mount points below `folder`; what is mounted inside another one of these counts with it.
 pub fn mounts_below(folder: &Path) -> Vec<String> {
     let top = format!("{}/", folder.display());
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points
-        .filter(|point| point.starts_with(&top))
-        .map(str::to_owned)
-        .collect()
+    let mut found: Vec<String> = Vec::new();
+    for point in points.filter(|point| point.starts_with(&top)) {
+        let inside = |outer: &String| point.starts_with(&format!("{outer}/"));
+        if !found.iter().any(inside) {
+            found.push(point.to_owned());
+        }
+    }
+    found
 }
 
 /// Lists `pcocc` processes that name `folder` in their arguments or in HOME, as `pid command line`.

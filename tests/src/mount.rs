@@ -37,7 +37,7 @@ impl Mount {
         let guard = Guarded::watch(&command, &log);
         let mut mount = Self { guard, point, log };
         let start = std::time::Instant::now();
-        while !is_mounted(&mount.point) {
+        while !is_mounted(&mount.point) || !mount.log().contains("Mounted at") {
             assert!(
                 mount.guard.is_running() && start.elapsed() < Duration::from_secs(20),
                 "no mount at {}:\n{}",

@@ -41,8 +41,10 @@ pub struct Attributes {
     pub links: u32,
     /// Device number.
     pub device: u32,
-    /// Time of the last change.
+    /// Time of the last change of the content.
     pub modified: SystemTime,
+    /// Time of the last change of anything.
+    pub changed: SystemTime,
 }
 
 /// Result of a lookup, and how long it holds.
@@ -286,6 +288,11 @@ impl Tree {
             let found = found.map_err(|error| errno_of(&error))?;
             return Ok((rootfs_attributes(self.inodes.number(node), &found), ALWAYS));
         }
+        if let Node::Names(Side::Rootfs, store, _) = node {
+            // The kernel keeps these listings for as long as the time stays the same.
+            let changed = self.view(*store)?.changed();
+            return Ok((self.folder(node, 0o555, changed), SOON));
+        }
         Ok(self.describe_now(node))
     }
 
@@ -307,9 +314,9 @@ impl Tree {
                 Duration::ZERO,
             ),
             Node::Fixed(_) => (self.folder(node, 0o555, self.started), ALWAYS),
-            Node::Names(side, ..) => {
-                let mode = if *side == Side::Images { 0o755 } else { 0o555 };
-                (self.folder(node, mode, self.started), SOON)
+            Node::Names(Side::Images, ..) => (self.folder(node, 0o755, self.started), SOON),
+            Node::Names(Side::Rootfs, ..) => {
+                (self.folder(node, 0o555, self.started), Duration::ZERO)
             }
             Node::Image(key) | Node::Part(key, Part::Blobs | Part::Sha256) => {
                 (self.folder(node, 0o755, since_1970(key.created)), SOON)
@@ -332,14 +339,26 @@ impl Tree {
                 )
             }
             Node::RootfsImage(key) => {
-                let number = self.inodes.number(node);
-                let real = self.rootfs.peek(key).and_then(|open| {
-                    let found = open.squashfs.attributes(open.top).ok()?;
-                    Some(rootfs_attributes(number, &found))
-                });
+                let open = self.rootfs.peek(key);
+                let found = open.and_then(|open| open.squashfs.attributes(open.top).ok());
+                let created = since_1970(key.created);
+                let mut attributes = match &found {
+                    Some(found) => rootfs_attributes(self.inodes.number(node), found),
+                    // Nearly always right, and not cached: nobody makes a root file system to list names.
+                    None => Attributes {
+                        owner: (0, 0),
+                        ..self.folder(node, 0o755, created)
+                    },
+                };
+                // A tool that looks before it opens and once more when it is through (tar) sees no change.
+                (attributes.size, attributes.changed) = (0, created);
                 (
-                    real.unwrap_or_else(|| self.folder(node, 0o755, since_1970(key.created))),
-                    SOON,
+                    attributes,
+                    if found.is_some() {
+                        SOON
+                    } else {
+                        Duration::ZERO
+                    },
                 )
             }
             Node::RootfsFile(..) => (self.file(node, 0, 0, self.started), Duration::ZERO),
@@ -366,6 +385,7 @@ impl Tree {
             links: 1,
             device: 0,
             modified,
+            changed: modified,
         }
     }
 
@@ -473,7 +493,7 @@ pub(super) fn since_1970(seconds: u64) -> SystemTime {
         .unwrap_or(UNIX_EPOCH)
 }
 
-fn rootfs_attributes(number: u64, found: &squashfs::Attributes) -> Attributes {
+pub(super) fn rootfs_attributes(number: u64, found: &squashfs::Attributes) -> Attributes {
     Attributes {
         number,
         kind: found.file_type,
@@ -484,5 +504,6 @@ fn rootfs_attributes(number: u64, found: &squashfs::Attributes) -> Attributes {
         links: found.nlink,
         device: found.rdev,
         modified: since_1970(found.mtime.into()),
+        changed: since_1970(found.mtime.into()),
     }
 }

@@ -1,7 +1,7 @@
 //! The file system itself, without FUSE: every request as a method.
 //!
 //! A request names inodes and handles by number. [`node`] tells what an inode is; `look` finds and
-//! describes, `files` opens and reads, `write` makes and changes what is being copied in, `settle`
+//! describes, `files` opens and reads, `listing` lists, `write` makes and changes what is being copied in, `settle`
 //! turns a complete copy into an image and undoes what could not be one. Methods may wait for a
 //! store, unless [`Tree::may_wait`] says otherwise for the inode. Locks are held for moments only and
 //! never across a call into a store.
@@ -9,6 +9,7 @@
 pub mod files;
 mod flight;
 pub mod images;
+pub mod listing;
 pub mod look;
 pub mod node;
 pub mod rootfs;
@@ -27,6 +28,7 @@ use crate::naming::Notation;
 use crate::status::Status;
 use files::Handles;
 use images::Images;
+use listing::Listings;
 use node::Inodes;
 use rootfs::RootFilesystems;
 use staged::Staging;
@@ -65,6 +67,7 @@ pub struct Tree {
     started: SystemTime,
     inodes: Inodes,
     handles: Handles,
+    listings: Listings,
     images: Images,
     rootfs: RootFilesystems,
     staging: Staging,
@@ -112,6 +115,7 @@ impl Tree {
             started: SystemTime::now(),
             inodes: Inodes::default(),
             handles: Handles::default(),
+            listings: Listings::default(),
             images: Images::new(options.cancel.clone()),
             rootfs: RootFilesystems::new(options.cancel.clone()),
             staging: Staging::default(),

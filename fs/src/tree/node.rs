@@ -109,12 +109,29 @@ enum Identity {
 /// Number of the mount point's inode, fixed by the kernel.
 pub const ROOT: u64 = 1;
 
+/// Number of `rootfs`, the mount point of the connection that serves root file systems.
+pub const ROOTFS: u64 = 2;
+
+/// The first number of the others.
+const FIRST: u64 = 3;
+
 const ROOTFS_BIT: u64 = 1 << 62;
 const INDEX_BIT: u64 = 1 << 52;
 const HASH_MASK: u64 = (1 << 51) - 1;
 const PLACE_BITS: u32 = 48;
 
 impl Node {
+    /// Whether it is in the tree of root file systems, where nothing can be changed.
+    pub fn is_in_rootfs(&self) -> bool {
+        matches!(
+            self,
+            Self::Fixed(Fixed::Rootfs | Fixed::RootfsRepo)
+                | Self::Names(Side::Rootfs, ..)
+                | Self::RootfsImage(_)
+                | Self::RootfsFile(..)
+        )
+    }
+
     fn identity(&self) -> Option<Identity> {
         Some(match self {
             Self::Fixed(fixed) => Identity::Fixed(*fixed),
@@ -191,6 +208,9 @@ impl Inodes {
         if number == ROOT {
             return Some(Node::Fixed(Fixed::Root));
         }
+        if number == ROOTFS {
+            return Some(Node::Fixed(Fixed::Rootfs));
+        }
         if number & ROOTFS_BIT != 0 {
             let place = number & ((1 << PLACE_BITS) - 1);
             let system = (number & !ROOTFS_BIT) >> PLACE_BITS;
@@ -228,15 +248,17 @@ impl Inodes {
 
 impl Table {
     fn number(&self, node: &Node, identity: &Identity) -> u64 {
-        if let Node::Fixed(Fixed::Root) = node {
-            return ROOT;
+        match node {
+            Node::Fixed(Fixed::Root) => return ROOT,
+            Node::Fixed(Fixed::Rootfs) => return ROOTFS,
+            _ => {}
         }
         if let Some(number) = self.numbers.get(identity) {
             return *number;
         }
         let mut hasher = DefaultHasher::new();
         identity.hash(&mut hasher);
-        let mut number = (hasher.finish() & HASH_MASK).max(ROOT + 1);
+        let mut number = (hasher.finish() & HASH_MASK).max(FIRST);
         if let Node::Part(_, Part::Index) = node {
             number |= INDEX_BIT;
         }

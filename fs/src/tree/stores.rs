@@ -1,6 +1,7 @@
 //! The stores under the tree, each with its listing as folders, read again when it changed.
 
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use pcocc_image::store::{Entry, Store};
 
@@ -17,6 +18,7 @@ pub struct StoreView {
     /// The store.
     pub store: Arc<dyn Store>,
     listing: Mutex<Option<(u64, Arc<Names>)>>,
+    changed: Mutex<SystemTime>,
 }
 
 impl std::fmt::Debug for StoreView {
@@ -35,6 +37,7 @@ impl StoreView {
             notation,
             store,
             listing: Mutex::default(),
+            changed: Mutex::new(SystemTime::now()),
         }
     }
 
@@ -42,6 +45,7 @@ impl StoreView {
     pub fn names(&self) -> Result<Arc<Names>, Errno> {
         let failed = |error| {
             tracing::warn!(store = %self.label, %error, "cannot list images");
+            *lock(&self.changed) = SystemTime::now();
             errno_of(&error)
         };
         // The version is read before the listing: a change in between is seen the next time.
@@ -56,7 +60,15 @@ impl StoreView {
             self.store.list().map_err(failed)?,
         ));
         *lock(&self.listing) = Some((version, Arc::clone(&names)));
+        *lock(&self.changed) = SystemTime::now();
         Ok(names)
+    }
+
+    /// When the listing was last read, or could not be: a new time whenever it may be another one.
+    pub fn changed(&self) -> SystemTime {
+        // Why it cannot be read is told to whoever lists it.
+        let _ = self.names();
+        *lock(&self.changed)
     }
 
     /// Drops the listing; the next look lists the store again.

@@ -65,6 +65,7 @@ impl Tree {
             }
             Node::Part(key, Part::Blobs) if name == "sha256" => self.bring_back(key, Part::Sha256),
             Node::Image(key) if name == "blobs" => self.bring_back(key, Part::Blobs),
+            node if node.is_in_rootfs() => Err(Errno::ROFS),
             Node::Fixed(_) => Err(Errno::PERM),
             Node::StagedFile(..) => Err(Errno::NOTDIR),
             _ => Err(Errno::ROFS),
@@ -183,6 +184,7 @@ impl Tree {
                 Ok((attributes, validity, handle))
             }
             Node::StagedFile(..) => Err(Errno::NOTDIR),
+            node if node.is_in_rootfs() => Err(Errno::ROFS),
             _ => Err(Errno::PERM),
         }
     }
@@ -524,6 +526,7 @@ impl Tree {
                 self.staging.hide(&key, part);
                 Ok(())
             }
+            node if node.is_in_rootfs() => Err(Errno::ROFS),
             _ => Err(Errno::PERM),
         }
     }
@@ -560,6 +563,7 @@ impl Tree {
             Node::Names(Side::Images, store, folder) => {
                 self.remove_named(store, &join(&folder, name))
             }
+            node if node.is_in_rootfs() => Err(Errno::ROFS),
             _ => Err(Errno::PERM),
         }
     }

@@ -6,6 +6,8 @@ mod failures;
 mod life;
 mod names;
 mod refusals;
+mod rootfs;
 mod spool;
 mod tools;
 mod tree;
+mod waiting;

@@ -25,10 +25,11 @@ fn what_cannot_be_an_image_is_refused() {
         ("ln -s x repo/user/link", "not permitted"),
         ("ln README repo/user/link", "not permitted"),
         ("mkfifo repo/user/pipe", "not permitted"),
-        ("touch rootfs/repo/user/x", "not permitted"),
+        ("touch rootfs/repo/user/x", "Read-only"),
         ("mkdir rootfs/repo/user/x", "Read-only"),
+        ("mv rootfs/repo/user/hello/etc/0 $home/0", "Read-only"),
         ("echo x | cat > rootfs/repo/user/hello/etc/0", "Read-only"),
-        ("rm rootfs/repo/user/hello/etc/0", "not permitted"),
+        ("rm rootfs/repo/user/hello/etc/0", "Read-only"),
         (
             "mkdir -p repo/user/part/blobs; python3 -c 'import os; \
              os.rename(\"repo/user/part/blobs\", \"repo/user/part/.x\")'",

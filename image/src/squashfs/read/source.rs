@@ -17,6 +17,8 @@ pub(super) const METADATA_SIZE: usize = 8 << 10;
 const METADATA_STORED: u16 = 1 << 15;
 
 thread_local! {
+    /// Stored blocks on their way to be inflated.
+    static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
     static DEFLATE: RefCell<libdeflater::Decompressor> =
         RefCell::new(libdeflater::Decompressor::new());
@@ -84,14 +86,51 @@ impl Source {
         if let Some(block) = self.cache.get((self.number, position)) {
             return Ok(block);
         }
-        let next = position.checked_add(stored as u64);
-        let Some(next) = next.filter(|next| *next <= self.end && stored <= limit) else {
-            return Err(broken("has a data block that leaves it"));
-        };
-        let mut bytes = vec![0; stored];
-        self.read(position, &mut bytes)?;
-        let data = self.inflate(&bytes, limit)?;
+        let data = self.stored(position, stored, limit, |bytes| self.inflate(bytes, limit))?;
+        let next = position.saturating_add(stored as u64);
         Ok(self.keep(position, Block { data, next }))
+    }
+
+    /// A compressed data block that is exactly as long as `out` when inflated, without keeping it.
+    pub(super) fn block_into(&self, position: u64, stored: usize, out: &mut [u8]) -> Result<()> {
+        let length = if let Some(block) = self.cache.get((self.number, position)) {
+            let n = block.data.len().min(out.len());
+            if let (Some(to), Some(from)) = (out.get_mut(..n), block.data.get(..n)) {
+                to.copy_from_slice(from);
+            }
+            block.data.len()
+        } else {
+            let limit = out.len();
+            self.stored(position, stored, limit, |bytes| {
+                self.inflate_into(bytes, out)
+            })?
+        };
+        match length == out.len() {
+            true => Ok(()),
+            false => Err(broken("has a data block that is too short")),
+        }
+    }
+
+    /// Reads a stored block, at most `limit` long, and hands it on.
+    fn stored<T>(
+        &self,
+        position: u64,
+        stored: usize,
+        limit: usize,
+        take: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<T> {
+        let end = position.checked_add(stored as u64);
+        if end.is_none_or(|end| end > self.end) || stored > limit {
+            return Err(broken("has a data block that leaves it"));
+        }
+        STORED.with_borrow_mut(|bytes| {
+            if bytes.len() < stored {
+                bytes.resize(stored, 0);
+            }
+            let bytes = bytes.get_mut(..stored).unwrap_or_default();
+            self.read(position, bytes)?;
+            take(bytes)
+        })
     }
 
     /// The metadata block at `position`.
@@ -129,38 +168,38 @@ impl Source {
     }
 
     fn inflate(&self, stored: &[u8], limit: usize) -> Result<Vec<u8>> {
+        let mut data = vec![0; limit];
+        let length = self.inflate_into(stored, &mut data)?;
+        data.truncate(length);
+        data.shrink_to(length);
+        Ok(data)
+    }
+
+    /// Inflates a block into `out`, which it has to fit into; returns its length.
+    fn inflate_into(&self, stored: &[u8], out: &mut [u8]) -> Result<usize> {
         let corrupt = || broken("has a block that cannot be decompressed");
-        let mut data = Vec::new();
-        let length = match self.compressor {
+        match self.compressor {
             Compressor::Zstd => ZSTD.with_borrow_mut(|slot| {
                 let zstd = match slot {
                     Some(zstd) => zstd,
                     None => slot.insert(zstd::bulk::Decompressor::new().map_err(|_| corrupt())?),
                 };
-                data.reserve_exact(limit);
-                zstd.decompress_to_buffer(stored, &mut data)
+                zstd.decompress_to_buffer(stored, out)
                     .map_err(|_| corrupt())
-            })?,
+            }),
             Compressor::Gzip => DEFLATE.with_borrow_mut(|deflate| {
-                data.resize(limit, 0);
-                deflate
-                    .zlib_decompress(stored, &mut data)
-                    .map_err(|_| corrupt())
-            })?,
+                deflate.zlib_decompress(stored, out).map_err(|_| corrupt())
+            }),
             other => {
-                data.reserve_exact(limit);
+                let mut data = Vec::with_capacity(out.len());
                 DefaultCompressor
                     .decompress(stored, &mut data, other)
                     .map_err(|_| corrupt())?;
-                data.len()
+                let out = out.get_mut(..data.len()).ok_or_else(corrupt)?;
+                out.copy_from_slice(&data);
+                Ok(data.len())
             }
-        };
-        if length > limit {
-            return Err(corrupt());
         }
-        data.truncate(length);
-        data.shrink_to(length);
-        Ok(data)
     }
 }
 

@@ -1,0 +1,188 @@
+//! The second connection to the kernel, mounted on `rootfs`: root file systems, read only.
+//!
+//! The kernel opens files and folders there by itself and keeps what it read of them. Only a whole
+//! connection can be told to do so; with it what was read once costs no request any more, as in a file
+//! system of the kernel's own. Everything else is answered as by the first connection.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+use fuser::{
+    AccessFlags, Errno as FuseErrno, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyXattr, Request,
+};
+
+use super::{Adapter, MAX_WRITE, NO_GENERATION, attr, errno, kind, prepare};
+use crate::tree::node::{ROOT, ROOTFS};
+
+/// Answers the kernel below `rootfs`.
+#[derive(Debug)]
+pub(crate) struct Roots(pub(crate) Adapter);
+
+thread_local! {
+    /// What is read before it is handed on; clearing a new one each time costs as much as copying it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The tree's number of an inode: the root of this connection is a folder there.
+fn inside(number: INodeNo) -> INodeNo {
+    match number.0 {
+        ROOT => INodeNo(ROOTFS),
+        _ => number,
+    }
+}
+
+impl Filesystem for Roots {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        prepare(
+            config,
+            &[
+                InitFlags::FUSE_ASYNC_READ,
+                // Tells by a folder's time whether its names are still the same.
+                InitFlags::FUSE_AUTO_INVAL_DATA,
+                InitFlags::FUSE_DO_READDIRPLUS,
+                InitFlags::FUSE_PARALLEL_DIROPS,
+                InitFlags::FUSE_CACHE_SYMLINKS,
+                InitFlags::FUSE_NO_OPEN_SUPPORT,
+                InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+            ],
+        );
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.0.lookup(request, inside(parent), name, reply);
+    }
+
+    fn forget(&self, request: &Request, number: INodeNo, count: u64) {
+        if number.0 != ROOT {
+            self.0.forget(request, number, count);
+        }
+    }
+
+    fn getattr(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        self.0.getattr(request, inside(number), handle, reply);
+    }
+
+    fn readlink(&self, request: &Request, number: INodeNo, reply: ReplyData) {
+        self.0.readlink(request, number, reply);
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(FuseErrno::ENOSYS);
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(FuseErrno::ENOSYS);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = size.min(MAX_WRITE) as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let buffer = buffer.get_mut(..size).unwrap_or_default();
+            match self.0.tree.read_open(number.0, offset, buffer) {
+                Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let number = inside(number).0;
+        self.0
+            .run_for(request, self.0.tree.may_wait(number), move |tree| {
+                let result = tree.read_open_dir(number, offset, false, &mut |item| {
+                    reply.add(
+                        INodeNo(item.number),
+                        item.next,
+                        kind(item.kind),
+                        OsStr::from_bytes(item.name),
+                    )
+                });
+                match result {
+                    Ok(()) => reply.ok(),
+                    Err(error) => reply.error(errno(error)),
+                }
+            });
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let number = inside(number).0;
+        self.0
+            .run_for(request, self.0.tree.may_wait(number), move |tree| {
+                let result = tree.read_open_dir(number, offset, true, &mut |item| {
+                    let Some((attributes, validity)) = item.attributes else {
+                        return true;
+                    };
+                    reply.add(
+                        INodeNo(item.number),
+                        item.next,
+                        OsStr::from_bytes(item.name),
+                        &validity,
+                        &attr(&attributes),
+                        NO_GENERATION,
+                    )
+                });
+                match result {
+                    Ok(()) => reply.ok(),
+                    Err(error) => reply.error(errno(error)),
+                }
+            });
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        number: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        self.0.getxattr(request, inside(number), name, size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        self.0.listxattr(request, inside(number), size, reply);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        // Whoever may enter may read all of an image. The kernel does not ask again.
+        reply.error(FuseErrno::ENOSYS);
+    }
+}
