@@ -176,7 +176,7 @@ fn what_was_read_once_is_not_asked_for_again_as_root() {
         &pcocc,
         &mount,
         "pid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p' .pcocc/status.json); \
-         look() { find . -ls; cat *; ls -f; test ! -e nothing; sha256sum 0; }; \
+         look() { stat *; cat *; ls -f; test ! -e nothing; sha256sum 0; }; \
          cd rootfs/repo/user/hello/etc; look > $home/first; trap 'kill -CONT $pid' EXIT; kill -STOP $pid; \
          look > $home/second & \
          for i in $(seq 100); do kill -0 $! 2> /dev/null || break; sleep 0.1; done; \
