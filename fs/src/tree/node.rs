@@ -240,9 +240,10 @@ impl Inodes {
         }
     }
 
-    /// How many inodes the kernel knows.
+    /// How many inodes the kernel knows, but for those that something is mounted on, which it never forgets.
     pub fn count(&self) -> usize {
-        lock(&self.0).slots.len()
+        let slots = &lock(&self.0).slots;
+        slots.len() - usize::from(slots.contains_key(&ROOTFS))
     }
 }
 
