@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::errors::Failure;
 
@@ -41,6 +41,20 @@ pub(crate) struct DockerVariables {
     /// DOCKER_CERT_PATH; like docker, the folder of its client configuration when unset.
     pub(crate) cert_path: PathBuf,
 }
+
+/// An environment variable that pcocc heeds.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its value, or its default.
+    pub(crate) value: String,
+    /// Whether it is set.
+    pub(crate) set: bool,
+}
+
+/// The daemon without DOCKER_HOST.
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
 /// What stderr is.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +99,46 @@ impl Environment {
             },
             home,
         })
+    }
+
+    /// Where the authorities of registries are looked for, as docker and podman do.
+    pub(crate) fn certificate_folders(&self) -> Vec<PathBuf> {
+        vec![
+            self.home.join(".config/containers/certs.d"),
+            "/etc/containers/certs.d".into(),
+            "/etc/docker/certs.d".into(),
+        ]
+    }
+
+    /// What the environment says, and what stands in for what it does not, for those who want to see it.
+    pub(crate) fn shown(&self) -> Vec<Variable> {
+        let row = |name: &'static str, value: String| Variable {
+            name,
+            value,
+            set: variable(name).is_some(),
+        };
+        let path = |name, path: &Path| row(name, path.display().to_string());
+        let docker = &self.docker;
+        let mut rows = vec![
+            path("PCOCC_SYSTEM_CONF_DIR", &self.system_conf),
+            path("PCOCC_USER_CONF_DIR", &self.user_conf),
+            path("TMPDIR", &self.temporary),
+            row(
+                "DOCKER_HOST",
+                docker.host.clone().unwrap_or(DEFAULT_HOST.to_owned()),
+            ),
+            path("DOCKER_CERT_PATH", &docker.cert_path),
+            path("DOCKER_CONFIG", &self.docker_config),
+        ];
+        rows.extend(
+            [
+                ("DOCKER_TLS_VERIFY", &docker.tls_verify),
+                ("PCOCC_LOG", &self.log),
+            ]
+            .into_iter()
+            .filter_map(|(name, value)| Some(row(name, value.clone()?))),
+        );
+        rows
     }
 
     /// All variables that are text, for the `%{env:NAME}` templates of configuration files.

@@ -151,7 +151,9 @@ impl Failure {
                 Some("choose another name, or delete the old image first (pcocc image delete)")
             }
             ImageError::Exists(_) => Some("choose another name, or remove it first"),
-            ImageError::NotFound(what) if what.starts_with("image ") => {
+            ImageError::NotFound(what)
+                if what.starts_with("image ") && !what.starts_with("image source ") =>
+            {
                 Some("see what there is with `pcocc image list` and `docker image list`")
             }
             ImageError::Corrupt { .. } => {
@@ -159,7 +161,7 @@ impl Failure {
             }
             ImageError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => Some(
-                    "free some space, for instance with `pcocc image repo gc` and `pcocc image cache gc`",
+                    "free some space, for instance with `pcocc image repo gc REPO` and `pcocc image cache gc`",
                 ),
                 io::ErrorKind::QuotaExceeded => {
                     Some("your disk quota is used up: delete something, or use another repository")

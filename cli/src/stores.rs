@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use pcocc_core::containers::Runtime;
+use pcocc_core::containers::{self, Runtime};
 use pcocc_core::repos::ReposConfig;
 use pcocc_core::template::Variables;
 use pcocc_image::docker::{Daemon, Endpoint};
@@ -21,14 +21,22 @@ use crate::errors::{Failure, Outcome, While as _};
 
 /// The repositories that `repos.yaml` of the user and of the site define.
 pub(crate) fn repositories(environment: &Environment) -> Outcome<Arc<Repositories>> {
-    let variables = Variables {
+    let config = ReposConfig::load(
+        &environment.user_conf,
+        &environment.system_conf,
+        &path_variables(environment),
+    )
+    .when(|| "read the list of repositories")?;
+    Ok(Arc::new(Repositories::new(&config, &environment.user)))
+}
+
+/// What the path templates of configuration files may use.
+pub(crate) fn path_variables(environment: &Environment) -> Variables {
+    Variables {
         homedir: environment.home.clone(),
         user: environment.user.clone(),
         env: Environment::variables(),
-    };
-    let config = ReposConfig::load(&environment.user_conf, &environment.system_conf, &variables)
-        .when(|| "read the list of repositories")?;
-    Ok(Arc::new(Repositories::new(&config, &environment.user)))
+    }
 }
 
 /// The daemon that DOCKER_HOST and its companions name; `action` is what needs it.
@@ -60,7 +68,7 @@ pub(crate) fn daemon(invocation: &Invocation, action: &str) -> Outcome<Daemon> {
 
 /// How registries are reached: `containers.yaml`, and docker's own credentials.
 pub(crate) fn registries(environment: &Environment) -> Outcome<Access> {
-    let file = |folder: &Path| folder.join("containers.yaml");
+    let file = |folder: &Path| folder.join(containers::FILE);
     let runtime = Runtime::load(
         &file(&environment.system_conf),
         &file(&environment.user_conf),
@@ -78,6 +86,7 @@ pub(crate) fn registries(environment: &Environment) -> Outcome<Access> {
     Ok(Access {
         default_registry: runtime.default_registry,
         insecure_registries: runtime.insecure_registries,
+        certificate_folders: environment.certificate_folders(),
         docker_config,
     })
 }

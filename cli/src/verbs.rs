@@ -6,6 +6,7 @@
     reason = "doc comments of arguments are help texts, where [REPO:]IMAGE is no link"
 )]
 
+mod config;
 mod docker;
 mod image;
 mod transfer;
@@ -18,6 +19,7 @@ use crate::errors::Outcome;
 pub(crate) enum Verb {
     Image(image::Args),
     Docker(docker::Args),
+    Config(config::Args),
 }
 
 impl Verb {
@@ -36,6 +38,7 @@ impl Verb {
         match self {
             Self::Image(args) => args.run(invocation),
             Self::Docker(args) => args.run(invocation),
+            Self::Config(args) => args.run(invocation),
         }
     }
 }

@@ -35,6 +35,7 @@ fn top() {
     Commands:
       image   List and manage images in repositories
       docker  Exchange images with a docker daemon
+      config  Show and check the configuration
 
     Options:
       -h, --help

@@ -6,22 +6,29 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::template::{self, Variables};
-use crate::yaml::{self, ConfigError};
+use crate::yaml::{self, At, ConfigError};
 
 /// Name of the config file within a config directory.
 pub const FILE: &str = "batch.yaml";
 
 /// What allocates docker VMs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BatchType {
     /// Slurm.
     Slurm,
     /// pcocc itself, on this machine.
     Local,
+}
+
+impl std::fmt::Display for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
 }
 
 /// TCP ports, both ends included.
@@ -49,14 +56,23 @@ pub struct BatchConfig {
     pub docker_scratch: Option<PathBuf>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Where docker VMs run, and how docker's clients reach them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-struct File {
+#[schemars(rename = "batch.yaml")]
+pub(crate) struct File {
+    /// What allocates docker VMs: Slurm, or pcocc itself on this machine. When missing, Slurm where its commands are
+    /// installed.
     r#type: Option<BatchType>,
+    /// Name or address of the node for docker's clients; the node's own name when missing. A path template such as
+    /// `%{env:SLURMD_NODENAME}-ib0`, expanded on the node.
     docker_address: Option<String>,
+    /// Whether clients are given the node's address rather than its name; true when missing.
     docker_resolve_address: Option<bool>,
-    docker_ports: Option<String>,
-    docker_scratch: Option<String>,
+    /// The TCP ports docker's clients may connect to, as `60000-60999`; any when missing.
+    docker_ports: Option<At<String>>,
+    /// Folder on a node-local disk for the VMs' disks; a path template.
+    docker_scratch: Option<At<String>>,
 }
 
 impl BatchConfig {
@@ -75,20 +91,18 @@ impl BatchConfig {
             let Some(file) = yaml::read::<Option<File>>(&path)?.flatten() else {
                 continue;
             };
-            let content = |message: String| ConfigError::Content {
-                file: path.clone(),
-                message,
-            };
             if let Some(ports) = &file.docker_ports {
-                config.docker_ports = Some(parse_ports(ports).ok_or_else(|| {
-                    content(format!(
-                        "docker_ports {ports:?} is no range of ports; write for example 60000-60999"
-                    ))
+                config.docker_ports = Some(parse_ports(&ports.value).ok_or_else(|| {
+                    let written = &ports.value;
+                    ports.error(
+                        &path,
+                        format!("docker_ports {written:?} is no range of ports; write for example 60000-60999"),
+                    )
                 })?);
             }
             if let Some(scratch) = &file.docker_scratch {
-                let folder = template::expand(scratch, variables)
-                    .map_err(|error| content(error.to_string()))?;
+                let folder = template::expand(&scratch.value, variables)
+                    .map_err(|error| scratch.error(&path, error.to_string()))?;
                 config.docker_scratch = Some(folder);
             }
             config.kind = file.r#type.or(config.kind);
@@ -161,9 +175,15 @@ mod tests {
     fn mistakes_are_named() {
         for (text, part) in [
             ("type: pbs\n", "batch.yaml:1:"),
-            ("docker_ports: many\n", "docker_ports \"many\""),
+            (
+                "docker_ports: many\n",
+                "batch.yaml:1:15: docker_ports \"many\"",
+            ),
             ("docker_ports: 9-3\n", "docker_ports"),
-            ("docker_scratch: tmp\n", "relative"),
+            (
+                "type: local\ndocker_scratch: tmp\n",
+                "batch.yaml:2:17: path",
+            ),
         ] {
             let error = load(text, "").unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -5,12 +5,13 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::yaml::{self, ConfigError};
 
 /// The `runtime` section of `containers.yaml`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Runtime {
     /// Registry that takes the place of Docker Hub for references without a host.
@@ -28,13 +29,16 @@ pub struct Runtime {
 }
 
 /// A folder shared with the docker daemon's VM.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub struct DockerMount {
     /// Path on the host; may use path templates such as `%{env:HOME}`.
     pub source: String,
     /// Path in the VM; the same as on the host when missing.
     pub dest: Option<String>,
 }
+
+/// Name of the config file within a config directory.
+pub const FILE: &str = "containers.yaml";
 
 impl Runtime {
     /// Reads the system's file and the user's over it; files that do not exist are passed over.
@@ -69,10 +73,12 @@ impl Runtime {
     }
 }
 
-/// The whole file.
-#[derive(Debug, Default, Deserialize)]
+/// Registries, the docker VM, and what containers get.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-struct File {
+#[schemars(rename = "containers.yaml")]
+pub(crate) struct File {
+    /// How images and the docker VM are reached.
     runtime: Option<Runtime>,
 }
 

@@ -9,6 +9,8 @@ pub mod process;
 pub mod progress;
 pub mod publish;
 pub mod repos;
+pub mod schema;
+pub mod settings;
 pub mod size;
 pub mod template;
 pub mod templates;

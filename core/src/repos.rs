@@ -6,10 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::template::{self, Variables};
-use crate::yaml::{self, ConfigError};
+use crate::yaml::{self, At, ConfigError};
 
 /// Name of the config file within a config directory.
 pub const FILE: &str = "repos.yaml";
@@ -26,7 +27,7 @@ pub enum Scope {
 }
 
 /// How a repository stores the layers it receives. Layers it has already stay as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LayerCompression {
     /// Layers that come compressed, by gzip or zstd, are kept; those that docker gives plain become
@@ -61,26 +62,37 @@ pub struct ReposConfig {
     pub cache: Option<PathBuf>,
 }
 
-#[derive(Deserialize)]
+/// The image repositories, and where root filesystems made from images are kept.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct File {
+#[schemars(rename = "repos.yaml")]
+pub(crate) struct File {
+    /// The repositories. Those of the user's file come first; the first of all is the one new images go to.
     repos: Vec<Repo>,
+    /// The cache of root filesystems (squashfs). Only one of the two files may say where.
     cache: Option<Cache>,
 }
 
-#[derive(Deserialize)]
+/// An image repository.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Repo {
-    name: String,
-    path: String,
+    /// Its name, as in `NAME:IMAGE`: letters, digits, `_`, `.` and `-`.
+    name: At<String>,
+    /// Its folder, made when it is missing; a path template.
+    path: At<String>,
+    /// How it stores the layers it receives. `keep`: as they come, those of docker as gzip; `gzip`: all as gzip;
+    /// `none`: all as plain tar.
     #[serde(default)]
     layer_compression: LayerCompression,
 }
 
-#[derive(Deserialize)]
+/// The cache of root filesystems.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Cache {
-    path: String,
+    /// Its folder, made when it is missing; a path template. Without any `repos.yaml`: `~/.pcocc/cache`.
+    path: At<String>,
 }
 
 impl ReposConfig {
@@ -136,41 +148,46 @@ impl ReposConfig {
         variables: &Variables,
         cache_file: &mut Option<PathBuf>,
     ) -> Result<(), ConfigError> {
-        let content = |message: String| ConfigError::Content {
-            file: path.to_owned(),
-            message,
-        };
-        let expand = |template: &str| {
-            template::expand(template, variables).map_err(|error| content(error.to_string()))
+        let expand = |template: &At<String>| {
+            template::expand(&template.value, variables)
+                .map_err(|error| template.error(path, error.to_string()))
         };
         for repo in file.repos {
+            let name = &repo.name.value;
             // A name that cannot stand before the ":" of an image URI could never be used.
-            if repo.name.is_empty() || repo.name.contains([':', '@', '/']) || repo.name == ".." {
-                return Err(content(format!(
-                    "repository name {:?} cannot be used in REPO:IMAGE; choose one of letters, digits, \".\", \"_\" and \"-\"",
-                    repo.name
-                )));
+            if name.is_empty() || name.contains([':', '@', '/']) || name == ".." {
+                return Err(repo.name.error(
+                    path,
+                    format!(
+                        "repository name {name:?} cannot be used in REPO:IMAGE; choose one of letters, digits, \".\", \"_\" and \"-\""
+                    ),
+                ));
             }
-            if let Some(other) = self.repos.iter().find(|other| other.name == repo.name) {
-                return Err(content(format!(
-                    "repository {:?} is defined twice (also at {}); rename one of them",
-                    repo.name,
-                    other.path.display()
-                )));
+            if let Some(other) = self.repos.iter().find(|other| other.name == *name) {
+                return Err(repo.name.error(
+                    path,
+                    format!(
+                        "repository {name:?} is defined twice (also at {}); rename one of them",
+                        other.path.display()
+                    ),
+                ));
             }
             self.repos.push(RepoDefinition {
                 path: expand(&repo.path)?,
                 layer_compression: repo.layer_compression,
-                name: repo.name,
+                name: repo.name.value,
                 scope,
             });
         }
         if let Some(cache) = file.cache {
             if let Some(other) = cache_file {
-                return Err(content(format!(
-                    "a cache is configured here and in {}; only one may be: remove one of them",
-                    other.display()
-                )));
+                return Err(cache.path.error(
+                    path,
+                    format!(
+                        "a cache is configured here and in {}; only one may be: remove one of them",
+                        other.display()
+                    ),
+                ));
             }
             self.cache = Some(expand(&cache.path)?);
             *cache_file = Some(path.to_owned());
@@ -260,8 +277,16 @@ mod tests {
     fn refuses_what_pcocc_refuses() {
         let one = "repos: [{name: a, path: /a}]\ncache: {path: /c}\n";
         for (user, system, part) in [
-            (one, one, "defined twice"),
-            (one, "repos: []\ncache: {path: /d}\n", "only one may be"),
+            (
+                one,
+                one,
+                "system/repos.yaml:1:16: repository \"a\" is defined twice",
+            ),
+            (
+                one,
+                "repos: []\ncache: {path: /d}\n",
+                "system/repos.yaml:2:15: a cache",
+            ),
             (one, "repos: [{name: b}]\n", "repos.yaml:1:"),
             (one, "repos: []\nrepo: []\n", "repos.yaml:2:1"),
             (one, "repos: [{name: b, path: /b, x: 1}]\n", "repos.yaml:1:"),
@@ -271,8 +296,21 @@ mod tests {
                 "repos:\n - name: b\n   path: /b\n   layer_compression: zstd\n",
                 "system/repos.yaml:4:",
             ),
-            (one, "repos: [{name: 'a:b', path: /b}]\n", "a:b"),
-            (one, "repos: [{name: b, path: b}]\n", "relative"),
+            (
+                one,
+                "repos: [{name: 'a:b', path: /b}]\n",
+                "system/repos.yaml:1:16: repository name \"a:b\"",
+            ),
+            (
+                one,
+                "repos: [{name: b, path: b}]\n",
+                "system/repos.yaml:1:25: path \"b\" is relative",
+            ),
+            (
+                one,
+                "repos:\n  - name: b\n    path: '%{env:NOT_SET}/b'\n",
+                "system/repos.yaml:3:11: path",
+            ),
         ] {
             let error = Dirs::new(Some(user), Some(system)).load().unwrap_err();
             assert!(error.to_string().contains(part), "{part}: {error}");

@@ -7,16 +7,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::size;
-use crate::yaml::{self, ConfigError};
+use crate::yaml::{self, At, ConfigError};
 
 /// Name of the config file within a config directory.
 pub const FILE: &str = "templates.yaml";
 
 /// What a guest may reach besides its own network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Reach {
     /// Nothing.
@@ -28,7 +29,7 @@ pub enum Reach {
 }
 
 /// What a docker VM is made of; what is not set is left to the allocation, or to pcocc.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Template {
     /// `image`: the guest image, `[REPO:]IMAGE[@REVISION]`.
     pub image: Option<String>,
@@ -52,19 +53,37 @@ pub struct Template {
     pub daemon_json: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+/// What VMs are made of: templates by name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(rename = "templates.yaml")]
+pub(crate) struct File(BTreeMap<String, Option<Entry>>);
+
+/// A template.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Entry {
-    inherits: Option<String>,
+    /// Name of the template that has what this one does not say.
+    inherits: Option<At<String>>,
+    /// The guest image: `[REPO:]IMAGE[@REVISION]`.
     image: Option<String>,
-    cpus: Option<u32>,
-    memory: Option<String>,
-    disk: Option<String>,
+    /// Number of CPUs, at least 1, when the allocation does not say.
+    cpus: Option<At<u32>>,
+    /// Memory, as `4G`, when the allocation does not say.
+    memory: Option<At<String>>,
+    /// Size of the docker daemon's disk, as `50G`.
+    disk: Option<At<String>>,
+    /// What the guest may reach.
     reach: Option<Reach>,
+    /// Whether starts may be shortened by a snapshot.
     snapshot: Option<bool>,
+    /// `HTTP_PROXY` and the like, for the docker daemon.
     proxies: BTreeMap<String, String>,
+    /// Registries that the docker daemon asks first.
     registry_mirrors: Vec<String>,
+    /// Files with certificates that the docker daemon trusts.
     ca_certificates: Vec<String>,
+    /// A file laid over the docker daemon's settings.
     daemon_json: Option<String>,
 }
 
@@ -80,8 +99,8 @@ impl Templates {
         let mut entries = BTreeMap::new();
         for dir in [system_dir, user_dir] {
             let path = dir.join(FILE);
-            let file = yaml::read::<Option<BTreeMap<String, Option<Entry>>>>(&path)?;
-            for (name, entry) in file.flatten().unwrap_or_default() {
+            let file = yaml::read::<Option<File>>(&path)?.flatten();
+            for (name, entry) in file.map(|file| file.0).unwrap_or_default() {
                 entries.insert(name, (entry.unwrap_or_default(), path.clone()));
             }
         }
@@ -96,55 +115,57 @@ impl Templates {
     /// The template `name`, with what it inherits; `None` when there is none.
     pub fn get(&self, name: &str) -> Result<Option<Template>, ConfigError> {
         let mut template = Template::default();
-        let mut seen = Vec::new();
-        let mut next = Some(name.to_owned());
-        while let Some(name) = next {
-            let Some((entry, file)) = self.entries.get(&name) else {
-                return match seen.last().and_then(|child| self.entries.get(child)) {
-                    None => Ok(None),
-                    Some((_, file)) => Err(ConfigError::Content {
-                        file: file.clone(),
-                        message: format!(
-                            "template {:?} inherits from {name:?}, which is not defined",
-                            seen.last().map_or("", String::as_str)
-                        ),
-                    }),
-                };
-            };
-            let content = |message: String| ConfigError::Content {
-                file: file.clone(),
-                message: format!("template {name:?}: {message}"),
-            };
-            if seen.contains(&name) {
-                return Err(content("inherits from itself".to_owned()));
+        let lineage = self.lineage(name)?;
+        for (name, _) in &lineage {
+            if let Some((entry, file)) = self.entries.get(*name) {
+                template.inherit(name, entry, file)?;
             }
-            template.inherit(entry, &content)?;
-            next = entry.inherits.clone();
-            seen.push(name);
         }
-        Ok(Some(template))
+        Ok((!lineage.is_empty()).then_some(template))
+    }
+
+    /// The template `name`, the one it inherits from, and so on, each with its file; empty when there is none.
+    pub fn lineage(&self, name: &str) -> Result<Vec<(&str, &Path)>, ConfigError> {
+        let mut lineage: Vec<(&str, &Path)> = Vec::new();
+        let mut next = self.entries.get_key_value(name);
+        while let Some((name, (entry, file))) = next {
+            lineage.push((name, file));
+            let Some(parent) = &entry.inherits else {
+                break;
+            };
+            let wrong =
+                |why: &str| parent.error(file, format!("template {name:?} inherits from {why}"));
+            if lineage.iter().any(|(known, _)| *known == parent.value) {
+                return Err(wrong("itself"));
+            }
+            next = self.entries.get_key_value(&parent.value);
+            if next.is_none() {
+                return Err(wrong(&format!("{:?}, which is not defined", parent.value)));
+            }
+        }
+        Ok(lineage)
     }
 }
 
 impl Template {
-    /// Takes from `entry` what is not set yet.
-    fn inherit(
-        &mut self,
-        entry: &Entry,
-        content: &dyn Fn(String) -> ConfigError,
-    ) -> Result<(), ConfigError> {
-        let bytes = |key: &str, text: &Option<String>| {
-            let parse = |text: &String| {
-                size::parse(text).map_err(|why| content(format!("{key} {text:?}: {why}")))
+    /// Takes from `entry`, which is `name` of `file`, what is not set yet.
+    fn inherit(&mut self, name: &str, entry: &Entry, file: &Path) -> Result<(), ConfigError> {
+        let bytes = |key: &str, text: &Option<At<String>>| {
+            let parse = |text: &At<String>| {
+                size::parse(&text.value).map_err(|why| {
+                    let written = &text.value;
+                    text.error(file, format!("template {name:?}: {key} {written:?}: {why}"))
+                })
             };
             text.as_ref().map(parse).transpose()
         };
         let (memory, disk) = (bytes("memory", &entry.memory)?, bytes("disk", &entry.disk)?);
-        if entry.cpus == Some(0) {
-            return Err(content("cpus must be at least 1".to_owned()));
+        let cpus = entry.cpus.as_ref();
+        if let Some(cpus) = cpus.filter(|cpus| cpus.value == 0) {
+            return Err(cpus.error(file, format!("template {name:?}: cpus must be at least 1")));
         }
         self.image = self.image.take().or_else(|| entry.image.clone());
-        self.cpus = self.cpus.or(entry.cpus);
+        self.cpus = self.cpus.or(cpus.map(|cpus| cpus.value));
         self.memory = self.memory.or(memory);
         self.disk = self.disk.or(disk);
         self.reach = self.reach.or(entry.reach);
@@ -210,11 +231,20 @@ big:
     #[test]
     fn mistakes_are_named() {
         for (text, part) in [
-            ("a: {inherits: a}", "inherits from itself"),
+            (
+                "a: {inherits: a}",
+                "templates.yaml:1:15: template \"a\" inherits from itself",
+            ),
             ("a: {inherits: b}\nb: {inherits: a}", "inherits from itself"),
             ("a: {inherits: c}", "inherits from \"c\", which is not"),
-            ("a: {memory: lots}", "memory \"lots\""),
-            ("a: {cpus: 0}", "cpus must be"),
+            (
+                "a:\n  memory: lots",
+                "templates.yaml:2:11: template \"a\": memory \"lots\"",
+            ),
+            (
+                "a: {cpus: 0}",
+                "templates.yaml:1:11: template \"a\": cpus must be",
+            ),
         ] {
             let error = load(text, "").unwrap().get("a").unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -2,11 +2,19 @@
 //!
 //! Errors say which file, which line and column, and what is wrong there.
 
+mod places;
+
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::Spanned;
+
+pub use places::Places;
 
 /// Largest config file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -23,7 +31,7 @@ pub enum ConfigError {
         /// The system's error.
         source: io::Error,
     },
-    /// The file is not valid YAML, or not of the expected shape.
+    /// Something in the file is not valid YAML, not of the expected shape, or makes no sense.
     #[error("{}:{line}:{column}: {message}", file.display())]
     Syntax {
         /// The config file.
@@ -43,6 +51,58 @@ pub enum ConfigError {
         /// What is wrong.
         message: String,
     },
+}
+
+/// A value and where it stands in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Its line, from 1.
+    pub line: u64,
+    /// Its column, from 1.
+    pub column: u64,
+}
+
+impl<T> At<T> {
+    /// What is wrong with this value of `file`.
+    pub fn error(&self, file: &Path, message: impl Into<String>) -> ConfigError {
+        ConfigError::Syntax {
+            file: file.to_owned(),
+            line: self.line,
+            column: self.column,
+            message: message.into(),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<T>::deserialize(deserializer)?;
+        Ok(Self {
+            line: spanned.referenced.line(),
+            column: spanned.referenced.column(),
+            value: spanned.value,
+        })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
 }
 
 /// Parses `text`, the content of `file`.

@@ -272,7 +272,7 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
         guard.watch(id);
     }
     drop(place);
-    tracing::info!(mountpoint = %mountpoint.display(), "mounted");
+    tracing::debug!(mountpoint = %mountpoint.display(), "mounted");
     let stop = Arc::new(AtomicBool::new(false));
     let watcher = {
         let (tree, stop) = (Arc::clone(&tree), Arc::clone(&stop));

@@ -53,7 +53,7 @@ impl FromStr for Digest {
             Some(hex) => Self::from_hex(hex),
             None => Err(Error::invalid(
                 format!("digest {text:?}"),
-                "only sha256 digests are supported, as in pcocc repositories",
+                "is not supported: as in pcocc repositories, only sha256 digests are",
             )),
         }
     }

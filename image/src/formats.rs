@@ -174,17 +174,9 @@ impl Location {
             ));
         }
         Ok(match format {
-            Format::Docker => {
-                let reference = rest.strip_prefix("//").ok_or_else(|| {
-                    Error::invalid(
-                        format!("docker:{}", shorten(rest)),
-                        format!("lacks two slashes; write docker://{rest}"),
-                    )
-                })?;
-                Self::Registry {
-                    reference: reference.to_owned(),
-                }
-            }
+            Format::Docker => Self::Registry {
+                reference: rest.strip_prefix("//").unwrap_or(rest).to_owned(),
+            },
             Format::DockerDaemon => Self::DockerDaemon {
                 reference: rest.strip_prefix("//").unwrap_or(rest).to_owned(),
             },
@@ -226,6 +218,16 @@ fn split<'a>(text: &'a str, flag: Option<&str>) -> Result<(Option<Format>, &'a s
         Some((prefix, rest)) => Format::parse(prefix)?.map(|format| (format, rest)),
         None => None,
     };
+    if let Some((Format::Docker, rest)) = prefixed
+        && !rest.is_empty()
+        && !rest.starts_with("//")
+    {
+        // It could be the tag of an image called docker.
+        return Err(Error::invalid(
+            format!("docker:{}", shorten(rest)),
+            format!("lacks two slashes; write docker://{}", shorten(rest)),
+        ));
+    }
     match (flag, prefixed) {
         (None, Some((format, rest))) => Ok((Some(format), rest)),
         (Some(wanted), Some((format, rest))) if wanted == format => Ok((Some(format), rest)),

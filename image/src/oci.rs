@@ -417,7 +417,7 @@ fn parse_manifest(manifest: &[u8]) -> Result<ImageManifest> {
     if *config_type != MediaType::ImageConfig && config_type.as_ref() != DOCKER_CONFIG {
         return Err(Error::invalid(
             "image manifest",
-            format!("is not of a container image: its config is {config_type:?}"),
+            format!("is not of a container image: its config is of type {config_type}"),
         ));
     }
     if parsed.config().size() > MAX_DOCUMENT {

@@ -10,6 +10,7 @@
 //! say so: **`as_root`** needs root; **`docker`** needs a daemon, which is started for root, and which
 //! anybody else must offer through `PCOCC_TEST_DOCKER_HOST`.
 
+mod certificates;
 mod children;
 mod docker;
 pub mod layout;
@@ -22,6 +23,7 @@ mod registry;
 mod slurm;
 mod user;
 
+pub use certificates::certificates;
 pub use children::{Guarded, Outcome, run, wait_until};
 pub use docker::{Docker, Dockerd, Paused};
 pub use mount::Mount;

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::children::{Guarded, read_log, wait_until};
-use crate::scratch;
+use crate::{certificates, scratch};
 
 /// A running registry. It is stopped, and its folder removed, on drop.
 #[derive(Debug)]
@@ -27,20 +28,33 @@ impl Registry {
 
     /// Starts a registry that anybody may read and write.
     pub fn start() -> Self {
-        Self::launch(false)
+        Self::launch(false, false)
     }
 
     /// Starts a registry that lets in [`USER`](Self::USER) only.
     pub fn with_password() -> Self {
-        Self::launch(true)
+        Self::launch(true, false)
     }
 
-    fn launch(password: bool) -> Self {
+    /// Starts a registry that speaks TLS only, with a certificate of an authority of its own.
+    pub fn with_tls() -> Self {
+        Self::launch(false, true)
+    }
+
+    fn launch(password: bool, tls: bool) -> Self {
         let folder = scratch();
         let top = folder.path();
         let address = free_address();
+        let mut http = format!("addr: '{address}'");
+        if tls {
+            certificates(top);
+            http += &format!(
+                ", tls: {{certificate: '{0}/cert.pem', key: '{0}/key.pem'}}",
+                top.display()
+            );
+        }
         let mut config = format!(
-            "version: 0.1\nlog: {{level: info}}\nhttp: {{addr: '{address}'}}\nstorage:\n  \
+            "version: 0.1\nlog: {{level: info}}\nhttp: {{{http}}}\nstorage:\n  \
              delete: {{enabled: true}}\n  filesystem: {{rootdirectory: '{}'}}\n",
             top.join("data").display()
         );
@@ -73,6 +87,11 @@ impl Registry {
     /// The registry's `host:port`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The certificate of the authority of a registry [`with_tls`](Self::with_tls).
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
     }
 
     /// What the registry wrote to its log so far: one line for each request.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pcocc_tests::{Docker, Dockerd, Guarded, Pcocc, leaks, run, wait_until};
+use pcocc_tests::{Docker, Dockerd, Guarded, Pcocc, certificates, leaks, run, wait_until};
 
 /// Checks that import and export fail, soon and in words, and change nothing.
 #[track_caller]
@@ -89,7 +89,7 @@ fn an_absent_daemon_is_named() {
 #[test]
 fn a_daemon_that_does_not_speak_tls_is_named() {
     let pcocc = with_an_image();
-    let certificates = certificates(&pcocc.home().join("certs"));
+    let certificates = certificates_in(&pcocc.home().join("certs"));
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = listener.local_addr().expect("an address").to_string();
     std::thread::spawn(move || {
@@ -107,10 +107,21 @@ fn a_daemon_that_does_not_speak_tls_is_named() {
 }
 
 #[test]
+fn missing_certificates_are_named_with_the_variable() {
+    let pcocc = with_an_image();
+    let settings = [
+        ("DOCKER_HOST", "tcp://127.0.0.1:1"),
+        ("DOCKER_TLS_VERIFY", "1"),
+    ];
+    both_fail(&pcocc, &settings, ".docker/ca.pem");
+    both_fail(&pcocc, &settings, "DOCKER_CERT_PATH");
+}
+
+#[test]
 fn a_daemon_of_another_authority_is_refused() {
     let pcocc = with_an_image();
-    let ours = certificates(&pcocc.home().join("ours"));
-    let theirs = certificates(&pcocc.home().join("theirs"));
+    let ours = certificates_in(&pcocc.home().join("ours"));
+    let theirs = certificates_in(&pcocc.home().join("theirs"));
     let address = free_address();
     let mut server = Command::new("openssl");
     server.args([
@@ -236,17 +247,7 @@ fn free_address() -> String {
     listener.local_addr().expect("an address").to_string()
 }
 
-/// Makes `ca.pem`, `cert.pem` and `key.pem` of a new authority, good for server and client on 127.0.0.1.
-fn certificates(folder: &Path) -> String {
-    const MAKE: &str = "
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-            -subj /CN=authority -keyout ca-key.pem -out ca.pem
-        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=127.0.0.1 \
-            -keyout key.pem -out request.pem
-        echo subjectAltName=IP:127.0.0.1 >extensions
-        openssl x509 -req -in request.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 \
-            -extfile extensions -out cert.pem";
-    fs::create_dir_all(folder).expect("make a folder");
-    run(Command::new("sh").args(["-euc", MAKE]).current_dir(folder)).ok();
+fn certificates_in(folder: &Path) -> String {
+    certificates(folder);
     folder.to_string_lossy().into_owned()
 }

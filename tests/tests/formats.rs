@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pcocc_tests::{Outcome, Pcocc, Registry, run};
+use pcocc_tests::{Outcome, Pcocc, Registry, certificates, run};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -327,6 +327,48 @@ fn a_registry_with_a_password_wants_to_see_it() {
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut import = bed.pcocc.command(&["image", "import", &at, "c"]);
     run(import.env("PATH", path)).ok();
+    bed.pcocc.verify();
+}
+
+#[test]
+fn a_registry_over_https_is_believed_by_its_authority_only() {
+    let bed = Bed::new();
+    let registry = Registry::with_tls();
+    let at = format!("docker://{}/org/app:1", registry.address());
+    bed.import("oci:made:base", "a");
+    let refused = || {
+        let outcome = bed.pcocc.try_run(&["image", "export", "a", &at]);
+        let said = outcome.failed();
+        assert!(said.contains("certificate"), "{outcome}");
+        assert!(said.contains("insecure_registries"), "{outcome}");
+        assert!(said.contains("certs.d"), "{outcome}");
+        let outcome = bed.try_import(&at, "b");
+        assert!(outcome.failed().contains("certificate"), "{outcome}");
+        assert!(!registry.log().contains("/v2/"), "{}", registry.log());
+    };
+    refused();
+    // The authority of another.
+    let stranger = bed.home().join("stranger");
+    certificates(&stranger);
+    let certs = bed.home().join(".config/containers/certs.d");
+    let certs = certs.join(registry.address());
+    fs::create_dir_all(&certs).unwrap();
+    fs::copy(stranger.join("ca.pem"), certs.join("ca.crt")).unwrap();
+    refused();
+    fs::copy(registry.authority(), certs.join("ca.crt")).unwrap();
+    bed.export("a", &at);
+    bed.import(&at, "b");
+    let certs = certs.to_string_lossy();
+    let line = ["skopeo", "inspect", "--cert-dir", &certs, "--raw", &at];
+    assert_eq!(bed.tool(&line), bed.manifest);
+    // What is listed as insecure need not prove itself, but is not talked to in plain when it can do better.
+    fs::remove_dir_all(bed.home().join(".config")).unwrap();
+    bed.know(&registry, false);
+    bed.import(&at, "c");
+    // The machine's own authorities count as well.
+    fs::remove_file(bed.home().join(".pcocc/containers.yaml")).unwrap();
+    let mut import = bed.pcocc.command(&["image", "import", &at, "d"]);
+    run(import.env("SSL_CERT_FILE", registry.authority())).ok();
     bed.pcocc.verify();
 }
 

@@ -60,7 +60,10 @@ impl Connector {
                 let name = ServerName::try_from(host.clone()).map_err(|_| {
                     Error::invalid(format!("docker host {host:?}"), "is no legal host name")
                 })?;
-                Some((TlsConnector::from(Arc::new(tls_config(files)?)), name))
+                Some((
+                    TlsConnector::from(Arc::new(tls_config(files, &endpoint)?)),
+                    name,
+                ))
             }
             _ => None,
         };
@@ -227,9 +230,18 @@ fn explain_tls(error: &rustls::Error) -> String {
     }
 }
 
-fn tls_config(files: &TlsFiles) -> Result<ClientConfig> {
+fn tls_config(files: &TlsFiles, endpoint: &Endpoint) -> Result<ClientConfig> {
     let bad = |path: &Path, why: String| Error::invalid(path.display().to_string(), why);
-    let read = |path: &Path| std::fs::read(path).map_err(Error::io("read", path));
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| Error::Unreachable {
+            endpoint: endpoint.to_string(),
+            why: format!(
+                "is to be reached with TLS, but {} cannot be read ({error}); set DOCKER_CERT_PATH to \
+                 the folder that has ca.pem, cert.pem and key.pem, or unset DOCKER_TLS_VERIFY",
+                path.display()
+            ),
+        })
+    };
     let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>> {
         let certificates = CertificateDer::pem_slice_iter(&read(path)?)
             .collect::<Result<Vec<_>, _>>()

@@ -20,6 +20,7 @@ use super::v1::LayerGuess;
 use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::oci::{Compression, Image, Layer, MAX_DOCUMENT};
+use crate::reference::DockerReference;
 use crate::transfer::{Context, Offer, Receiver, Source};
 
 /// Most bytes of documents that are kept of one archive.
@@ -76,6 +77,10 @@ impl DaemonSource {
 
 impl Source for DaemonSource {
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image> {
+        // An image ID alone is a name for docker, too.
+        if Digest::from_hex(&self.name).is_err() {
+            self.name.parse::<DockerReference>()?;
+        }
         let daemon = self.daemon.until(&context.cancel);
         let inspected = daemon.inspect(&self.name)?;
         if let Some(id) = self.pinned.filter(|id| *id != inspected.id) {

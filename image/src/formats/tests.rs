@@ -56,6 +56,11 @@ fn the_flag_must_not_contradict_the_prefix() {
             .contains("docker://")
     );
     assert!(source("docker:").is_err());
+    let registry = |text| Location::source(text, Some("docker"), None).unwrap();
+    for text in ["docker://centos:7", "//centos:7", "centos:7"] {
+        let reference = "centos:7".to_owned();
+        assert_eq!(registry(text), Location::Registry { reference }, "{text}");
+    }
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl Pass<'_, '_> {
                 let mut piece = buffers.take();
                 piece
                     .fill(&mut *plain, PIECE)
-                    .map_err(Error::io("inflate", self.name))?;
+                    .map_err(|error| self.named(Error::io("inflate", self.name)(error)))?;
                 if piece.is_empty() {
                     break;
                 }
@@ -264,6 +264,16 @@ impl Pass<'_, '_> {
             plain.drain()?;
             Ok(tree)
         })
+    }
+
+    /// Puts the layer's name into what went wrong while it was inflated.
+    fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Invalid { what, why } if what == layer::UNNAMED => {
+                Error::invalid(format!("layer {}", self.name), why)
+            }
+            error => error,
+        }
     }
 
     fn verify_plain(&self, found: Digest) -> Result<()> {

@@ -47,6 +47,9 @@ impl Default for Limits {
     }
 }
 
+/// What errors of [`open`]'s reader call the blob; whoever knows its name puts that in its place.
+pub const UNNAMED: &str = "layer";
+
 /// Opens the plain tar inside a blob; `threads` bounds the threads that inflate.
 ///
 /// What is wrong with the blob comes out of `read` as an [`Error::Invalid`] inside an `io::Error`
@@ -307,5 +310,5 @@ fn inflate(
 }
 
 fn bad(why: String) -> io::Error {
-    Error::invalid("layer", why).into()
+    Error::invalid(UNNAMED, why).into()
 }

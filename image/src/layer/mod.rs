@@ -15,7 +15,7 @@ mod tests;
 
 pub(crate) use buffer::{Buffer, Buffers, PIECE};
 pub use compress::GzipWriter;
-pub use inflate::{Limits, count_plain, open};
+pub use inflate::{Limits, UNNAMED, count_plain, open};
 pub use size::{PlainSize, plain_size};
 
 /// As many threads as the machine offers this process, at most 16: one compressing thread keeps up

@@ -9,6 +9,7 @@
 //! memory, sends identity tokens as bearer tokens, and cannot be interrupted. Nothing is kept in
 //! memory here but documents up to [`crate::oci::MAX_DOCUMENT`] and a few chunks of a layer.
 
+mod authorities;
 mod credentials;
 mod push;
 mod session;
@@ -46,6 +47,8 @@ pub struct Access {
     pub default_registry: Option<String>,
     /// Registries (`host` or `host:port`) that may be reached over HTTP or unverified TLS.
     pub insecure_registries: Vec<String>,
+    /// Folders with the authorities of registries, as `HOST[:PORT]/*.crt`; the machine's own count too.
+    pub certificate_folders: Vec<PathBuf>,
     /// Text of docker's `config.json`, for its credentials.
     pub docker_config: Option<String>,
 }
@@ -56,6 +59,7 @@ impl std::fmt::Debug for Access {
         f.debug_struct("Access")
             .field("default_registry", &self.default_registry)
             .field("insecure_registries", &self.insecure_registries)
+            .field("certificate_folders", &self.certificate_folders)
             .finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use super::Access;
+use super::authorities;
 use super::credentials::{self, Credentials};
 use crate::error::{Error, Result};
 use crate::oci::MAX_DOCUMENT;
@@ -48,6 +50,8 @@ pub(super) struct Session {
     host: String,
     repository: String,
     push: bool,
+    /// Where a certificate for this registry is looked for first.
+    certificates: Option<PathBuf>,
     credentials: Option<Credentials>,
     authorization: Mutex<Option<HeaderValue>>,
     cancel: Cancel,
@@ -108,6 +112,7 @@ impl Session {
             .read_timeout(READ_TIMEOUT)
             .user_agent(concat!("pcocc/", env!("CARGO_PKG_VERSION")))
             .tls_danger_accept_invalid_certs(insecure)
+            .tls_certs_merge(authorities::of(host, &access.certificate_folders)?)
             .build()
             .map_err(|error| failed(chain(&error)))?;
         let api = if host == "docker.io" {
@@ -122,6 +127,7 @@ impl Session {
             host: host.to_owned(),
             repository: repository.to_owned(),
             push,
+            certificates: access.certificate_folders.first().map(|dir| dir.join(host)),
             credentials: None,
             authorization: Mutex::new(None),
             cancel: context.cancel.clone(),
@@ -289,12 +295,17 @@ impl Session {
                 ]
                 .iter()
                 .any(|sign| words.contains(sign));
-                let hint = if is_tls && self.base.starts_with("https:") {
-                    "; if the registry has no TLS, or a certificate of its own making, list it \
-                     under insecure_registries in containers.yaml"
-                } else {
-                    ""
-                };
+                let mut hint = String::new();
+                if is_tls && self.base.starts_with("https:") {
+                    if let Some(folder) = &self.certificates {
+                        let file = folder.join("ca.crt");
+                        hint +=
+                            "; if its certificate is of an authority this machine does not know, ";
+                        hint += &format!("put the authority's into {}", file.display());
+                    }
+                    hint +=
+                        "; if it has no TLS, list it under insecure_registries in containers.yaml";
+                }
                 Err(self.failed(action, format!("{words}{hint}")))
             }
         }

@@ -18,25 +18,37 @@ fn tar_entries_that_would_break_out() {
     let long = "n".repeat(4096);
     let deep = "d/".repeat(4096);
     for (entry, words) in [
-        (file(b"../evil"), "root"),
+        (file(b"../evil"), "leaves the image's root"),
         (file(b"a/../../evil"), "root"),
         (file(b"/../../evil"), "root"),
         (file(long.as_bytes()), "longer"),
         (file(format!("{deep}x").as_bytes()), "longer"),
-        (link(EntryType::Link, b"hard", b"nowhere"), "hard"),
-        (link(EntryType::Link, b"hard", b"../../etc/passwd"), "hard"),
-        (link(EntryType::Link, b"hard", b"/etc/passwd"), "hard"),
-        (link(EntryType::Symlink, b"empty", b""), ""),
+        (
+            link(EntryType::Link, b"hard", b"nowhere"),
+            "not a file of this layer",
+        ),
+        (
+            link(EntryType::Link, b"hard", b"../../etc/passwd"),
+            "leaves the image's root",
+        ),
+        (
+            link(EntryType::Link, b"hard", b"/etc/passwd"),
+            "not a file of this layer",
+        ),
+        (link(EntryType::Symlink, b"empty", b""), "link to nothing"),
     ] {
         bed.refuses_image(&Image::new(&[ended(entry)]), words);
     }
     let mut torn = file_layer("whole", &[1; 5000]);
     torn.truncate(3000);
-    bed.refuses_image(&Image::new(&[torn]), "");
-    bed.refuses_image(&Image::new(&[b"this is no tar".repeat(100)]), "");
+    bed.refuses_image(&Image::new(&[torn]), "truncated");
+    bed.refuses_image(
+        &Image::new(&[b"this is no tar".repeat(100)]),
+        "not a tar archive",
+    );
     let mut sum = file_layer("a", b"a");
     sum[10] ^= 1;
-    bed.refuses_image(&Image::new(&[sum]), "");
+    bed.refuses_image(&Image::new(&[sum]), "checksum");
     bed.end();
 }
 
@@ -118,7 +130,7 @@ fn a_decompression_bomb_fills_neither_memory_nor_disk() {
     let media_type = format!("{LAYER}+gzip");
     bed.refuses_image(
         &Image::of(&[(packed.clone(), digest(b"other"))], &media_type),
-        "",
+        "corrupt",
     );
     Image::of(&[(packed.clone(), diff_id)], &media_type).write(&bed.at("bomb"));
     let mut child = bed

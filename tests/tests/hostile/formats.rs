@@ -22,7 +22,7 @@ fn archives_that_are_truncated_or_corrupt() {
         bed.refuses("docker-archive:bad.tar", words);
     };
     for cut in [1, 511, 512, 700, 5000, 8000, 12_000, good.len() - 2600] {
-        spoil(&good[..cut.min(good.len())], "");
+        spoil(&good[..cut.min(good.len())], "truncated");
     }
     spoil(b"", "no tar archive");
     spoil(b"PK\x03\x04 a zip", "truncated");
@@ -31,10 +31,10 @@ fn archives_that_are_truncated_or_corrupt() {
     flipped[2000] ^= 1;
     spoil(&flipped, "corrupt");
     let packed = gzip(&good, &bed.at(""));
-    spoil(&packed[..packed.len() / 2], "");
+    spoil(&packed[..packed.len() / 2], "truncated");
     let mut flipped = packed.clone();
     flipped[packed.len() / 2] ^= 0x55;
-    spoil(&flipped, "");
+    spoil(&flipped, "corrupt");
     bed.refuses("docker-archive:none.tar", "not found");
     bed.refuses("docker-archive:good", "looks like oci");
     fs::write(bed.at("blank"), "neither").unwrap();
@@ -95,9 +95,9 @@ fn manifests_of_layouts_that_lie() {
         (
             "/layers/0/digest",
             json!("sha256:../../../../etc/passwd"),
-            "",
+            "does not parse",
         ),
-        ("/layers/0/digest", json!("md5:00"), ""),
+        ("/layers/0/digest", json!("md5:00"), "only sha256"),
         ("/layers/0/size", json!(3), "bytes instead of"),
         ("/layers/0/size", json!(1_u64 << 50), "bytes instead of"),
         ("/layers/0/size", json!(u64::MAX), "absurd"),
@@ -113,9 +113,13 @@ fn manifests_of_layouts_that_lie() {
         (
             "/config/mediaType",
             json!("application/x-unknown"),
-            "container image",
+            "config is of type application/x-unknown",
         ),
-        ("/layers/0/mediaType", json!(format!("{LAYER}+gzip")), ""),
+        (
+            "/layers/0/mediaType",
+            json!(format!("{LAYER}+gzip")),
+            "cannot be inflated",
+        ),
         ("/schemaVersion", json!(1), "schema 1"),
         ("/layers", json!([]), "layers"),
         ("/layers", json!(null), "does not parse"),
@@ -164,15 +168,15 @@ fn blobs_of_layouts_that_lie() {
     let packed = gzip(&plain, &bed.at(""));
     bed.refuses_image(
         &Image::of(&[(packed.clone(), other.clone())], &format!("{LAYER}+gzip")),
-        "",
+        "corrupt",
     );
-    bed.refuses_image(&Image::of(&[(plain, other)], LAYER), "");
+    bed.refuses_image(&Image::of(&[(plain, other)], LAYER), "corrupt");
     let cut = packed[..packed.len() - 9].to_vec();
     let cut = Image::of(
         &[(cut, digest(&file_layer("a", &[9; 4000])))],
         &format!("{LAYER}+gzip"),
     );
-    bed.refuses_image(&cut, "");
+    bed.refuses_image(&cut, &digest(&packed[..packed.len() - 9]));
     bed.end();
 }
 

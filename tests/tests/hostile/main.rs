@@ -42,6 +42,7 @@ pub(crate) fn snapshot(folder: &Path) -> BTreeMap<PathBuf, String> {
 pub(crate) struct Bed {
     pub(crate) pcocc: Pcocc,
     pub(crate) before: BTreeMap<PathBuf, String>,
+    cached: BTreeMap<PathBuf, String>,
 }
 
 impl Bed {
@@ -50,7 +51,13 @@ impl Bed {
         Image::new(&[file_layer("good", b"good")]).write(&pcocc.home().join("good"));
         pcocc.run(&["image", "import", "oci:good", "there"]);
         let before = snapshot(&pcocc.repository());
-        Self { pcocc, before }
+        let cached = snapshot(&pcocc.cache());
+        assert!(cached.len() > 1, "the good image has no root filesystem");
+        Self {
+            pcocc,
+            before,
+            cached,
+        }
     }
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
@@ -61,12 +68,15 @@ impl Bed {
     #[track_caller]
     pub(crate) fn unchanged(&self, outcome: &Outcome, words: &str) {
         let said = outcome.failed();
+        assert!(!words.is_empty(), "which words?\n{outcome}");
         assert!(said.contains(words), "'{words}' is not in:\n{outcome}");
         assert!(said.len() < 4000, "a flood of words:\n{outcome}");
         assert!(!said.contains("RUST_BACKTRACE"), "{outcome}");
         assert!(outcome.stdout.is_empty(), "{outcome}");
         let after = snapshot(&self.pcocc.repository());
         assert_eq!(after, self.before, "the repository changed:\n{outcome}");
+        let cached = snapshot(&self.pcocc.cache());
+        assert_eq!(cached, self.cached, "the cache changed:\n{outcome}");
         let unfinished = leaks::unfinished_in(&self.pcocc.repository());
         assert_eq!(unfinished, Vec::<String>::new(), "{outcome}");
     }

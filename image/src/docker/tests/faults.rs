@@ -115,6 +115,30 @@ fn what_the_daemon_says_reaches_the_user() {
 }
 
 #[test]
+fn a_name_that_is_none_asks_the_daemon_nothing() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let fake = Fake::start(Sample::new().inspected, move |path, _| {
+        if path != "/_ping" && path != "/info" {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        false
+    });
+    for (name, words) in [
+        ("", "is empty"),
+        ("../containers/x", "registry name"),
+        ("bb/json?x=", "docker reference"),
+        ("a b", "docker reference"),
+    ] {
+        let source = DaemonSource::new(fake.daemon(), name);
+        let sink = Memory::default();
+        let error = copy(&source, &sink, &Context::silent()).unwrap_err();
+        assert!(error.to_string().contains(words), "{name}: {error}");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn a_hanging_save_is_cancelled_within_a_second() {
     let fake = Fake::start(Sample::new().inspected, |path, exchange| {
         if is_get(path) {

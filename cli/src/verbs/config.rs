@@ -1,0 +1,34 @@
+//! `pcocc config`: the configuration files.
+
+mod schema;
+mod show;
+
+use crate::app::Invocation;
+use crate::errors::Outcome;
+
+/// Show and check the configuration
+///
+/// The files lie in /etc/pcocc (the site's) and ~/.pcocc (yours); none has to be there.
+/// PCOCC_SYSTEM_CONF_DIR and PCOCC_USER_CONF_DIR name other folders.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pcocc config show --origin")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Show(show::Args),
+    Schema(schema::Args),
+}
+
+impl Args {
+    /// Runs the verb that was chosen.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        match self.verb {
+            Verb::Show(args) => args.run(invocation),
+            Verb::Schema(args) => args.run(),
+        }
+    }
+}

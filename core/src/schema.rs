@@ -1,0 +1,188 @@
+//! The config files as JSON schemas, generated from the very types that read them.
+//!
+//! Data path: the types of [`crate::repos`], [`crate::containers`] … → [`schema`] → `pcocc config schema`,
+//! the files in `docs/schemas/`, and, through [`keys`], the tables in `docs/CONFIGURATION.md`. A test compares
+//! the latter two with what is generated, so that a key without documentation does not pass.
+
+use std::collections::BTreeSet;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde_json::Value;
+
+use crate::{batch, containers, repos, templates};
+
+/// Names of the config files.
+pub const FILES: [&str; 4] = [repos::FILE, containers::FILE, batch::FILE, templates::FILE];
+
+/// The JSON schema (draft 2020-12) of the config file called `file`; `None` when there is no such file.
+pub fn schema(file: &str) -> Option<Value> {
+    let schema = match file {
+        repos::FILE => of::<repos::File>(),
+        containers::FILE => of::<containers::File>(),
+        batch::FILE => of::<batch::File>(),
+        templates::FILE => of::<templates::File>(),
+        _ => return None,
+    };
+    Some(schema.to_value())
+}
+
+fn of<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<T>()
+}
+
+/// A key of a config file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its path: `repos[].name`; `*` stands for a name of the user's choice.
+    pub path: String,
+    /// What may stand there, in words.
+    pub kind: String,
+    /// What stands in for it, as JSON.
+    pub default: Option<String>,
+    /// Whether it must be there.
+    pub required: bool,
+    /// What it means: one paragraph of Markdown.
+    pub description: String,
+}
+
+/// Lists the keys of a schema in the order in which they are declared.
+pub fn keys(schema: &Value) -> Vec<Key> {
+    let mut keys = Vec::new();
+    collect(schema, schema, "", &mut BTreeSet::new(), &mut keys);
+    keys
+}
+
+/// Adds the keys below `node` of the schema `root`; `open` are the definitions that we are in.
+fn collect(
+    root: &Value,
+    node: &Value,
+    path: &str,
+    open: &mut BTreeSet<String>,
+    keys: &mut Vec<Key>,
+) {
+    let (node, name) = resolved(root, node);
+    if let Some(name) = &name
+        && !open.insert(name.clone())
+    {
+        return;
+    }
+    for choice in ["anyOf", "oneOf", "allOf"] {
+        for variant in list(node, choice) {
+            collect(root, variant, path, open, keys);
+        }
+    }
+    if let Some(items) = node.get("items") {
+        collect(root, items, &format!("{path}[]"), open, keys);
+    }
+    let below = |key: &str| match path {
+        "" => key.to_owned(),
+        _ => format!("{path}.{key}"),
+    };
+    let required: Vec<&str> = list(node, "required").filter_map(Value::as_str).collect();
+    let properties = node.get("properties").and_then(Value::as_object);
+    for (key, property) in properties.into_iter().flatten() {
+        let path = below(key);
+        keys.push(Key {
+            kind: kind(root, property),
+            default: property
+                .get("default")
+                .filter(|value| !value.is_null() && **value != Value::Array(Vec::new()))
+                .map(Value::to_string),
+            required: required.contains(&key.as_str()),
+            description: description(root, property),
+            path: path.clone(),
+        });
+        collect(root, property, &path, open, keys);
+    }
+    if let Some(values) = node.get("additionalProperties").filter(|v| v.is_object()) {
+        collect(root, values, &below("*"), open, keys);
+    }
+    if let Some(name) = name {
+        open.remove(&name);
+    }
+}
+
+fn list<'v>(node: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    node.get(key)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+/// Follows `$ref`s to definitions of the same schema.
+fn resolved<'v>(root: &'v Value, node: &'v Value) -> (&'v Value, Option<String>) {
+    let Some(reference) = node.get("$ref").and_then(Value::as_str) else {
+        return (node, None);
+    };
+    let target = reference
+        .strip_prefix('#')
+        .and_then(|pointer| root.pointer(pointer));
+    (target.unwrap_or(&Value::Null), Some(reference.to_owned()))
+}
+
+/// What a property means: its own words, else those of its type.
+fn description(root: &Value, property: &Value) -> String {
+    let words = |node: &Value| Some(node.get("description")?.as_str()?.replace('\n', " "));
+    words(property)
+        .or_else(|| words(resolved(root, property).0))
+        .unwrap_or_default()
+}
+
+/// What may stand at a node: `text`, `list of text`, `keep, gzip or none` …
+fn kind(root: &Value, node: &Value) -> String {
+    let (node, _) = resolved(root, node);
+    for choice in ["anyOf", "oneOf"] {
+        let mut kinds: Vec<String> = list(node, choice)
+            .map(|variant| kind(root, variant))
+            .filter(|kind| !kind.is_empty())
+            .collect();
+        kinds.dedup();
+        if !kinds.is_empty() {
+            return alternatives(&kinds);
+        }
+    }
+    if let Some(word) = node.get("const").and_then(Value::as_str) {
+        return format!("`{word}`");
+    }
+    let words: Vec<String> = list(node, "enum")
+        .filter_map(Value::as_str)
+        .map(|word| format!("`{word}`"))
+        .collect();
+    if !words.is_empty() {
+        return alternatives(&words);
+    }
+    let types = match node.get("type") {
+        Some(Value::String(one)) => vec![one.as_str()],
+        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let kinds: Vec<String> = types
+        .into_iter()
+        .filter_map(|kind_of| match kind_of {
+            "null" => None,
+            "string" => Some("text".to_owned()),
+            "boolean" => Some("true or false".to_owned()),
+            "integer" | "number" => Some("number".to_owned()),
+            "array" => Some(match node.get("items") {
+                Some(items) => format!("list of {}", kind(root, items)),
+                None => "list".to_owned(),
+            }),
+            _ => Some("keys".to_owned()),
+        })
+        .collect();
+    alternatives(&kinds)
+}
+
+fn alternatives(kinds: &[String]) -> String {
+    match kinds {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Where the values of a config file stand, for those who tell where a value came from.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::{At, ConfigError, read};
+
+/// Where the values of a file stand, whatever they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    line: u64,
+    below: Below,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Below {
+    Null,
+    Nothing,
+    Items(Vec<Places>),
+    Keys(Vec<(String, Places)>),
+}
+
+impl Places {
+    /// The places in `file`; `None` when there is no such file, or nothing in it.
+    pub fn read(file: &Path) -> Result<Option<Self>, ConfigError> {
+        Ok(read::<Option<Self>>(file)?.flatten())
+    }
+
+    /// The line of the value at `path`: keys, and numbers for the items of lists; `None` when the file
+    /// does not say it, or says nothing but the key. A path that goes on below a plain value ends there: that value says it all.
+    pub fn line(&self, path: &[&str]) -> Option<u64> {
+        let Some((first, rest)) = path.split_first() else {
+            return (self.below != Below::Null).then_some(self.line);
+        };
+        match &self.below {
+            Below::Null => None,
+            Below::Nothing => Some(self.line),
+            Below::Items(items) => items.get(first.parse::<usize>().ok()?)?.line(rest),
+            Below::Keys(keys) => keys.iter().find(|(key, _)| key == first)?.1.line(rest),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Places {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let At { value, line, .. } = At::<Below>::deserialize(deserializer)?;
+        Ok(Self { line, below: value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Below {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Looking;
+
+        impl<'de> Visitor<'de> for Looking {
+            type Value = Below;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Below, E> {
+                Ok(Below::Nothing)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Below, E> {
+                Ok(Below::Nothing)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Below, E> {
+                Ok(Below::Nothing)
+            }
+
+            fn visit_i128<E>(self, _: i128) -> Result<Below, E> {
+                Ok(Below::Nothing)
+            }
+
+            fn visit_u128<E>(self, _: u128) -> Result<Below, E> {
+                Ok(Below::Nothing)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Below, E> {
+                Ok(Below::Nothing)
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Below, E> {
+                Ok(Below::Nothing)
+            }
+
+            fn visit_bytes<E>(self, _: &[u8]) -> Result<Below, E> {
+                Ok(Below::Nothing)
+            }
+
+            fn visit_unit<E>(self) -> Result<Below, E> {
+                Ok(Below::Null)
+            }
+
+            fn visit_none<E>(self) -> Result<Below, E> {
+                Ok(Below::Null)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<Below, D::Error> {
+                Below::deserialize(inner)
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                inner: D,
+            ) -> Result<Below, D::Error> {
+                Below::deserialize(inner)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Below, A::Error> {
+                let mut places = Vec::new();
+                while let Some(place) = items.next_element::<Places>()? {
+                    places.push(place);
+                }
+                Ok(Below::Items(places))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Below, A::Error> {
+                let mut places = Vec::new();
+                while let Some(key) = entries.next_key::<At<String>>()? {
+                    let mut place = entries.next_value::<Places>()?;
+                    // What people look for is the key, which may stand above its value.
+                    place.line = key.line;
+                    places.push((key.value, place));
+                }
+                Ok(Below::Keys(places))
+            }
+        }
+
+        deserializer.deserialize_any(Looking)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+# comment
+repos:
+  - name: a
+    path:
+      /a
+  - {name: b, path: /b}
+runtime:
+  list: [x, 7, null, 1.5, true]
+  nothing:
+";
+
+    #[test]
+    fn every_value_has_a_line() {
+        let places: Places = crate::yaml::parse(TEXT, Path::new("f")).unwrap();
+        for (path, line) in [
+            (&["repos"] as &[&str], Some(2)),
+            (&["repos", "0"], Some(3)),
+            (&["repos", "0", "path"], Some(4)),
+            (&["repos", "1", "path"], Some(6)),
+            (&["repos", "2"], None),
+            (&["repos", "x"], None),
+            (&["runtime", "list", "4"], Some(8)),
+            (&["runtime", "list", "2"], None),
+            (&["runtime", "list", "1", "further"], Some(8)),
+            (&["runtime", "nothing"], None),
+            (&["runtime", "nothing", "further"], None),
+            (&["other"], None),
+        ] {
+            assert_eq!(places.line(path), line, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_has_no_places() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(Places::read(file.path()).unwrap(), None);
+        assert_eq!(Places::read(Path::new("/nonexistent/x")).unwrap(), None);
+    }
+}
