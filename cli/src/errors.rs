@@ -109,6 +109,11 @@ impl Failure {
         }
     }
 
+    /// What went wrong, without what was tried.
+    pub(crate) fn why(&self) -> String {
+        chain(&*self.error)
+    }
+
     /// The message, with its hint.
     fn text(&self) -> String {
         let mut text = format!(

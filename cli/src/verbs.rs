@@ -8,6 +8,7 @@
 
 mod config;
 mod docker;
+mod doctor;
 mod image;
 mod transfer;
 
@@ -20,6 +21,7 @@ pub(crate) enum Verb {
     Image(image::Args),
     Docker(docker::Args),
     Config(config::Args),
+    Doctor(doctor::Args),
 }
 
 impl Verb {
@@ -39,6 +41,7 @@ impl Verb {
             Self::Image(args) => args.run(invocation),
             Self::Docker(args) => args.run(invocation),
             Self::Config(args) => args.run(invocation),
+            Self::Doctor(args) => args.run(invocation),
         }
     }
 }

@@ -36,6 +36,7 @@ fn top() {
       image   List and manage images in repositories
       docker  Exchange images with a docker daemon
       config  Show and check the configuration
+      doctor  Check whether everything pcocc needs is there
 
     Options:
       -h, --help

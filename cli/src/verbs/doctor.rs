@@ -1,0 +1,259 @@
+//! `pcocc doctor`: looks at everything a session can fail on.
+//!
+//! Data path: every check runs in a thread of its own, and is given up after [`PATIENCE`] → a [`Finding`] each, in
+//! a fixed order → one line each, or JSON; the exit code says whether the main job can run.
+
+mod ask;
+mod machine;
+mod services;
+mod storage;
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::app::Invocation;
+use crate::errors::{FAILED, Failure, Outcome};
+use crate::output::{self, Format};
+
+/// Longest time that all checks may take together.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Check whether everything pcocc needs is there
+///
+/// One line for each thing that a session can fail on, with what to do about it. Nothing is changed, but that files
+/// are made for a moment in the repository, the cache and the folder for temporary files, to see that there is room.
+///
+/// Exits with 0 when images can be moved and mounted and a docker daemon can be had, here or in a VM;
+/// a warning is something that you may never need.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  pcocc doctor\n  pcocc doctor --on-node\n\n\
+    JSON: a list of {check, state, found, fix}; state is ok, warning or failed.")]
+pub(crate) struct Args {
+    /// Also run a short Slurm job, to see whether your home folder is there on a node
+    #[arg(long)]
+    on_node: bool,
+    /// How to write the findings
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    format: Format,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Something is missing that not everybody needs.
+    Warning,
+    /// The main job cannot run.
+    Failed,
+}
+
+/// What a check found, as `--format json` writes it. The keys are stable.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    state: Verdict,
+    found: String,
+    fix: Option<String>,
+}
+
+/// A check's answer: what was found, or what is wrong and how to mend it.
+type Answer = Result<String, Trouble>;
+
+/// Something is not as it should be.
+#[derive(Debug)]
+struct Trouble {
+    verdict: Verdict,
+    found: String,
+    fix: String,
+}
+
+/// The main job cannot run.
+fn failed(found: impl Into<String>, fix: impl Into<String>) -> Trouble {
+    Trouble {
+        verdict: Verdict::Failed,
+        found: found.into(),
+        fix: fix.into(),
+    }
+}
+
+/// Something is missing that not everybody needs.
+fn warning(found: impl Into<String>, fix: impl Into<String>) -> Trouble {
+    Trouble {
+        verdict: Verdict::Warning,
+        found: found.into(),
+        fix: fix.into(),
+    }
+}
+
+/// What the two ways to a docker daemon came to; either is enough.
+const DAEMON: &str = "docker daemon";
+const QEMU: &str = "qemu";
+
+impl Args {
+    /// Looks.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let mut findings = self.examine(invocation);
+        settle(&mut findings);
+        let hopeless = findings
+            .iter()
+            .filter(|finding| finding.state == Verdict::Failed)
+            .count();
+        match self.format {
+            Format::Json => output::json(&findings)?,
+            Format::Table => output::text(&findings.iter().map(Finding::line).collect::<String>())?,
+        }
+        match hopeless {
+            0 => Ok(()),
+            _ => Err(Failure::reported(FAILED)),
+        }
+    }
+
+    fn examine(&self, invocation: &Invocation) -> Vec<Finding> {
+        type Check = Box<dyn FnOnce() -> Answer + Send>;
+        let of = |check: fn(&crate::environment::Environment) -> Answer| -> Check {
+            let environment = invocation.environment.clone();
+            Box::new(move || check(&environment))
+        };
+        let on_node = self.on_node;
+        let environment = invocation.environment.clone();
+        let checks: Vec<(&'static str, Check)> = vec![
+            ("configuration", of(storage::configuration)),
+            ("repository", of(storage::repository)),
+            ("cache", of(storage::cache)),
+            ("temporary files", of(storage::temporary)),
+            ("fuse", of(machine::fuse)),
+            ("mounts", of(storage::mounts)),
+            ("user namespaces", of(machine::user_namespaces)),
+            ("bubblewrap", of(machine::bubblewrap)),
+            (DAEMON, of(services::daemon)),
+            ("docker command", of(services::docker_command)),
+            (QEMU, of(machine::qemu)),
+            ("kvm", of(machine::kvm)),
+            ("slurm", of(services::slurm)),
+            (
+                "home on nodes",
+                Box::new(move || services::home(&environment, on_node)),
+            ),
+            ("jobs", of(storage::jobs)),
+            ("clock", of(storage::clock)),
+            ("proxy", of(services::proxy)),
+        ];
+        let begun = Instant::now();
+        let running: Vec<_> = checks
+            .into_iter()
+            .map(|(name, check)| {
+                let (sender, receiver) = mpsc::channel();
+                // One that hangs, on a dead file server for instance, ends with the process.
+                std::thread::spawn(move || sender.send(check()));
+                (name, receiver)
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|(name, receiver)| {
+                let answer = receiver
+                    .recv_timeout(PATIENCE.saturating_sub(begun.elapsed()))
+                    .unwrap_or_else(|_| {
+                        Err(failed(
+                            format!("no answer within {} s", PATIENCE.as_secs()),
+                            "look whether a file server or a service hangs",
+                        ))
+                    });
+                Finding::new(name, answer)
+            })
+            .collect()
+    }
+}
+
+/// A daemon that answers or a VM that can be made: one of the two is enough.
+fn settle(findings: &mut [Finding]) {
+    let works = |name: &str| {
+        findings
+            .iter()
+            .any(|finding| finding.check == name && finding.state == Verdict::Ok)
+    };
+    let (daemon, qemu) = (works(DAEMON), works(QEMU));
+    for finding in findings {
+        let spared = match finding.check {
+            DAEMON => qemu,
+            QEMU => daemon,
+            _ => false,
+        };
+        if spared && finding.state == Verdict::Failed {
+            finding.state = Verdict::Warning;
+        }
+    }
+}
+
+impl Finding {
+    fn new(check: &'static str, answer: Answer) -> Self {
+        match answer {
+            Ok(found) => Self {
+                check,
+                state: Verdict::Ok,
+                found,
+                fix: None,
+            },
+            Err(trouble) => Self {
+                check,
+                state: trouble.verdict,
+                found: trouble.found,
+                fix: Some(trouble.fix),
+            },
+        }
+    }
+
+    /// `ok       fuse             /dev/fuse, fusermount3`
+    fn line(&self) -> String {
+        let state = match self.state {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Failed => "FAILED",
+        };
+        let found = output::printable(&self.found);
+        let fix = match &self.fix {
+            Some(fix) => format!(" -> {}", output::printable(fix)),
+            None => String::new(),
+        };
+        format!("{state:<8} {:<16} {found}{fix}\n", self.check)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_way_to_a_daemon_is_enough() {
+        let answers = |daemon: bool, qemu: bool| {
+            let answer = |works: bool| match works {
+                true => Ok("there".to_owned()),
+                false => Err(failed("gone", "get one")),
+            };
+            let mut findings = vec![
+                Finding::new(DAEMON, answer(daemon)),
+                Finding::new(QEMU, answer(qemu)),
+            ];
+            settle(&mut findings);
+            [findings[0].state, findings[1].state]
+        };
+        use Verdict::{Failed, Ok as Fine, Warning};
+        assert_eq!(answers(true, true), [Fine, Fine]);
+        assert_eq!(answers(true, false), [Fine, Warning]);
+        assert_eq!(answers(false, true), [Warning, Fine]);
+        assert_eq!(answers(false, false), [Failed, Failed]);
+    }
+
+    #[test]
+    fn a_line_says_what_and_what_to_do() {
+        let finding = Finding::new("kvm", Err(warning("none\n", "get one")));
+        assert_eq!(
+            finding.line(),
+            "warning  kvm              none\\n -> get one\n"
+        );
+    }
+}

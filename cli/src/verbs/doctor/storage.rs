@@ -1,0 +1,205 @@
+//! Where things are kept: configuration, repository, cache, temporary files, jobs, mounts, and the clock of the
+//! file server.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use pcocc_core::settings;
+use pcocc_vm::job::Jobs;
+use pcocc_vm::slurm::Squeue;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use super::{Answer, Trouble, failed, warning};
+use crate::environment::Environment;
+use crate::output;
+use crate::stores;
+
+/// Room that an image of some size needs.
+const ROOM: u64 = 256 << 20;
+/// Difference of two clocks that certificates do not mind.
+const CLOCKS: Duration = Duration::from_secs(60);
+
+/// The configuration files.
+pub(super) fn configuration(environment: &Environment) -> Answer {
+    let variables = stores::path_variables(environment);
+    match settings::settings(&environment.user_conf, &environment.system_conf, &variables) {
+        Ok(_) => Ok(format!(
+            "{} and {} have no mistake",
+            environment.user_conf.display(),
+            environment.system_conf.display()
+        )),
+        Err(error) => Err(failed(error.to_string(), "mend that line")),
+    }
+}
+
+/// The repository that new images go to.
+pub(super) fn repository(environment: &Environment) -> Answer {
+    let fix = "choose another folder in repos.yaml";
+    let repositories =
+        stores::repositories(environment).map_err(|failure| failed(failure.why(), fix))?;
+    let Some(repository) = repositories.iter().next() else {
+        return Err(failed(
+            "no repository is configured",
+            "name one in repos.yaml",
+        ));
+    };
+    let name = repository.name();
+    repository
+        .check_writable()
+        .map_err(|error| failed(error.to_string(), fix))?;
+    let free = room(repository.path()).map_err(|trouble| Trouble {
+        fix: "free some with `pcocc image repo gc`, or choose another folder in repos.yaml"
+            .to_owned(),
+        ..trouble
+    })?;
+    Ok(format!("{name} at {}, {free}", repository.path().display()))
+}
+
+/// The cache of root filesystems.
+pub(super) fn cache(environment: &Environment) -> Answer {
+    let repositories = stores::repositories(environment)
+        .map_err(|failure| failed(failure.why(), "mend repos.yaml"))?;
+    match repositories.cache() {
+        Some(cache) => {
+            let free = room(existing(cache.path())).map_err(|trouble| Trouble {
+                verdict: super::Verdict::Warning,
+                fix: "free some with `pcocc image cache gc`".to_owned(),
+                ..trouble
+            })?;
+            Ok(format!("{}, {free}", cache.path().display()))
+        }
+        None => Err(warning(
+            "none is configured: root filesystems are made again each time",
+            "name one in repos.yaml",
+        )),
+    }
+}
+
+/// The folder for temporary files.
+pub(super) fn temporary(environment: &Environment) -> Answer {
+    let folder = &environment.temporary;
+    let free = room(folder)?;
+    Ok(format!("{}, {free}", folder.display()))
+}
+
+/// The folder itself, or the nearest one above it that is there.
+fn existing(folder: &Path) -> &Path {
+    folder
+        .ancestors()
+        .find(|folder| folder.exists())
+        .unwrap_or(folder)
+}
+
+/// Says how much is free in a folder, after it really gave room for a file.
+fn room(folder: &Path) -> Result<String, Trouble> {
+    let fix = "free some space there, or set TMPDIR to another folder";
+    let wrong = |error: io::Error| failed(format!("{}: {error}", folder.display()), fix);
+    let file = tempfile::tempfile_in(folder).map_err(wrong)?;
+    let space = rustix::fs::statvfs(folder).map_err(|error| wrong(error.into()))?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    if free < ROOM {
+        return Err(failed(
+            format!("{}: only {} free", folder.display(), output::size(free)),
+            fix,
+        ));
+    }
+    // A quota shows only when one asks for more than it leaves.
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, ROOM) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(format!("{} free", output::size(free))),
+        Err(Errno::DQUOT) => Err(failed(
+            format!(
+                "{}: your quota leaves less than {}",
+                folder.display(),
+                output::size(ROOM)
+            ),
+            fix,
+        )),
+        Err(error) => Err(wrong(error.into())),
+    }
+}
+
+/// Mounts of ours that are dead.
+pub(super) fn mounts(_: &Environment) -> Answer {
+    let table = fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|error| warning(format!("/proc/self/mountinfo: {error}"), "mount /proc"))?;
+    let ours: Vec<&str> = table
+        .lines()
+        .filter(|line| {
+            line.split_once(" - ")
+                .is_some_and(|(_, back)| back.starts_with("fuse.pcocc "))
+        })
+        .filter_map(|line| line.split(' ').nth(4))
+        .collect();
+    let dead: Vec<&str> = ours
+        .iter()
+        .copied()
+        .filter(|point| {
+            fs::metadata(point)
+                .is_err_and(|error| error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
+        })
+        .collect();
+    match dead.as_slice() {
+        [] => Ok(format!("{} of ours, none stale", ours.len())),
+        [first, ..] => Err(warning(
+            format!("{} stale: {}", dead.len(), dead.join(" ")),
+            format!("pcocc docker umount {first}"),
+        )),
+    }
+}
+
+/// Jobs whose launcher is gone without having said so.
+pub(super) fn jobs(environment: &Environment) -> Answer {
+    let fix = "look into its folder; removing that folder forgets the job";
+    let list = Jobs::open(&environment.user_conf)
+        .and_then(|jobs| jobs.list(&Squeue))
+        .map_err(|error| warning(error.to_string(), fix))?;
+    let stale: Vec<String> = list
+        .iter()
+        .filter(|job| {
+            job.record.state.is_over()
+                && job.folder.read().is_ok_and(|known| !known.state.is_over())
+        })
+        .map(|job| job.id().to_string())
+        .collect();
+    let live = list
+        .iter()
+        .filter(|job| !job.record.state.is_over())
+        .count();
+    match stale.as_slice() {
+        [] => Ok(format!("{live} running or waiting")),
+        _ => Err(warning(
+            format!("ended without a word: {}", stale.join(" ")),
+            fix,
+        )),
+    }
+}
+
+/// This machine's clock against the file server's.
+pub(super) fn clock(environment: &Environment) -> Answer {
+    let fix = "ask an administrator to synchronize the clocks (NTP): certificates depend on them";
+    let folder = existing(&environment.user_conf);
+    let wrong = |error: io::Error| warning(format!("{}: {error}", folder.display()), fix);
+    let file = tempfile::tempfile_in(folder).map_err(wrong)?;
+    let theirs = file
+        .metadata()
+        .and_then(|data| data.modified())
+        .map_err(wrong)?;
+    let ours = SystemTime::now();
+    let apart = ours
+        .duration_since(theirs)
+        .unwrap_or_else(|error| error.duration());
+    if apart > CLOCKS {
+        return Err(warning(
+            format!(
+                "{} s away from that of the file server of {}",
+                apart.as_secs(),
+                folder.display()
+            ),
+            fix,
+        ));
+    }
+    Ok("agrees with that of your home's file server".to_owned())
+}
