@@ -150,7 +150,8 @@ fn show_tells_what_a_container_runs() {
         "working_dir": "/srv",
         "user": "1000:1000"
       },
-      "squashfs": null
+      "squashfs": null,
+      "origin": null
     }
     --- exit 0
     "#);

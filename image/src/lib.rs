@@ -9,6 +9,7 @@ pub mod archive;
 mod child;
 pub mod digest;
 pub mod docker;
+pub mod dockerfile;
 pub mod error;
 pub mod formats;
 pub mod ingest;
@@ -17,6 +18,7 @@ pub mod layout;
 #[cfg(test)]
 mod memory;
 pub mod oci;
+pub mod origin;
 pub mod reference;
 pub mod registry;
 pub mod repository;

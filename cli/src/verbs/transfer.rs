@@ -7,6 +7,7 @@ use pcocc_image::archive::{ArchiveFile, ArchiveSink};
 use pcocc_image::docker::{DaemonSink, DaemonSource};
 use pcocc_image::formats::Location;
 use pcocc_image::layout::{LayoutFolder, LayoutSink};
+use pcocc_image::origin::Origin;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::registry::RegistryImage;
 use pcocc_image::repository::{
@@ -21,11 +22,13 @@ use crate::errors::{Outcome, While as _};
 use crate::output;
 use crate::stores;
 
-/// Imports what is at `source` as the image `dest`; `action` is what a failure failed to do.
+/// Imports what is at `source` as the image `dest`; `action` is what a failure failed to do. `verb` is
+/// noted as what made the image.
 pub(crate) fn import(
     invocation: &Invocation,
     source: &Location,
     dest: &str,
+    verb: &str,
     action: &str,
 ) -> Outcome {
     let uri: ImageUri = dest.parse().when(|| action)?;
@@ -38,7 +41,8 @@ pub(crate) fn import(
         return output::text(&format!("Imported image: {made}\n"));
     }
     let sink = RepositorySink::new(Arc::clone(&repositories), &uri, repository.options())
-        .when(|| action)?;
+        .when(|| action)?
+        .with_origin(origin(invocation, source, verb, action)?);
     let source = open_source(invocation, source, action)?;
     let image = {
         let (_drawing, context) = invocation.draw();
@@ -62,8 +66,9 @@ pub(crate) fn copy(invocation: &Invocation, source: &str, dest: &str, action: &s
             .when(|| action)?;
         return output::text(&format!("Copied image: {made}\n"));
     }
-    let sink =
-        RepositorySink::new(Arc::clone(&repositories), &to, target.options()).when(|| action)?;
+    let sink = RepositorySink::new(Arc::clone(&repositories), &to, target.options())
+        .when(|| action)?
+        .with_origin(meta.origin());
     let source = RepositoryImage::new(Arc::clone(repository), meta);
     let image = {
         let (_drawing, context) = invocation.draw();
@@ -99,6 +104,28 @@ pub(crate) fn export(
         shown(&dest),
         image.id()
     ))
+}
+
+/// What is noted of where an image comes from. Files are not: their places mean little to others.
+fn origin(
+    invocation: &Invocation,
+    source: &Location,
+    verb: &str,
+    action: &str,
+) -> Outcome<Option<Origin>> {
+    let daemon = match source {
+        Location::DockerDaemon { .. } => {
+            Some(stores::endpoint(&invocation.environment, action)?.to_string())
+        }
+        Location::Registry { .. } => None,
+        _ => return Ok(None),
+    };
+    Ok(Some(Origin {
+        made_by: verb.to_owned(),
+        daemon,
+        source: Some(shown(source)),
+        ..Origin::default()
+    }))
 }
 
 fn import_disk(

@@ -49,7 +49,7 @@ pub(crate) fn container(path: &Path, name: &str, owner: &str) -> Digest {
     let image = Image::assemble(config.to_string().into_bytes(), layers).unwrap();
     put(&repository, image.manifest());
     put(&repository, image.config());
-    let meta = Meta::container(name, owner, moment(), &image).unwrap();
+    let meta = Meta::container(name, owner, moment(), &image, None).unwrap();
     repository.publish(&meta).unwrap();
     image.id()
 }

@@ -283,6 +283,10 @@ impl Daemon {
         &self.0.link.endpoint
     }
 
+    pub(super) fn cancel(&self) -> &Cancel {
+        &self.1
+    }
+
     pub(super) fn link(&self) -> &Arc<Link> {
         &self.0.link
     }
@@ -310,7 +314,7 @@ impl Daemon {
         })
     }
 
-    fn call<T>(
+    pub(super) fn call<T>(
         &self,
         action: &str,
         request: impl Future<Output = Result<T, bollard::errors::Error>>,

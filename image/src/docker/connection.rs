@@ -89,7 +89,8 @@ impl Connector {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;
-        let task = tokio::spawn(connection);
+        // An attached terminal takes the connection over after the answer.
+        let task = tokio::spawn(connection.with_upgrades());
         let mut guard = CloseOnDrop(Some(task.abort_handle()));
         let answer = sender.send_request(request).await;
         guard.0 = None;

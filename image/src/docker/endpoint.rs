@@ -1,6 +1,7 @@
 //! Where a docker daemon listens: the values of DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH,
 //! parsed once. The caller reads the environment.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -103,6 +104,24 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The variables by which docker's own command finds this daemon and no other; those without a value
+    /// must not be set.
+    pub fn variables(&self) -> [(&'static str, Option<OsString>); 4] {
+        let folder = match self {
+            Self::Tcp { tls, .. } => tls.as_ref().and_then(|files| files.ca.parent()),
+            Self::Unix(_) => None,
+        };
+        [
+            ("DOCKER_HOST", Some(self.to_string().into())),
+            ("DOCKER_TLS_VERIFY", folder.map(|_| "1".into())),
+            ("DOCKER_CERT_PATH", folder.map(Into::into)),
+            // Names a daemon too, and docker would ask which of them is meant.
+            ("DOCKER_CONTEXT", None),
+        ]
+    }
+}
+
 fn parse_address(address: &str, default_port: u16) -> Option<(String, u16)> {
     let address = address.strip_suffix('/').unwrap_or(address);
     let (host, rest) = match address.strip_prefix('[') {
@@ -160,6 +179,18 @@ mod tests {
             panic!("no TLS");
         };
         assert_eq!(tls.key, Path::new("/certs/key.pem"));
+    }
+
+    #[test]
+    fn docker_finds_the_same_daemon() {
+        let [host, verify, folder, context] = parse("tcp://h:1", "1").unwrap().variables();
+        assert_eq!(host.1.unwrap(), "tcp://h:1");
+        assert_eq!(verify.1.unwrap(), "1");
+        assert_eq!(folder.1.unwrap(), "/certs");
+        assert_eq!(context, ("DOCKER_CONTEXT", None));
+        let [host, verify, folder, _] = parse("unix:///d.sock", "1").unwrap().variables();
+        assert_eq!(host.1.unwrap(), "unix:///d.sock");
+        assert_eq!((verify.1, folder.1), (None, None));
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! Data path of an import: [`DaemonSource`] → `GET /images/NAME/get` → one pass over the archive →
 //! [`crate::transfer::Receiver`]. Of an export: [`DaemonSink`] → an archive made on the fly →
 //! `POST /images/load` → the daemon's answer, read to its end. [`Daemon`] is a connection with its own
-//! small tokio runtime and blocking methods; [`DaemonStore`] shows a daemon to the mounted tree.
+//! small tokio runtime and blocking methods; [`DaemonStore`] shows a daemon to the mounted tree; [`edit`]
+//! changes an image in a container.
 
+mod attach;
 mod client;
 mod connection;
+mod container;
 mod counted;
+pub mod edit;
 mod endpoint;
 mod events;
 mod load;
@@ -18,7 +22,9 @@ mod stream;
 mod tarball;
 mod v1;
 
+pub use attach::{Attached, Input, Received, Stream};
 pub use client::{Daemon, ImageStore, Info, Inspected};
+pub use container::Parents;
 pub use endpoint::{Endpoint, TlsFiles};
 pub use load::DaemonSink;
 pub use save::DaemonSource;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::{Image, MAX_DOCUMENT};
+use crate::origin::Origin;
 use crate::reference::check_name;
 use crate::repository::json::Json;
 
@@ -53,16 +54,21 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Describes a container image; its revision is 0.
+    /// Describes a container image; its revision is 0. Where it came from is noted when it is known.
     pub fn container(
         name: &str,
         owner: &str,
         timestamp: SystemTime,
         image: &Image,
+        origin: Option<&Origin>,
     ) -> Result<Self> {
         let index = image.index(None)?;
         let index = std::str::from_utf8(&index)
             .map_err(|error| Error::invalid("image index", error.to_string()))?;
+        let mut index = Json::parse(index)?;
+        if let Some(origin) = origin {
+            annotate(&mut index, origin);
+        }
         // pcocc 0.7's order: manifest, layers, config.
         let mut blobs = vec![image.manifest_digest()];
         for layer in image.layers() {
@@ -74,7 +80,7 @@ impl Meta {
             blobs.push(image.id());
         }
         let blobs = blobs.iter().map(|blob| Json::Text(blob.to_string()));
-        let custom = vec![("oci_index".to_owned(), Json::parse(index)?)];
+        let custom = vec![("oci_index".to_owned(), index)];
         Self::new(
             name,
             0,
@@ -313,6 +319,11 @@ impl Meta {
         self.description.as_deref()
     }
 
+    /// Where a container image came from, when that was noted.
+    pub fn origin(&self) -> Option<Origin> {
+        Origin::of_index(&self.oci_index().ok()?)
+    }
+
     /// The OCI index of a container image, as JSON.
     pub fn oci_index(&self) -> Result<String> {
         self.document()
@@ -328,6 +339,24 @@ impl Meta {
                     },
                 )
             })
+    }
+}
+
+/// Notes on the descriptor of the one manifest in `index` where the image came from.
+fn annotate(index: &mut Json, origin: &Origin) {
+    let Json::Object(members) = index else {
+        return;
+    };
+    let manifests = members.iter_mut().find(|(key, _)| key == "manifests");
+    if let Some((_, Json::Array(manifests))) = manifests
+        && let Some(Json::Object(descriptor)) = manifests.first_mut()
+    {
+        let annotations = origin.annotations().into_iter();
+        let annotations = annotations.map(|(key, value)| (key, Json::Text(value)));
+        descriptor.push((
+            "annotations".to_owned(),
+            Json::Object(annotations.collect()),
+        ));
     }
 }
 

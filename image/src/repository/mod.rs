@@ -47,5 +47,7 @@ pub use sink::RepositorySink;
 pub use store::RepositoryStore;
 pub use verify::Verified;
 
+pub(crate) use temp::{is_abandoned, prefix as process_prefix};
+
 #[cfg(test)]
 mod tests;

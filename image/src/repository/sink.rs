@@ -18,6 +18,7 @@ use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
 use crate::oci::{Image, Layer};
+use crate::origin::Origin;
 use crate::reference::{ImageUri, check_name};
 use crate::repository::cache::{Cache, CacheKey};
 use crate::repository::folder::Repository;
@@ -31,6 +32,7 @@ pub struct RepositorySink {
     repositories: Arc<Repositories>,
     name: String,
     options: Options,
+    origin: Option<Origin>,
     blobs: RepositoryBlobs,
 }
 
@@ -51,8 +53,16 @@ impl RepositorySink {
             repositories,
             name: uri.name.clone(),
             options,
+            origin: None,
             blobs: RepositoryBlobs::new(repository),
         })
+    }
+
+    /// Notes with the image where it came from.
+    #[must_use]
+    pub fn with_origin(mut self, origin: Option<Origin>) -> Self {
+        self.origin = origin;
+        self
     }
 
     /// The repository the image goes to.
@@ -243,6 +253,7 @@ impl Receiver for RepositoryReceiver<'_> {
             self.sink.repositories.owner(),
             SystemTime::now(),
             image,
+            self.sink.origin.as_ref(),
         )?;
         let key = CacheKey::of_meta(&meta, repository.name());
         if let Err(error) = self.fill_cache(rootfs, image, &key) {

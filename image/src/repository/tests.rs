@@ -77,7 +77,7 @@ fn put_blobs(repository: &Repository, layers: &[&[u8]]) -> Image {
 }
 
 fn meta_of(name: &str, image: &Image) -> Meta {
-    Meta::container(name, "doe", SystemTime::now(), image).unwrap()
+    Meta::container(name, "doe", SystemTime::now(), image, None).unwrap()
 }
 
 fn put_image(repository: &Repository, name: &str, layers: &[&[u8]]) -> Image {

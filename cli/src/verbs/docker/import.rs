@@ -25,6 +25,12 @@ impl Args {
         let source = Location::DockerDaemon {
             reference: self.source,
         };
-        transfer::import(invocation, &source, &self.dest, &action)
+        transfer::import(
+            invocation,
+            &source,
+            &self.dest,
+            "pcocc docker import",
+            &action,
+        )
     }
 }

@@ -43,6 +43,12 @@ impl Args {
         let home = &invocation.environment.home;
         let source =
             Location::source(&self.source, self.format.as_deref(), Some(home)).when(|| &*action)?;
-        transfer::import(invocation, &source, &self.dest, &action)
+        transfer::import(
+            invocation,
+            &source,
+            &self.dest,
+            "pcocc image import",
+            &action,
+        )
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use pcocc_image::oci::Image;
+use pcocc_image::origin::Origin;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{CacheKey, Kind, Meta, Repositories, Repository};
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,8 @@ use crate::stores;
 #[command(
     after_help = "Examples:\n  pcocc image show user:mycentos7\n  pcocc image show --format json centos@3\n\n\
     JSON: {name, kind, repo, path, revision, owner, date, size, description, revisions, layers} and, of \
-    a container image, {id, manifest, platform, config, squashfs}."
+    a container image, {id, manifest, platform, config, squashfs, origin}; origin is null, or {made_by, daemon, \
+    source, parent, dockerfile} as far as they are known, parent {name, id, manifest}."
 )]
 pub(crate) struct Args {
     /// The image: [REPO:]IMAGE[@REVISION]
@@ -84,6 +86,8 @@ struct Container {
     config: RunConfig,
     /// The root filesystem in the cache; null when it will be made at first use.
     squashfs: Option<PathBuf>,
+    /// Where the image came from; null when nobody noted it.
+    origin: Option<Origin>,
 }
 
 /// What of an image's config says how it runs.
@@ -216,6 +220,26 @@ impl Details {
             for (n, variable) in config.env.iter().flatten().enumerate() {
                 line(if n == 0 { "Environment:" } else { "" }, variable);
             }
+            if let Some(origin) = &container.origin {
+                line("Made by:", &origin.made_by);
+                let parent = origin.parent.as_ref().map(|parent| match parent.id {
+                    Some(id) => format!("{} ({id})", parent.name),
+                    None => parent.name.clone(),
+                });
+                for (label, value) in [
+                    ("Parent:", parent),
+                    ("Source:", origin.source.clone()),
+                    ("Daemon:", origin.daemon.clone()),
+                    (
+                        "Dockerfile:",
+                        origin.dockerfile.map(|digest| digest.to_string()),
+                    ),
+                ] {
+                    if let Some(value) = value {
+                        line(label, &value);
+                    }
+                }
+            }
             match &container.squashfs {
                 Some(path) => line("Squashfs:", &path.display().to_string()),
                 None => line("Squashfs:", "not in the cache, made at first use"),
@@ -263,6 +287,7 @@ impl Container {
                 .cache()
                 .filter(|cache| cache.contains(&key))
                 .map(|cache| cache.entry_path(&key)),
+            origin: meta.origin(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 
 use super::*;
+use crate::origin::Origin;
 use crate::transfer::{Context, Layout};
 
 fn written_by_pcocc07(version: &str) -> Site {
@@ -146,6 +147,17 @@ fn pcocc07_reads_what_is_written() {
     put_image(repository, "one", &[b"a", b"b"]);
     put_image(repository, "same-layer-twice", &[b"a", b"a"]);
     put_image(repository, "no_layers.at-all", &[]);
+    let origin = Origin {
+        made_by: "pcocc docker edit".into(),
+        daemon: Some("unix:///j\u{f6}rg.sock".into()),
+        ..Origin::default()
+    };
+    let image = image_of(&[b"a", b"b"]);
+    let now = SystemTime::now();
+    let meta = Meta::container("edited", "doe", now, &image, Some(&origin)).unwrap();
+    assert_eq!(meta.origin(), Some(origin));
+    repository.publish(&meta).unwrap();
+    assert_eq!(repository.image(&meta).unwrap(), image);
     let disk = put_blob(repository, b"QFI\xfb");
     let meta =
         Meta::virtual_machine("vm", 2, "j\u{f6}rg \"\\", SystemTime::now(), &[disk]).unwrap();
@@ -233,7 +245,7 @@ proptest! {
         let contents: Vec<&[u8]> = blobs.iter().map(|b| b.as_slice()).collect();
         let time = UNIX_EPOCH + Duration::from_nanos(nanos);
         let image = image_of(&contents);
-        let meta = Meta::container(&name, &owner, time, &image).unwrap();
+        let meta = Meta::container(&name, &owner, time, &image, None).unwrap();
         let read = Meta::parse(&meta.render()).unwrap();
         prop_assert_eq!(&read, &meta);
         prop_assert_eq!(read.render(), meta.render());

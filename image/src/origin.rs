@@ -1,0 +1,150 @@
+//! Where an image of a repository came from, kept as annotations of its manifest's descriptor.
+//!
+//! pcocc 0.7 keeps an OCI index in an image's metadata and passes over annotations in it, so that this is
+//! told without a key of our own beside its schema. The image itself stays the same: neither manifest nor
+//! config knows of it. Two of the keys are OCI's ("Annotations" in its image specification).
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::digest::Digest;
+
+const BASE_NAME: &str = "org.opencontainers.image.base.name";
+const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+const VERB: &str = "io.github.cea-hpc.pcocc.made-by";
+const DAEMON: &str = "io.github.cea-hpc.pcocc.daemon";
+const SOURCE: &str = "io.github.cea-hpc.pcocc.source";
+const PARENT_ID: &str = "io.github.cea-hpc.pcocc.parent-id";
+const DOCKERFILE: &str = "io.github.cea-hpc.pcocc.dockerfile";
+
+/// Longest text that is believed of an annotation, in characters.
+const MAX_TEXT: usize = 1024;
+
+/// Where an image came from. What is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// What made the image here: `pcocc docker edit`, for instance.
+    pub made_by: String,
+    /// Address of the docker daemon it came from.
+    pub daemon: Option<String>,
+    /// What it was called there: a name in the daemon, or a reference such as `docker://busybox`.
+    pub source: Option<String>,
+    /// The image it was made from.
+    pub parent: Option<Parent>,
+    /// Digest of the Dockerfile it was built from.
+    pub dockerfile: Option<Digest>,
+}
+
+/// The image that another was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Parent {
+    /// Its name then: `user:centos`, or the name in a Dockerfile.
+    pub name: String,
+    /// Its image ID.
+    pub id: Option<Digest>,
+    /// Digest of its manifest.
+    pub manifest: Option<Digest>,
+}
+
+impl Origin {
+    /// The annotations that say it, in a fixed order.
+    pub fn annotations(&self) -> Vec<(String, String)> {
+        let parent = self.parent.as_ref();
+        let text = |digest: Digest| digest.to_string();
+        [
+            (VERB, Some(self.made_by.clone())),
+            (DAEMON, self.daemon.clone()),
+            (SOURCE, self.source.clone()),
+            (BASE_NAME, parent.map(|parent| parent.name.clone())),
+            (
+                BASE_DIGEST,
+                parent.and_then(|parent| parent.manifest).map(text),
+            ),
+            (PARENT_ID, parent.and_then(|parent| parent.id).map(text)),
+            (DOCKERFILE, self.dockerfile.map(text)),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect()
+    }
+
+    /// Reads it off an OCI index; `None` when the index says nothing of it. What makes no sense is
+    /// passed over: annotations are anybody's.
+    pub fn of_index(index: &str) -> Option<Self> {
+        let index: Value = serde_json::from_str(index).ok()?;
+        let annotations = index.pointer("/manifests/0/annotations")?;
+        let text = |key: &str| {
+            let value = annotations.get(key)?.as_str()?;
+            Some(value.chars().take(MAX_TEXT).collect::<String>())
+        };
+        let digest = |key: &str| text(key)?.parse().ok();
+        Some(Self {
+            made_by: text(VERB)?,
+            daemon: text(DAEMON),
+            source: text(SOURCE),
+            parent: text(BASE_NAME).map(|name| Parent {
+                name,
+                id: digest(PARENT_ID),
+                manifest: digest(BASE_DIGEST),
+            }),
+            dockerfile: digest(DOCKERFILE),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(annotations: &Value) -> String {
+        serde_json::json!({"manifests": [{"annotations": annotations}]}).to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let full = Origin {
+            made_by: "pcocc docker build".into(),
+            daemon: Some("unix:///d.sock".into()),
+            source: Some("bb:latest".into()),
+            parent: Some(Parent {
+                name: "user:centos".into(),
+                id: Some(Digest::of(b"id")),
+                manifest: Some(Digest::of(b"manifest")),
+            }),
+            dockerfile: Some(Digest::of(b"FROM x")),
+        };
+        let bare = Origin {
+            made_by: "pcocc docker import".into(),
+            ..Origin::default()
+        };
+        for origin in [full, bare] {
+            let annotations = Value::Object(
+                origin
+                    .annotations()
+                    .into_iter()
+                    .map(|(key, value)| (key, value.into()))
+                    .collect(),
+            );
+            assert_eq!(Origin::of_index(&index(&annotations)), Some(origin));
+        }
+    }
+
+    #[test]
+    fn foreign_annotations_do_no_harm() {
+        for other in [
+            serde_json::json!(null),
+            serde_json::json!({"org.opencontainers.image.ref.name": "latest"}),
+            serde_json::json!({VERB: 7}),
+        ] {
+            assert_eq!(Origin::of_index(&index(&other)), None);
+        }
+        assert_eq!(Origin::of_index("{"), None);
+        let odd = serde_json::json!({
+            VERB: "x".repeat(5000), DOCKERFILE: "none", BASE_NAME: "b", PARENT_ID: "sha256:zz",
+        });
+        let origin = Origin::of_index(&index(&odd)).unwrap();
+        assert_eq!(origin.made_by.len(), MAX_TEXT);
+        assert_eq!(origin.dockerfile, None);
+        assert_eq!(origin.parent.unwrap().id, None);
+    }
+}
