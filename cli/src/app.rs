@@ -75,6 +75,11 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
+    /// Whether only warnings and errors are to be shown.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.progress == ProgressMode::None
+    }
+
     /// Accompanies work that is too short to draw.
     pub(crate) fn quietly(&self) -> Context {
         Context {

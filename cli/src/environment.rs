@@ -23,11 +23,13 @@ pub(crate) struct Environment {
     pub(crate) docker: DockerVariables,
     /// Folder of docker's own client configuration (DOCKER_CONFIG, `~/.docker`).
     pub(crate) docker_config: PathBuf,
+    /// Where programs are looked for (PATH).
+    pub(crate) path: Option<OsString>,
     /// Folder for large temporary files (TMPDIR, `/var/tmp`).
     pub(crate) temporary: PathBuf,
     /// Log filter (PCOCC_LOG).
     pub(crate) log: Option<String>,
-    /// Where progress and messages are drawn.
+    /// What the user sees and types on.
     pub(crate) terminal: Terminal,
 }
 
@@ -56,13 +58,15 @@ pub(crate) struct Variable {
 /// The daemon without DOCKER_HOST.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
-/// What stderr is.
+/// What stderr and stdin are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
     /// Whether lines on stderr can be redrawn.
     pub(crate) redraws: bool,
     /// Whether stderr takes colors.
     pub(crate) color: bool,
+    /// Whether somebody types on stdin.
+    pub(crate) types: bool,
 }
 
 impl Environment {
@@ -91,11 +95,13 @@ impl Environment {
                 cert_path: directory("DOCKER_CERT_PATH", docker_config.clone()),
             },
             docker_config,
+            path: variable("PATH"),
             temporary: directory("TMPDIR", "/var/tmp".into()),
             log: text("PCOCC_LOG")?,
             terminal: Terminal {
                 redraws: !dumb && std::io::stderr().is_terminal(),
                 color: colors && std::io::stderr().is_terminal(),
+                types: std::io::stdin().is_terminal(),
             },
             home,
         })

@@ -75,6 +75,14 @@ impl Failure {
         self
     }
 
+    /// The same, with what to do next if that was not said before.
+    pub(crate) fn or_hint(self, hint: impl FnOnce() -> String) -> Self {
+        match self.hint {
+            Some(_) => self,
+            None => self.hint(hint()),
+        }
+    }
+
     /// The same with another exit code than the table's.
     pub(crate) fn code(mut self, code: u8) -> Self {
         self.code = Some(code);

@@ -16,6 +16,7 @@ mod environment;
 mod errors;
 mod output;
 mod progress;
+mod prompt;
 mod signals;
 mod stores;
 mod verbs;

@@ -66,14 +66,19 @@ pub(crate) fn daemon(invocation: &Invocation, action: &str) -> Outcome<Daemon> {
     }
 }
 
-/// How registries are reached: `containers.yaml`, and docker's own credentials.
-pub(crate) fn registries(environment: &Environment) -> Outcome<Access> {
+/// The `runtime` section of `containers.yaml`, the site's with the user's over it.
+pub(crate) fn runtime(environment: &Environment) -> Outcome<Runtime> {
     let file = |folder: &Path| folder.join(containers::FILE);
-    let runtime = Runtime::load(
+    Runtime::load(
         &file(&environment.system_conf),
         &file(&environment.user_conf),
     )
-    .when(|| "read the list of registries")?;
+    .when(|| "read containers.yaml")
+}
+
+/// How registries are reached: `containers.yaml`, and docker's own credentials.
+pub(crate) fn registries(environment: &Environment) -> Outcome<Access> {
+    let runtime = runtime(environment)?;
     let path = environment.docker_config.join("config.json");
     let docker_config = match fs::read_to_string(&path) {
         Ok(text) => Some(text),

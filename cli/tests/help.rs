@@ -136,6 +136,8 @@ fn docker() {
     Usage: pcocc docker [OPTIONS] <COMMAND>
 
     Commands:
+      build   Build an image from a Dockerfile inside docker
+      edit    Change an image in a shell inside docker
       export  Send an image from a repository to docker
       import  Import an image from docker into a repository
       mount   Show docker and the repositories as folders
@@ -216,7 +218,8 @@ fn image_show() {
       pcocc image show --format json centos@3
 
     JSON: {name, kind, repo, path, revision, owner, date, size, description, revisions, layers} and, of
-    a container image, {id, manifest, platform, config, squashfs}.
+    a container image, {id, manifest, platform, config, squashfs, origin}; origin is null, or {made_by,
+    daemon, source, parent, dockerfile} as far as they are known, parent {name, id, manifest}.
     ");
 }
 
@@ -502,6 +505,127 @@ fn image_cache_gc() {
       -h, --help         Print help
 
     [...]
+    ");
+}
+
+#[test]
+fn docker_build() {
+    assert_snapshot!(help("docker build"), @r"
+    Build an image from a Dockerfile inside docker
+
+    Runs `docker build` and stores what it made as DEST, with the layers and the image ID it has in
+    docker. A Dockerfile can be FROM an image of a repository once that is in docker: by `pcocc docker
+    export`, or with --export-from.
+
+    Usage: pcocc docker build [OPTIONS] <PATH> <DEST> [-- <DOCKER OPTIONS>...]
+
+    Arguments:
+      <PATH>
+              Folder of the Dockerfile; or, as docker takes it, a URL, or - to read from standard input
+
+      <DEST>
+              Image to make: [REPO:]IMAGE; its name must be free
+
+      [DOCKER OPTIONS]...
+              Further options for docker build
+
+    Options:
+      -f, --file <FILE>
+              The Dockerfile, by default PATH/Dockerfile
+
+          --build-arg <NAME[=VALUE]>
+              Value of an ARG of the Dockerfile; without a value, that of the environment variable
+
+          --target <STAGE>
+              The stage to build, by default the last
+
+          --no-cache
+              Do every step again
+
+          --secret <SECRET>
+              A secret for RUN --mount=type=secret, as docker takes it
+
+          --ssh <SSH>
+              An ssh agent or key for RUN --mount=type=ssh, as docker takes it
+
+          --platform <PLATFORM>
+              The platform to build for, such as linux/amd64
+
+          --export-from
+              Export images of the repositories that the Dockerfile is built from, unless docker has
+              them
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      pcocc docker build ./hello hello
+      pcocc docker build --export-from --build-arg VERSION=2 ./app app
+      pcocc docker build . app -- --network=none --label a=b
+
+    Output and exit status of the build are docker's. docker is looked for in docker_path of
+    containers.yaml, then in PATH.
+    ");
+}
+
+#[test]
+fn docker_edit() {
+    assert_snapshot!(help("docker edit"), @r"
+    Change an image in a shell inside docker
+
+    Opens a shell in a container of SRC; when it ends, what was changed is stored as the new image DEST,
+    which otherwise is SRC: it has the same command, user, variables and so on. The shell is the image's
+    bash or sh and runs as root. Should saving fail, the changes are kept in docker and can be saved
+    again.
+
+    Usage: pcocc docker edit [OPTIONS] <SOURCE> <DEST>
+
+    Arguments:
+      <SOURCE>
+              Image to change: [REPO:]IMAGE[@REVISION]; it stays as it is
+
+      <DEST>
+              Image to make: [REPO:]IMAGE; its name must be free
+
+    Options:
+      -E, --script <SCRIPT>
+              Run SCRIPT in the image's shell, instead of opening it
+
+          --shell <SHELL>
+              The shell, with arguments if need be: a program of the image
+
+          --user <USER>
+              The user the shell runs as
+              
+              [default: 0]
+
+          --network <NET>
+              Docker's network for the shell, such as none or host
+
+          --with-tools <DIR>
+              Show the folder DIR of docker's machine at the end of the shell's PATH, for images without
+              tools; it has sh or busybox in it, and does not become part of the image
+
+          --discard
+              Save nothing when the shell ends with another status than 0, and do not ask
+
+          --save <CONTAINER>
+              Open no shell: save what is kept in CONTAINER since an edit could not be saved
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      pcocc docker edit centos new-centos
+      pcocc docker edit -E 'yum install -y gcc && yum clean all' centos centos-gcc
+      pcocc docker edit --with-tools ~/busybox-static distroless debug
+
+    With -E, or without a terminal, a script that fails saves nothing; its exit status is passed on.
+    Volumes of the image are ordinary folders in the shell, so that changes in them are saved, too.
     ");
 }
 

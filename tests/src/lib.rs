@@ -21,6 +21,7 @@ mod pcocc;
 mod proxy;
 mod registry;
 mod slurm;
+mod terminal;
 mod user;
 
 pub use certificates::certificates;
@@ -32,6 +33,7 @@ pub use pcocc::{Pcocc, binary};
 pub use proxy::Proxy;
 pub use registry::Registry;
 pub use slurm::Slurm;
+pub use terminal::Terminal;
 pub use user::OrdinaryUser;
 
 use std::collections::BTreeMap;

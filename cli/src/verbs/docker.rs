@@ -1,5 +1,7 @@
 //! `pcocc docker`: images and docker daemons.
 
+mod build;
+mod edit;
 mod export;
 mod import;
 mod mount;
@@ -20,6 +22,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    Build(build::Args),
+    Edit(edit::Args),
     Export(export::Args),
     Import(import::Args),
     Mount(mount::Args),
@@ -35,6 +39,8 @@ impl Args {
     /// Runs the verb that was chosen.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
+            Verb::Build(args) => args.run(invocation),
+            Verb::Edit(args) => args.run(invocation),
             Verb::Export(args) => args.run(invocation),
             Verb::Import(args) => args.run(invocation),
             Verb::Mount(args) => args.run(invocation),

@@ -1,0 +1,169 @@
+//! `pcocc docker build`: an image from a Dockerfile, built in docker and stored in a repository.
+//!
+//! Data path: DEST is checked → images that the Dockerfile is built from and only the repositories have are
+//! exported, if the user wants ([`bases`]) → docker's own command builds, in our terminal → the image, known
+//! by a temporary name, is imported.
+
+mod bases;
+mod command;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pcocc_image::Digest;
+use pcocc_image::docker::{Daemon, DaemonSource, ImageStore, Parents};
+use pcocc_image::dockerfile::Dockerfile;
+use pcocc_image::origin::{Origin, Parent};
+use pcocc_image::reference::ImageUri;
+use pcocc_image::repository::RepositorySink;
+use pcocc_image::transfer::{self, Sink as _};
+
+use crate::app::Invocation;
+use crate::environment::Environment;
+use crate::errors::{Outcome, While as _};
+use crate::output;
+use crate::stores;
+
+/// Build an image from a Dockerfile inside docker
+///
+/// Runs `docker build` and stores what it made as DEST, with the layers and the image ID it has in docker.
+/// A Dockerfile can be FROM an image of a repository once that is in docker: by `pcocc docker export`, or
+/// with --export-from.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  pcocc docker build ./hello hello\n  \
+    pcocc docker build --export-from --build-arg VERSION=2 ./app app\n  \
+    pcocc docker build . app -- --network=none --label a=b\n\n\
+    Output and exit status of the build are docker's. docker is looked for in docker_path of containers.yaml, \
+    then in PATH.")]
+pub(crate) struct Args {
+    /// Folder of the Dockerfile; or, as docker takes it, a URL, or - to read from standard input
+    path: String,
+    /// Image to make: [REPO:]IMAGE; its name must be free
+    dest: String,
+    /// The Dockerfile, by default PATH/Dockerfile
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Value of an ARG of the Dockerfile; without a value, that of the environment variable
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// The stage to build, by default the last
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Do every step again
+    #[arg(long)]
+    no_cache: bool,
+    /// A secret for RUN --mount=type=secret, as docker takes it
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<String>,
+    /// An ssh agent or key for RUN --mount=type=ssh, as docker takes it
+    #[arg(long, value_name = "SSH")]
+    ssh: Vec<String>,
+    /// The platform to build for, such as linux/amd64
+    #[arg(long)]
+    platform: Option<String>,
+    /// Export images of the repositories that the Dockerfile is built from, unless docker has them
+    #[arg(long)]
+    export_from: bool,
+    /// Further options for docker build
+    #[arg(last = true, value_name = "DOCKER OPTIONS")]
+    docker: Vec<String>,
+}
+
+/// The image that docker built, under a name of our own that goes with this value. What it was built from
+/// stays in docker: the next build begins with it.
+struct Built {
+    daemon: Daemon,
+    name: String,
+}
+
+impl Drop for Built {
+    fn drop(&mut self) {
+        if let Err(error) = self.daemon.forget_image(&self.name, Parents::Stay) {
+            tracing::warn!(%error, name = self.name, "cannot remove the name of a built image");
+        }
+    }
+}
+
+impl Args {
+    /// Builds the image.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let action = format!("build image {} from {}", self.dest, self.path);
+        let uri: ImageUri = self.dest.parse().when(|| &action)?;
+        let repositories = stores::repositories(&invocation.environment)?;
+        let target = repositories.destination(&uri).when(|| &action)?;
+        let made = format!("{}:{}", target.name(), uri.name);
+        let sink = RepositorySink::new(Arc::clone(&repositories), &uri, target.options())
+            .when(|| &action)?;
+        // Before the build, not after it.
+        sink.open(&invocation.quietly()).when(|| &action)?;
+        let daemon = stores::daemon(invocation, &action)?;
+
+        let (dockerfile, digest) = self.dockerfile();
+        let bases = bases::Bases {
+            daemon: &daemon,
+            repositories: &repositories,
+            invocation,
+            action: &action,
+        };
+        let missing = bases.provide(&dockerfile.images(), self.export_from, self.path != "-")?;
+
+        let built = Built {
+            daemon: daemon.clone(),
+            name: format!("{}:latest", command::random_name()),
+        };
+        let id = command::build(&self, &built.name, &daemon, invocation, &action).map_err(
+            |failure| match missing.is_empty() {
+                true => failure,
+                false => failure.or_hint(|| bases::hint(&missing)),
+            },
+        )?;
+        let parent = dockerfile
+            .parent(self.target.as_deref())
+            .filter(|name| *name != "scratch")
+            .map(|name| Parent {
+                name: name.to_owned(),
+                id: daemon.inspect(name).ok().map(|image| image.id),
+                manifest: None,
+            });
+        let origin = Origin {
+            made_by: "pcocc docker build".to_owned(),
+            daemon: Some(daemon.endpoint().to_string()),
+            source: None,
+            parent,
+            dockerfile: digest,
+        };
+        let sink = sink.with_origin(Some(origin));
+        let store = daemon.info().when(|| &action)?.image_store;
+        let mut source = DaemonSource::new(daemon, &built.name);
+        if store == ImageStore::GraphDriver {
+            source = source.pinned(id);
+        }
+        let image = {
+            let (_drawing, context) = invocation.draw();
+            transfer::copy(&source, &sink, &context).when(|| &action)?
+        };
+        output::text(&format!("Built image: {made} ({})\n", image.id()))
+    }
+
+    /// The Dockerfile and its digest, as far as it is a file here; docker says what is wrong with it.
+    fn dockerfile(&self) -> (Dockerfile, Option<Digest>) {
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => Path::new(&self.path).join("Dockerfile"),
+        };
+        let is_folder = Path::new(&self.path).is_dir();
+        let Some(text) = is_folder.then(|| std::fs::read(&file).ok()).flatten() else {
+            return (Dockerfile::default(), None);
+        };
+        let variables = Environment::variables();
+        let arguments = self.build_arg.iter().filter_map(|argument| {
+            let (name, value) = match argument.split_once('=') {
+                Some((name, value)) => (name, value.to_owned()),
+                None => (argument.as_str(), variables.get(argument)?.clone()),
+            };
+            Some((name.to_owned(), value))
+        });
+        let parsed = Dockerfile::parse(&String::from_utf8_lossy(&text), &arguments.collect());
+        (parsed, Some(Digest::of(&text)))
+    }
+}

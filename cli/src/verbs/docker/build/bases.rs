@@ -1,0 +1,94 @@
+//! Images that a Dockerfile is built from and that a repository has, but docker has not.
+
+use std::sync::Arc;
+
+use pcocc_image::Error;
+use pcocc_image::docker::{Daemon, DaemonSink};
+use pcocc_image::reference::ImageUri;
+use pcocc_image::repository::{Kind, Repositories, RepositoryImage};
+use pcocc_image::transfer;
+
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::progress::warn;
+use crate::prompt;
+
+/// Where images are, and where they are to be.
+pub(super) struct Bases<'a> {
+    pub(super) daemon: &'a Daemon,
+    pub(super) repositories: &'a Repositories,
+    pub(super) invocation: &'a Invocation,
+    pub(super) action: &'a str,
+}
+
+impl Bases<'_> {
+    /// Exports those of `names` that only a repository has: all when `export` says so, else those the user
+    /// wants, who is asked if `asks`. Gives those that were not exported.
+    pub(super) fn provide(&self, names: &[&str], export: bool, asks: bool) -> Outcome<Vec<String>> {
+        let mut missing = Vec::new();
+        for name in names {
+            match self.daemon.inspect(name) {
+                Ok(_) => continue,
+                Err(Error::NotFound(_)) => {}
+                // No image's name, or one that docker has to judge.
+                Err(Error::Daemon { .. }) => continue,
+                Err(error) => return Err(Failure::new(self.action, error)),
+            }
+            let Some(image) = self.find(name) else {
+                continue;
+            };
+            let wanted = export
+                || asks
+                    && self.invocation.environment.terminal.types
+                    && {
+                        let question = format!(
+                            "Image {name}, which the Dockerfile is built from, is in repository {} and not in \
+                         docker. Export it?",
+                            image.repository().name()
+                        );
+                        prompt::yes(&question, &self.invocation.cancel)
+                            .ok_or_else(|| Failure::new(self.action, Error::Cancelled))?
+                    };
+            if wanted {
+                self.export(&image, name)?;
+            } else {
+                missing.push((*name).to_owned());
+            }
+        }
+        if !missing.is_empty() {
+            warn(&format!(
+                "docker will look for {} elsewhere: {}",
+                missing.join(", "),
+                hint(&missing)
+            ));
+        }
+        Ok(missing)
+    }
+
+    /// The container image of a repository that a Dockerfile may mean by `name`.
+    fn find(&self, name: &str) -> Option<RepositoryImage> {
+        let uri: ImageUri = name.strip_suffix(":latest").unwrap_or(name).parse().ok()?;
+        let (repository, meta) = self.repositories.find(&uri).ok()?;
+        (meta.kind() == Kind::Container).then(|| RepositoryImage::new(Arc::clone(repository), meta))
+    }
+
+    fn export(&self, image: &RepositoryImage, name: &str) -> Outcome {
+        let action = || format!("{}: export {name} to docker", self.action);
+        let sink = DaemonSink::new(self.daemon.clone(), name).when(action)?;
+        let (_drawing, context) = self.invocation.draw();
+        transfer::copy(image, &sink, &context).when(action)?;
+        Ok(())
+    }
+}
+
+/// What to do about images that are not in docker.
+pub(super) fn hint(missing: &[String]) -> String {
+    let verb = match missing {
+        [_] => "is",
+        _ => "are",
+    };
+    format!(
+        "{} {verb} in a repository, not in docker; --export-from exports what the Dockerfile is built from",
+        missing.join(", ")
+    )
+}

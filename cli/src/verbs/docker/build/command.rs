@@ -1,0 +1,145 @@
+//! Docker's own command, which builds.
+//!
+//! It runs in our terminal and our process group, so that Ctrl-C reaches it as usual; other signals are
+//! passed on. It talks to the daemon that we talk to, whatever docker's contexts say.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use pcocc_image::docker::Daemon;
+use pcocc_image::{Digest, Error};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Args;
+use crate::app::Invocation;
+use crate::errors::{FAILED, Failure, Outcome, While as _};
+use crate::stores;
+
+/// How often the command is looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long the command may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Builds an image called `name`, and gives its ID in docker.
+pub(super) fn build(
+    args: &Args,
+    name: &str,
+    daemon: &Daemon,
+    invocation: &Invocation,
+    action: &str,
+) -> Outcome<Digest> {
+    let environment = &invocation.environment;
+    let folder = tempfile::Builder::new()
+        .prefix("pcocc-build.")
+        .tempdir_in(&environment.temporary)
+        .when(|| action)?;
+    let id_file = folder.path().join("id");
+    let mut command = Command::new("docker");
+    command.arg("build").arg("--iidfile").arg(&id_file);
+    command.args(["--tag", name]).args(options(args));
+    command.args(&args.docker).arg("--").arg(&args.path);
+    for (variable, value) in daemon.endpoint().variables() {
+        match value {
+            Some(value) => command.env(variable, value),
+            None => command.env_remove(variable),
+        };
+    }
+    if let Some(folder) = stores::runtime(environment)?.docker_path {
+        let mut path = OsString::from(folder);
+        if let Some(rest) = &environment.path {
+            path.push(":");
+            path.push(rest);
+        }
+        command.env("PATH", path);
+    }
+    let child = command.spawn().map_err(|error| {
+        let not_found = error.kind() == io::ErrorKind::NotFound;
+        let failure = Failure::new(format!("{action}: run docker"), error);
+        match not_found {
+            true => failure.hint(
+                "install docker's command line, or name its folder as docker_path in the runtime section of \
+                 containers.yaml",
+            ),
+            false => failure,
+        }
+    })?;
+    let status = wait(child, invocation).when(|| action)?;
+    if invocation.cancel.is_cancelled() {
+        return Err(Failure::new(action, Error::Cancelled));
+    }
+    if !status.success() {
+        let code = status.code().or(status.signal().map(|signal| 128 + signal));
+        let code = code.and_then(|code| u8::try_from(code).ok());
+        return Err(
+            Failure::message(action, format!("docker build failed ({status})"))
+                .code(code.unwrap_or(FAILED)),
+        );
+    }
+    let id = std::fs::read_to_string(&id_file).map_err(|_| no_image(action))?;
+    id.trim().parse().when(|| action)
+}
+
+fn no_image(action: &str) -> Failure {
+    Failure::message(action, "docker build made no image in the daemon").hint(
+        "leave out options that send the image elsewhere; with a buildx builder of its own, add `-- --load`",
+    )
+}
+
+/// The options that are docker's, too.
+fn options(args: &Args) -> Vec<OsString> {
+    let mut options: Vec<OsString> = Vec::new();
+    let mut add = |option: &str, value: OsString| options.extend([option.into(), value]);
+    if let Some(file) = &args.file {
+        add("--file", file.into());
+    }
+    for (option, values) in [
+        ("--build-arg", &args.build_arg),
+        ("--secret", &args.secret),
+        ("--ssh", &args.ssh),
+    ] {
+        for value in values {
+            add(option, value.into());
+        }
+    }
+    for (option, value) in [("--target", &args.target), ("--platform", &args.platform)] {
+        if let Some(value) = value {
+            add(option, value.into());
+        }
+    }
+    if args.no_cache {
+        options.push("--no-cache".into());
+    }
+    options
+}
+
+/// Waits for the command's end; a signal that we got goes on to it.
+fn wait(mut child: Child, invocation: &Invocation) -> io::Result<ExitStatus> {
+    let mut told: Option<Instant> = None;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        match told {
+            None if invocation.cancel.is_cancelled() => {
+                // From the terminal it has the signal already, and a second one does no harm here.
+                let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+                told = Some(Instant::now());
+            }
+            Some(when) if when.elapsed() > GRACE => child.kill()?,
+            _ => {}
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+/// A name that no other image in the daemon has.
+pub(super) fn random_name() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    // Its keys are random, and others at every call.
+    let random = || std::hash::RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
+}

@@ -1,0 +1,330 @@
+//! `pcocc docker edit`: an image changed in a container of docker.
+//!
+//! Data path: both names are checked → the image goes to docker, but for the layers that are there → a
+//! shell in a container of it talks to the terminal ([`terminal`]), or a script runs → what it changed
+//! comes back as one layer and is stored as DEST. Once the shell runs, changes are kept in the container
+//! until they are stored.
+
+mod terminal;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pcocc_image::Error;
+use pcocc_image::docker::Daemon;
+use pcocc_image::docker::edit::{EditContainer, EditOptions, EditedImage, HistoryEntry};
+use pcocc_image::origin::{Origin, Parent};
+use pcocc_image::reference::ImageUri;
+use pcocc_image::repository::{Kind, RepositoryImage, RepositorySink};
+use pcocc_image::transfer::{self, Layout as _, Sink as _};
+
+use crate::app::Invocation;
+use crate::errors::{FAILED, Failure, Outcome, USAGE, While as _};
+use crate::output::{self, complain};
+use crate::progress::warn;
+use crate::prompt;
+use crate::stores;
+
+const EDITING: &str = "\
+###########################################
+# You are now editing your image          #
+# Hit CTRL + D to save your modifications #
+###########################################
+";
+
+const SAVING: &str = "\
+###########################################
+# Saving modified image ...               #
+###########################################
+";
+
+/// Change an image in a shell inside docker
+///
+/// Opens a shell in a container of SRC; when it ends, what was changed is stored as the new image DEST,
+/// which otherwise is SRC: it has the same command, user, variables and so on. The shell is the image's
+/// bash or sh and runs as root. Should saving fail, the changes are kept in docker and can be saved again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  pcocc docker edit centos new-centos\n  \
+    pcocc docker edit -E 'yum install -y gcc && yum clean all' centos centos-gcc\n  \
+    pcocc docker edit --with-tools ~/busybox-static distroless debug\n\n\
+    With -E, or without a terminal, a script that fails saves nothing; its exit status is passed on. Volumes \
+    of the image are ordinary folders in the shell, so that changes in them are saved, too.")]
+pub(crate) struct Args {
+    /// Image to change: [REPO:]IMAGE[@REVISION]; it stays as it is
+    source: String,
+    /// Image to make: [REPO:]IMAGE; its name must be free
+    dest: String,
+    /// Run SCRIPT in the image's shell, instead of opening it
+    #[arg(short = 'E', long, value_name = "SCRIPT")]
+    script: Option<String>,
+    /// The shell, with arguments if need be: a program of the image
+    #[arg(long, value_name = "SHELL")]
+    shell: Option<String>,
+    /// The user the shell runs as
+    #[arg(long, default_value = "0")]
+    user: String,
+    /// Docker's network for the shell, such as none or host
+    #[arg(long, value_name = "NET")]
+    network: Option<String>,
+    /// Show the folder DIR of docker's machine at the end of the shell's PATH, for images without tools; it
+    /// has sh or busybox in it, and does not become part of the image
+    #[arg(long, value_name = "DIR")]
+    with_tools: Option<PathBuf>,
+    /// Save nothing when the shell ends with another status than 0, and do not ask
+    #[arg(long)]
+    discard: bool,
+    /// Open no shell: save what is kept in CONTAINER since an edit could not be saved
+    #[arg(long, value_name = "CONTAINER", conflicts_with_all = ["script", "shell", "user", "network", "with_tools", "discard"])]
+    save: Option<String>,
+}
+
+/// Both images, as the repositories know them.
+struct Job {
+    action: String,
+    source: RepositoryImage,
+    /// `REPO:IMAGE`.
+    source_name: String,
+    sink: RepositorySink,
+    dest_name: String,
+}
+
+impl Args {
+    /// Edits the image.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let options = self.options(invocation)?;
+        let job = self.job(invocation)?;
+        let daemon = stores::daemon(invocation, &job.action)?;
+        let container = match &self.save {
+            Some(name) => {
+                let context = invocation.quietly();
+                let base = job.source.image(&context).when(|| &job.action)?;
+                EditContainer::reopen(&daemon, name, &job.source_name, base, &context)
+                    .when(|| &job.action)?
+            }
+            None => self.edit(&job, &daemon, &options, invocation)?,
+        };
+        self.store(job, &daemon, container, invocation)
+    }
+
+    fn options(&self, invocation: &Invocation) -> Outcome<EditOptions> {
+        let action = || format!("edit image {}", self.source);
+        let shell = self.shell.as_deref().map(|shell| {
+            let words = shell_words::split(shell).when(action)?;
+            match words.is_empty() {
+                true => Err(Failure::message(action(), "--shell is empty").code(USAGE)),
+                false => Ok(words),
+            }
+        });
+        let tools = self.with_tools.as_deref().map(std::path::absolute);
+        Ok(EditOptions {
+            shell: shell.transpose()?,
+            script: self.script.clone(),
+            terminal: self.script.is_none() && invocation.environment.terminal.types,
+            user: self.user.clone(),
+            network: self.network.clone(),
+            tools: tools.transpose().when(action)?,
+        })
+    }
+
+    /// Finds the source, and makes sure that the destination can be made.
+    fn job(&self, invocation: &Invocation) -> Outcome<Job> {
+        let action = format!("edit image {} as {}", self.source, self.dest);
+        let from: ImageUri = self.source.parse().when(|| &action)?;
+        let to: ImageUri = self.dest.parse().when(|| &action)?;
+        let repositories = stores::repositories(&invocation.environment)?;
+        let (repository, meta) = repositories.find(&from).when(|| &action)?;
+        let target = repositories.destination(&to).when(|| &action)?;
+        if meta.kind() == Kind::VirtualMachine {
+            let why = format!("{from} is the disk of a virtual machine, which docker cannot run");
+            return Err(Failure::message(action, why));
+        }
+        if repository.path() == target.path() && meta.name() == to.name {
+            let why = "an image is not changed in place, and both names are of the same one";
+            return Err(Failure::message(action, why)
+                .hint("give the changed image another name")
+                .code(USAGE));
+        }
+        let source_name = format!("{}:{}", repository.name(), meta.name());
+        let source = RepositoryImage::new(Arc::clone(repository), meta);
+        let sink = RepositorySink::new(Arc::clone(&repositories), &to, target.options())
+            .when(|| &action)?;
+        // Before an hour of work, not after it.
+        sink.open(&invocation.quietly()).when(|| &action)?;
+        Ok(Job {
+            dest_name: format!("{}:{}", target.name(), to.name),
+            action,
+            source,
+            source_name,
+            sink,
+        })
+    }
+
+    /// Lets the user, or the script, change the image; comes back when there is something to save.
+    fn edit(
+        &self,
+        job: &Job,
+        daemon: &Daemon,
+        options: &EditOptions,
+        invocation: &Invocation,
+    ) -> Outcome<EditContainer> {
+        let action = || job.action.as_str();
+        self.collect(daemon, invocation);
+        let (container, attached) = {
+            let (_drawing, context) = invocation.draw();
+            let container = EditContainer::prepare(daemon, &job.source, &job.source_name, &context)
+                .when(action)?;
+            let attached = container.start(options, &context).when(action)?;
+            (container, attached)
+        };
+        if options.terminal && !invocation.is_quiet() {
+            complain(EDITING);
+        }
+        let talk = terminal::Talk {
+            container: &container,
+            on_terminal: options.terminal,
+            reads_input: options.script.is_none() || !invocation.environment.terminal.types,
+            cancel: &invocation.cancel,
+        };
+        let ended = talk
+            .run(attached)
+            .and_then(|()| container.exit_status(&invocation.quietly()));
+        let is_script = !options.terminal;
+        let status = match ended {
+            Ok(status) => status,
+            Err(error) => {
+                // A script can be run again, what was typed cannot.
+                let lost = is_script && matches!(error, Error::Cancelled);
+                if !lost && container.is_changed().unwrap_or(true) {
+                    return Err(self.kept(action(), container, error));
+                }
+                return Err(Failure::new(action(), error));
+            }
+        };
+        if status == 0 {
+            return Ok(container);
+        }
+        let why = |what| format!("{what} ended with status {status}; nothing was saved");
+        if is_script {
+            let what = match self.script {
+                Some(_) => "the script",
+                None => "the shell",
+            };
+            let code = u8::try_from(status).unwrap_or(FAILED);
+            return Err(Failure::message(action(), why(what)).code(code));
+        }
+        if self.discard {
+            return Err(Failure::message(action(), why("the shell")));
+        }
+        let question =
+            format!("The shell ended with status {status}. Save the modified image anyway?");
+        match prompt::yes(&question, &invocation.cancel) {
+            Some(true) => Ok(container),
+            Some(false) => Err(Failure::message(action(), why("the shell"))),
+            None => Err(self.kept(action(), container, Error::Cancelled)),
+        }
+    }
+
+    /// Stores the changed image.
+    fn store(
+        &self,
+        job: Job,
+        daemon: &Daemon,
+        mut container: EditContainer,
+        invocation: &Invocation,
+    ) -> Outcome {
+        if !invocation.is_quiet() {
+            complain(SAVING);
+        }
+        container.keep();
+        let entry = HistoryEntry {
+            created: jiff::Timestamp::now().to_string(),
+            created_by: self.command_line(None),
+        };
+        let origin = Origin {
+            made_by: "pcocc docker edit".to_owned(),
+            daemon: Some(daemon.endpoint().to_string()),
+            parent: Some(Parent {
+                name: job.source_name.clone(),
+                id: Some(container.base().id()),
+                manifest: Some(container.base().manifest_digest()),
+            }),
+            ..Origin::default()
+        };
+        let sink = job.sink.with_origin(Some(origin));
+        let copied = {
+            let (_drawing, context) = invocation.draw();
+            let edited = EditedImage::new(&container, &job.source, entry);
+            transfer::copy(&edited, &sink, &context)
+        };
+        match copied {
+            Ok(image) => {
+                container.release();
+                drop(container);
+                output::text(&format!(
+                    "Edited image: {} ({})\n",
+                    job.dest_name,
+                    image.id()
+                ))
+            }
+            Err(error) => Err(self.kept(&job.action, container, error)),
+        }
+    }
+
+    /// Keeps the container, and says how its changes can be saved.
+    fn kept(&self, action: &str, mut container: EditContainer, error: Error) -> Failure {
+        container.keep();
+        let name = container.name();
+        let first = match &error {
+            Error::Exists(_) => " under another name",
+            Error::Unreachable { .. } => ", once the daemon answers again,",
+            _ => "",
+        };
+        Failure::new(action, error).hint(format!(
+            "the changes are kept in docker container {name}: save them{first} with `{}`, or drop them with \
+             `docker rm -f {name}`",
+            self.command_line(Some(&name))
+        ))
+    }
+
+    /// The command as it can be typed; with `save`, the one that saves what is in that container.
+    fn command_line(&self, save: Option<&str>) -> String {
+        let mut words = vec!["pcocc", "docker", "edit"];
+        match (save, &self.script) {
+            (Some(container), _) => words.extend(["--save", container]),
+            (None, Some(script)) => words.extend(["-E", script]),
+            (None, None) => {}
+        }
+        words.extend([self.source.as_str(), self.dest.as_str()]);
+        shell_words::join(words)
+    }
+
+    /// Clears away what killed edits left, and reminds of what was never saved.
+    fn collect(&self, daemon: &Daemon, invocation: &Invocation) {
+        let kept = match EditContainer::collect(daemon, &invocation.quietly()) {
+            Ok(kept) => kept,
+            Err(error) => {
+                // Whatever is the matter will show in what comes next, if it matters.
+                tracing::debug!(%error, "cannot look for what earlier edits left");
+                return;
+            }
+        };
+        for kept in kept {
+            let save = [
+                "pcocc",
+                "docker",
+                "edit",
+                "--save",
+                &kept.container,
+                &kept.source,
+                "DEST",
+            ];
+            warn(&format!(
+                "docker container {0} holds changes of image {1} that were never saved: save them with `{2}`, \
+                 or drop them with `docker rm -f {0}`",
+                kept.container,
+                kept.source,
+                shell_words::join(save)
+            ));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Images changed and built in docker: `pcocc docker edit` and `pcocc docker build`, as the manual has
+//! them, typed into a terminal.
+
+mod building;
+mod common;
+mod editing;
+mod failing;
+mod interrupted;
