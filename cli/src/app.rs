@@ -9,6 +9,7 @@ use pcocc_core::cancel::Cancel;
 use pcocc_image::transfer::Context;
 use tracing_subscriber::EnvFilter;
 
+use crate::complete;
 use crate::environment::Environment;
 use crate::errors::Failure;
 use crate::progress::Drawing;
@@ -28,7 +29,7 @@ use crate::verbs::Verb;
     after_help = "Result on standard output, progress and errors on standard error.\n\
                   Exit status: 0 done, 1 failed, 2 wrong usage, 124 timed out, 128+N ended by signal N."
 )]
-struct CommandLine {
+pub(crate) struct CommandLine {
     #[command(subcommand)]
     verb: Verb,
     #[command(flatten)]
@@ -101,6 +102,9 @@ impl Invocation {
 
 /// Runs the command.
 pub(crate) fn run() -> ExitCode {
+    if let Some(answered) = complete::requested() {
+        return answered;
+    }
     // Clap prints help, version and usage errors by itself and exits 0 or 2.
     let CommandLine { verb, globals } = CommandLine::parse();
     let environment = match Environment::read() {

@@ -19,6 +19,10 @@ pub(crate) struct Environment {
     pub(crate) system_conf: PathBuf,
     /// Folder of the user's configuration (PCOCC_USER_CONF_DIR, `~/.pcocc`).
     pub(crate) user_conf: PathBuf,
+    /// The user's shell (SHELL).
+    pub(crate) shell: Option<PathBuf>,
+    /// Job of the shell or allocation we run in (PCOCC_JOBID, SLURM_JOB_ID).
+    pub(crate) enclosing_job: Option<String>,
     /// Which docker daemon the user points at.
     pub(crate) docker: DockerVariables,
     /// Folder of docker's own client configuration (DOCKER_CONFIG, `~/.docker`).
@@ -89,6 +93,10 @@ impl Environment {
             user: user_name()?,
             system_conf: directory("PCOCC_SYSTEM_CONF_DIR", "/etc/pcocc".into()),
             user_conf: directory("PCOCC_USER_CONF_DIR", home.join(".pcocc")),
+            shell: variable("SHELL").map(PathBuf::from),
+            enclosing_job: ["PCOCC_JOBID", "SLURM_JOB_ID"]
+                .into_iter()
+                .find_map(|name| variable(name)?.into_string().ok()),
             docker: DockerVariables {
                 host: text("DOCKER_HOST")?,
                 tls_verify: text("DOCKER_TLS_VERIFY")?,
@@ -152,6 +160,11 @@ impl Environment {
         env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect()
+    }
+
+    /// All variables, for children and for shell code.
+    pub(crate) fn all() -> BTreeMap<OsString, OsString> {
+        env::vars_os().collect()
     }
 }
 

@@ -12,8 +12,10 @@
 )]
 
 mod app;
+mod complete;
 mod environment;
 mod errors;
+mod jobs;
 mod output;
 mod progress;
 mod prompt;

@@ -24,9 +24,14 @@ pub(crate) enum Format {
 
 /// Writes `text` to stdout.
 pub(crate) fn text(text: &str) -> Outcome {
+    bytes(text.as_bytes())
+}
+
+/// Writes `bytes` to stdout.
+pub(crate) fn bytes(bytes: &[u8]) -> Outcome {
     let mut stdout = std::io::stdout().lock();
     stdout
-        .write_all(text.as_bytes())
+        .write_all(bytes)
         .and_then(|()| stdout.flush())
         .when(|| ACTION)
 }

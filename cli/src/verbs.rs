@@ -9,6 +9,7 @@
 mod config;
 mod docker;
 mod doctor;
+mod hook;
 mod image;
 mod transfer;
 
@@ -22,6 +23,7 @@ pub(crate) enum Verb {
     Docker(docker::Args),
     Config(config::Args),
     Doctor(doctor::Args),
+    Hook(hook::Args),
 }
 
 impl Verb {
@@ -42,6 +44,7 @@ impl Verb {
             Self::Docker(args) => args.run(invocation),
             Self::Config(args) => args.run(invocation),
             Self::Doctor(args) => args.run(invocation),
+            Self::Hook(args) => args.run(invocation),
         }
     }
 }

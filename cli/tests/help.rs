@@ -37,6 +37,7 @@ fn top() {
       docker  Exchange images with a docker daemon
       config  Show and check the configuration
       doctor  Check whether everything pcocc needs is there
+      hook    Show the job in your prompt
 
     Options:
       -h, --help
@@ -138,6 +139,7 @@ fn docker() {
     Commands:
       build   Build an image from a Dockerfile inside docker
       edit    Change an image in a shell inside docker
+      env     Print what makes docker in this shell use a job's daemon
       export  Send an image from a repository to docker
       import  Import an image from docker into a repository
       mount   Show docker and the repositories as folders
@@ -748,4 +750,89 @@ fn docker_umount() {
     Example:
       pcocc docker umount ~/img
     ");
+}
+
+#[test]
+fn docker_env() {
+    assert_snapshot!(help("docker env"), @r"
+    Print what makes docker in this shell use a job's daemon
+
+    Prints shell code that sets DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and what belongs to
+    them, for the shell that runs pcocc. What was set before is kept, and --unset brings it back, also
+    when the job is long gone.
+
+    Usage: pcocc docker env [OPTIONS]
+
+    Options:
+      -j, --job <JOB>
+              The job, by its number or name; by default that of this shell, or the only one there is
+
+          --shell <SHELL>
+              Write code for this shell; by default for the one that runs pcocc
+              
+              [possible values: sh, bash, zsh, fish, tcsh]
+
+          --unset
+              Bring back what was set before
+
+          --context
+              Make a docker context of the job's daemon and print its name; it is not selected
+
+          --format <FORMAT>
+              What to write
+              
+              [default: shell]
+              [possible values: shell, json]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      eval $(pcocc docker env)                  # sh, bash, zsh
+      pcocc docker env -j 1756495 | source      # fish
+      eval `pcocc docker env`                   # tcsh
+      eval $(pcocc docker env --unset)          # docker as it was before
+      docker --context $(pcocc docker env --context) ps
+
+    JSON: {job, set: {NAME: VALUE}, unset: [NAME]}.
+    ");
+}
+
+#[test]
+fn hook() {
+    assert_snapshot!(help("hook"), @r#"
+    Show the job in your prompt
+
+    Prints shell code for your shell's rc file. While docker in a shell uses a job's daemon, its prompt
+    begins with (pcocc/JOB), with the minutes that are left below ten, and with "ended" when the job is
+    over. Defines pcocc-use [JOB] and pcocc-leave, which do in the shell what `pcocc docker env` prints,
+    and completes pcocc's words at TAB.
+
+    PCOCC_PROMPT has the tag for those who build their own prompt, and PCOCC_DISABLE_PROMPT=1 leaves the
+    prompt alone.
+
+    Usage: pcocc hook [OPTIONS] <SHELL>
+
+    Arguments:
+      <SHELL>
+              The shell
+              
+              [possible values: bash, zsh, fish]
+
+    Options:
+          --no-completions
+              Leave completion out
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    [...]
+
+    Examples:
+      eval "$(pcocc hook bash)"      # at the end of ~/.bashrc
+      eval "$(pcocc hook zsh)"       # at the end of ~/.zshrc
+      pcocc hook fish | source       # in ~/.config/fish/config.fish
+    "#);
 }

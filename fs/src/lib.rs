@@ -22,3 +22,4 @@ pub mod tree;
 mod workers;
 
 pub use mount::{MountError, MountOptions, Mounted, mount, unmount};
+pub use mountpoint::mount_points;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
@@ -180,6 +180,19 @@ pub(crate) fn mount_at(path: &Path) -> Result<Option<MountedAt>, MountError> {
         .filter_map(|line| MountedAt::parse(line, path))
         .next_back();
     Ok(found)
+}
+
+/// Where trees of ours are mounted, as far as this process sees; nobody is asked whether they still answer.
+pub fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let text = fs::read("/proc/self/mountinfo")?;
+    let lines = text.split(|byte| *byte == b'\n');
+    Ok(lines
+        .filter_map(|line| {
+            let field = line.split(|byte| *byte == b' ').nth(4)?;
+            let path = PathBuf::from(std::ffi::OsString::from_vec(unescape(field)));
+            MountedAt::parse(line, &path)?.is_ours().then_some(path)
+        })
+        .collect())
 }
 
 /// Whether nobody answers for the file system at `path` any more. The kernel may still know the attributes

@@ -76,7 +76,8 @@ __pcocc_show() {
 
 # Makes bash call __pcocc_prompt before each prompt, last of all: others may set the prompt anew each time.
 __pcocc_install() {
-    local count command before=0
+    local count command before=0 -
+    set +u
     # Sites that log commands may have made it read only.
     [[ ${PROMPT_COMMAND@a} != *r* ]] || return 0
     if [[ ${PROMPT_COMMAND@a} == *a* ]] && ((BASH_VERSINFO[0] > 5 || BASH_VERSINFO[0] == 5 && BASH_VERSINFO[1] > 0)); then
@@ -100,7 +101,7 @@ __pcocc_install() {
 # Points docker in this shell at a job: pcocc-use [JOB]
 __pcocc_use() {
     local code
-    code=$(__pcocc_run docker env --shell bash ${1+-j "$1"}) || return
+    code=$(__pcocc_run docker env --shell bash ${1:+-j "$1"}) || return
     eval "${code}"
     __pcocc_told=''
 }

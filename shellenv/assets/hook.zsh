@@ -69,7 +69,7 @@ __pcocc_install() {
 # Points docker in this shell at a job: pcocc-use [JOB]
 pcocc-use() {
     local code
-    code=$(__pcocc_run docker env --shell zsh ${1+-j "$1"}) || return
+    code=$(__pcocc_run docker env --shell zsh ${1:+-j} ${1:+"$1"}) || return
     eval "$code"
     __pcocc_told=''
 }

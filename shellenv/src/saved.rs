@@ -1,6 +1,6 @@
 //! What variables held before an activation, kept in a variable.
 //!
-//! `1 NAME NAME=VALUE NAME+ELEMENT …`: was not set; had this value; a list into which this element was
+//! `1,NAME,NAME=VALUE,NAME+ELEMENT…`: was not set; had this value; a list into which this element was
 //! put. Values are bytes in percent encoding, so that the whole is one line of plain characters in every
 //! shell.
 
@@ -32,9 +32,9 @@ impl Saved {
         let mut text = VERSION.to_owned();
         for (name, before) in &self.0 {
             let _ = match before {
-                Before::Unset => write!(text, " {name}"),
-                Before::Value(value) => write!(text, " {name}={}", encoded(value)),
-                Before::Without(element) => write!(text, " {name}+{}", encoded(element)),
+                Before::Unset => write!(text, ",{name}"),
+                Before::Value(value) => write!(text, ",{name}={}", encoded(value)),
+                Before::Without(element) => write!(text, ",{name}+{}", encoded(element)),
             };
         }
         text
@@ -43,7 +43,7 @@ impl Saved {
     /// Reads the notation. `None` when it is not ours: an unknown version, or a variable that is never
     /// touched.
     pub(crate) fn decode(text: &OsStr) -> Option<Self> {
-        let mut words = text.to_str()?.split(' ');
+        let mut words = text.to_str()?.split(',');
         if words.next() != Some(VERSION) {
             return None;
         }
@@ -73,7 +73,7 @@ fn encoded(value: &OsStr) -> String {
     let mut text = String::new();
     for byte in value.as_bytes() {
         let _ = match byte {
-            byte if byte.is_ascii_alphanumeric() || b"/.:_-,@".contains(byte) => {
+            byte if byte.is_ascii_alphanumeric() || b"/.:_-@".contains(byte) => {
                 write!(text, "{}", *byte as char)
             }
             byte => write!(text, "%{byte:02x}"),
@@ -112,17 +112,17 @@ mod tests {
         let text = saved.encode();
         assert_eq!(
             text,
-            "1 DOCKER_HOST DOCKER_CERT_PATH=/a%20b%25%ff%0a PATH+/opt/a%2bb"
+            "1,DOCKER_HOST,DOCKER_CERT_PATH=/a%20b%25%ff%0a,PATH+/opt/a%2bb"
         );
         assert_eq!(Saved::decode(OsStr::new(&text)), Some(saved));
         for bad in [
             "",
-            "2 PATH",
-            "1 LD_PRELOAD=/x",
-            "1 PATH=%",
-            "1 PATH=%zz",
-            "1  PATH",
-            "1 PATH=%\u{e9}",
+            "2,PATH",
+            "1,LD_PRELOAD=/x",
+            "1,PATH=%",
+            "1,PATH=%zz",
+            "1,,PATH",
+            "1,PATH=%\u{e9}",
         ] {
             assert_eq!(Saved::decode(OsStr::new(bad)), None, "{bad:?}");
         }

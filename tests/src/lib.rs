@@ -23,6 +23,7 @@ mod registry;
 mod slurm;
 mod terminal;
 mod user;
+mod window;
 
 pub use certificates::certificates;
 pub use children::{Guarded, Outcome, run, wait_until};
@@ -35,6 +36,7 @@ pub use registry::Registry;
 pub use slurm::Slurm;
 pub use terminal::Terminal;
 pub use user::OrdinaryUser;
+pub use window::Window;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

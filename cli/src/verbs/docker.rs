@@ -2,6 +2,7 @@
 
 mod build;
 mod edit;
+mod env;
 mod export;
 mod import;
 mod mount;
@@ -24,6 +25,7 @@ pub(crate) struct Args {
 enum Verb {
     Build(build::Args),
     Edit(edit::Args),
+    Env(env::Args),
     Export(export::Args),
     Import(import::Args),
     Mount(mount::Args),
@@ -41,6 +43,7 @@ impl Args {
         match self.verb {
             Verb::Build(args) => args.run(invocation),
             Verb::Edit(args) => args.run(invocation),
+            Verb::Env(args) => args.run(invocation),
             Verb::Export(args) => args.run(invocation),
             Verb::Import(args) => args.run(invocation),
             Verb::Mount(args) => args.run(invocation),

@@ -103,7 +103,7 @@ impl Repository {
         }
     }
 
-    fn existing_version(&self) -> Result<Option<u32>> {
+    pub(super) fn existing_version(&self) -> Result<Option<u32>> {
         let file = self.path.join(".config");
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,

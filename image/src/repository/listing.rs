@@ -84,6 +84,30 @@ impl Repository {
         Ok(listing)
     }
 
+    /// Names and revisions of all images, by name, then revision. Told by file names alone where that is
+    /// possible, for completion: nothing is read, checked or made.
+    pub fn names(&self) -> Result<Vec<(String, u64)>> {
+        match self.existing_version()? {
+            None => return Ok(Vec::new()),
+            Some(2..) => {}
+            Some(_) => {
+                let metas = self.list()?.metas;
+                let names = metas
+                    .iter()
+                    .map(|meta| (meta.name().to_owned(), meta.revision()));
+                return Ok(names.collect());
+            }
+        }
+        let files = self.meta_files()?;
+        let mut names: Vec<(String, u64)> = files
+            .iter()
+            .filter_map(|file| split_meta_name(file))
+            .map(|(name, revision)| (name.to_owned(), revision))
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
     fn read_metas(&self, version: u32, paths: &[PathBuf]) -> Listing {
         let mut part = Listing::default();
         for path in paths {

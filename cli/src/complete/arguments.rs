@@ -1,0 +1,218 @@
+//! Which argument is completed with what: one table for all verbs.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use clap::Command;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use pcocc_completions::{Candidate, Recent, images, jobs};
+
+use super::docker_images_query;
+use crate::environment::Environment;
+use crate::stores;
+
+/// Stands for files, which the shell completes itself. No candidate of ours begins with a slash.
+pub(super) const FILES: &str = "/files";
+/// Stands for folders.
+pub(super) const DIRECTORIES: &str = "/directories";
+
+/// Gives the candidates for what is typed.
+type Source = fn(&Environment, &str) -> Vec<Candidate>;
+
+/// Verb, argument, source. An argument that has the same meaning everywhere has the verb `*`.
+const TABLE: &[(&str, &str, Source)] = &[
+    ("*", "job", job),
+    ("*", "repo", repository),
+    ("docker build", "path", folder),
+    ("docker build", "dest", new_image),
+    ("docker build", "file", file),
+    ("docker edit", "source", image),
+    ("docker edit", "dest", new_image),
+    ("docker export", "source", image),
+    ("docker export", "dest", docker_image),
+    ("docker import", "source", docker_image),
+    ("docker import", "dest", new_image),
+    ("docker mount", "mount_point", folder),
+    ("docker umount", "mount_point", mount_point),
+    ("image show", "image", image),
+    ("image delete", "image", image),
+    ("image copy", "source", image),
+    ("image copy", "dest", new_image),
+    ("image export", "source", image),
+    ("image export", "dest", location),
+    ("image import", "source", location),
+    ("image import", "dest", new_image),
+];
+
+/// Where answers of outside systems are kept.
+pub(super) fn answers(environment: &Environment) -> PathBuf {
+    environment.user_conf.join("completion")
+}
+
+/// The command with a source of candidates at every argument of the table.
+pub(super) fn completed(command: Command) -> Command {
+    visit(command, "")
+}
+
+fn visit(command: Command, verb: &str) -> Command {
+    let place = verb.to_owned();
+    let command = command.mut_args(move |argument| {
+        let id = argument.get_id().as_str();
+        let row = TABLE
+            .iter()
+            .find(|row| (row.0 == place || row.0 == "*") && row.1 == id);
+        match row {
+            Some((_, _, source)) => {
+                let source = *source;
+                argument.add(ArgValueCompleter::new(move |typed: &OsStr| {
+                    ask(source, typed)
+                }))
+            }
+            None => argument,
+        }
+    });
+    let verb = verb.to_owned();
+    command.mut_subcommands(move |sub| {
+        let name = format!("{verb} {}", sub.get_name());
+        visit(sub, name.trim_start())
+    })
+}
+
+fn ask(source: Source, typed: &OsStr) -> Vec<CompletionCandidate> {
+    let Some((environment, typed)) = Environment::read().ok().zip(typed.to_str()) else {
+        return Vec::new();
+    };
+    offered(source(&environment, typed))
+}
+
+/// Candidates as clap's engine takes them, in their own order.
+pub(super) fn offered(candidates: Vec<Candidate>) -> Vec<CompletionCandidate> {
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            CompletionCandidate::new(candidate.value).help(candidate.help.map(Into::into))
+        })
+        .collect()
+}
+
+fn job(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    jobs::living(&environment.user_conf, typed)
+}
+
+fn image(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    let repositories = stores::repositories(environment);
+    repositories.map_or_else(|_| Vec::new(), |all| images::in_repositories(&all, typed))
+}
+
+fn repository(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    let repositories = stores::repositories(environment);
+    repositories.map_or_else(|_| Vec::new(), |all| images::repositories(&all, typed))
+}
+
+/// An image that is not there yet can only be in one of the repositories.
+fn new_image(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    let repositories = repository(environment, typed);
+    let whole = |repository: Candidate| Candidate::new(repository.value + ":", "repository");
+    repositories.into_iter().map(whole).collect()
+}
+
+fn docker_image(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    let recent = Recent::new(&answers(environment));
+    let daemon = environment.docker.host.as_deref().unwrap_or_default();
+    images::in_docker(&recent, daemon, docker_images_query(), typed)
+}
+
+/// Formats of images outside of repositories, and files of them.
+fn location(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    const FORMATS: [(&str, &str); 4] = [
+        ("docker-archive:", "file of docker save"),
+        ("oci:", "folder with an OCI image layout"),
+        ("docker-daemon:", "image in docker"),
+        ("docker://", "image in a registry"),
+    ];
+    match typed.split_once(':') {
+        Some(("docker-daemon", name)) => docker_image(environment, name)
+            .into_iter()
+            .map(|image| Candidate::plain(format!("docker-daemon:{}", image.value)))
+            .collect(),
+        Some(("docker", _)) => Vec::new(),
+        Some(_) => vec![Candidate::plain(FILES)],
+        None => {
+            let formats = FORMATS
+                .into_iter()
+                .filter(|(name, _)| name.starts_with(typed));
+            let formats: Vec<_> = formats
+                .map(|(name, what)| Candidate::new(name, what))
+                .collect();
+            match formats.is_empty() || typed.is_empty() {
+                true => vec![Candidate::plain(FILES)],
+                false => formats,
+            }
+        }
+    }
+}
+
+fn file(_: &Environment, _: &str) -> Vec<Candidate> {
+    vec![Candidate::plain(FILES)]
+}
+
+fn folder(_: &Environment, _: &str) -> Vec<Candidate> {
+    vec![Candidate::plain(DIRECTORIES)]
+}
+
+fn mount_point(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    let home = environment.home.to_string_lossy();
+    let points = pcocc_fs::mount_points().unwrap_or_default();
+    let typed_full = typed.strip_prefix('~').map(|rest| format!("{home}{rest}"));
+    let found: Vec<_> = points
+        .iter()
+        .filter_map(|point| point.to_str())
+        .filter(|point| point.starts_with(typed_full.as_deref().unwrap_or(typed)))
+        .map(|point| match (&typed_full, point.strip_prefix(&*home)) {
+            (Some(_), Some(rest)) => Candidate::plain(format!("~{rest}")),
+            _ => Candidate::plain(point),
+        })
+        .collect();
+    match found.is_empty() {
+        // A path from here is none in the table of mounts.
+        true => vec![Candidate::plain(DIRECTORIES)],
+        false => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::CommandLine;
+    use clap::CommandFactory as _;
+
+    fn every_argument(command: &Command, verb: &str, found: &mut Vec<String>) {
+        for argument in command.get_arguments() {
+            let values = argument
+                .get_num_args()
+                .is_some_and(|range| range.takes_values());
+            if values {
+                found.push(format!("{verb} {}", argument.get_id()).trim().to_owned());
+            }
+        }
+        for sub in command.get_subcommands() {
+            every_argument(sub, format!("{verb} {}", sub.get_name()).trim(), found);
+        }
+    }
+
+    #[test]
+    fn table_and_command_line_agree() {
+        let mut command = CommandLine::command();
+        command.build();
+        let mut arguments = Vec::new();
+        every_argument(&command, "", &mut arguments);
+        let matches = |row: &(&str, &str, Source), argument: &str| match row.0 {
+            "*" => argument.ends_with(&format!(" {}", row.1)),
+            verb => argument == format!("{verb} {}", row.1),
+        };
+        for row in TABLE {
+            let there = arguments.iter().any(|argument| matches(row, argument));
+            assert!(there, "no argument {} {}", row.0, row.1);
+        }
+    }
+}

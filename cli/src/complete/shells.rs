@@ -1,0 +1,131 @@
+//! What goes between each shell and clap's engine.
+//!
+//! One line is one candidate: the word, and for zsh and fish a tab and what it is. A line that begins with
+//! a tab tells the shell to complete files or folders itself: it knows of `~`, variables and quotes.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use clap_complete::CompletionCandidate;
+use clap_complete::env::EnvCompleter;
+use pcocc_completions::{Recent, scheduler};
+use pcocc_shellenv::{Dialect, filled};
+
+use super::arguments::{DIRECTORIES, FILES, offered};
+use crate::environment::Environment;
+
+/// A shell that asks for candidates.
+#[derive(Debug)]
+pub(super) struct Shell(pub(super) Dialect);
+
+impl Shell {
+    /// The code that makes the shell ask `program`.
+    pub(super) fn registration(&self, program: &OsStr) -> OsString {
+        let asset = match self.0 {
+            Dialect::Zsh => include_str!("complete.zsh"),
+            Dialect::Fish => include_str!("complete.fish"),
+            _ => include_str!("complete.bash"),
+        };
+        filled(self.0, asset, b"@PROGRAM@", program)
+    }
+}
+
+impl EnvCompleter for Shell {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.name() == name
+    }
+
+    fn write_registration(
+        &self,
+        _variable: &str,
+        _name: &str,
+        _bin: &str,
+        completer: &str,
+        out: &mut dyn io::Write,
+    ) -> io::Result<()> {
+        out.write_all(self.registration(OsStr::new(completer)).as_bytes())
+    }
+
+    fn write_complete(
+        &self,
+        command: &mut clap::Command,
+        words: Vec<OsString>,
+        folder: Option<&Path>,
+        out: &mut dyn io::Write,
+    ) -> io::Result<()> {
+        let candidates = candidates(command, words, folder)?;
+        let values = candidates
+            .iter()
+            .map(|candidate| candidate.get_value().to_string_lossy());
+        let width = values
+            .clone()
+            .map(|value| value.chars().count())
+            .max()
+            .unwrap_or(0)
+            .min(40);
+        for (candidate, value) in candidates.iter().zip(values) {
+            // A name with a line break in it would be two candidates.
+            if value.contains(char::is_control) {
+                continue;
+            }
+            if value == FILES || value == DIRECTORIES {
+                return writeln!(out, "\t{}", value.trim_start_matches('/'));
+            }
+            let help = candidate
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let help = help.lines().next().unwrap_or_default();
+            match self.0 {
+                Dialect::Zsh if help.is_empty() => writeln!(out, "{value}\t{value}")?,
+                Dialect::Zsh => writeln!(out, "{value}\t{value:width$} -- {help}")?,
+                Dialect::Fish if !help.is_empty() => writeln!(out, "{value}\t{help}")?,
+                _ => writeln!(out, "{value}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The candidates for the last word.
+fn candidates(
+    command: &mut clap::Command,
+    words: Vec<OsString>,
+    folder: Option<&Path>,
+) -> io::Result<Vec<CompletionCandidate>> {
+    let typed = words.last().cloned().unwrap_or_default();
+    let mut found = Vec::new();
+    let texts: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    if let [_, "docker", "alloc" | "batch", own @ ..] = texts.as_slice() {
+        if let Some(values) = scheduler_values(own) {
+            return Ok(offered(values));
+        }
+        if typed.as_bytes().starts_with(b"--") {
+            found = offered(scheduler::names(&typed.to_string_lossy()));
+        }
+    }
+    let last = words.len().saturating_sub(1);
+    let mut candidates = clap_complete::engine::complete(command, words, last, folder)?;
+    if typed.is_empty() {
+        // Options only where there is nothing else to say, or once a dash is typed.
+        let option =
+            |candidate: &CompletionCandidate| candidate.get_value().as_bytes().starts_with(b"-");
+        if candidates.iter().any(|candidate| !option(candidate)) {
+            candidates.retain(|candidate| !option(candidate));
+        }
+    }
+    candidates.append(&mut found);
+    Ok(candidates)
+}
+
+fn scheduler_values(words: &[&str]) -> Option<Vec<pcocc_completions::Candidate>> {
+    let environment = Environment::read().ok()?;
+    let recent = Recent::new(&super::arguments::answers(&environment));
+    scheduler::options(&recent, &environment.user, words)
+}

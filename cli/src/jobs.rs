@@ -1,0 +1,82 @@
+//! Jobs as the verbs see them: which one is meant, and where its docker daemon is.
+
+use pcocc_core::containers::Runtime;
+use pcocc_core::template::{self, Variables};
+use pcocc_shellenv::DockerEnvironment;
+use pcocc_vm::job::{Job, Jobs, Wanted};
+use pcocc_vm::slurm::Squeue;
+
+use crate::environment::Environment;
+use crate::errors::{Failure, Outcome, While as _};
+
+/// The user's jobs; `action` is what needs them.
+pub(crate) fn open(environment: &Environment, action: &str) -> Outcome<Jobs> {
+    Jobs::open(&environment.user_conf).when(|| action)
+}
+
+/// The job that is meant by `wanted`, a number or a name; without one, that of the shell we run in or the only
+/// one there is.
+pub(crate) fn choose(
+    environment: &Environment,
+    wanted: Option<&str>,
+    action: &str,
+) -> Outcome<Job> {
+    let wanted = match wanted {
+        None => Wanted::Unsaid,
+        Some(text) => match text.parse() {
+            Ok(id) => Wanted::Id(id),
+            Err(_) => Wanted::Name(text.to_owned()),
+        },
+    };
+    let enclosing = environment.enclosing_job.as_deref();
+    let enclosing = enclosing.and_then(|text| text.parse().ok());
+    let jobs = open(environment, action)?;
+    jobs.choose(&wanted, enclosing, &Squeue).when(|| action)
+}
+
+/// How docker reaches the daemon of a job.
+pub(crate) fn docker_environment(
+    environment: &Environment,
+    job: &Job,
+    action: &str,
+) -> Outcome<DockerEnvironment> {
+    let Some(host) = &job.record.endpoint else {
+        let id = job.id();
+        let why = format!(
+            "the docker daemon of job {id} cannot be reached yet: the job is {}",
+            job.record.state
+        );
+        return Err(Failure::message(action, why).hint(format!(
+            "wait for it with `pcocc docker shell -j {id}`, or try again"
+        )));
+    };
+    Ok(DockerEnvironment {
+        job: job.id().to_string(),
+        host: host.clone(),
+        cert_path: std::path::absolute(job.folder.client_certificates()).when(|| action)?,
+        docker_path: docker_path(environment, action)?,
+    })
+}
+
+/// The folder of the docker command, if `containers.yaml` names one.
+pub(crate) fn docker_path(
+    environment: &Environment,
+    action: &str,
+) -> Outcome<Option<std::path::PathBuf>> {
+    let file = |folder: &std::path::Path| folder.join("containers.yaml");
+    let runtime = Runtime::load(
+        &file(&environment.system_conf),
+        &file(&environment.user_conf),
+    )
+    .when(|| action)?;
+    let variables = || Variables {
+        homedir: environment.home.clone(),
+        user: environment.user.clone(),
+        env: Environment::variables(),
+    };
+    runtime
+        .docker_path
+        .map(|path| template::expand(&path, &variables()))
+        .transpose()
+        .when(|| action)
+}
