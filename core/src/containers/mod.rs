@@ -1,7 +1,10 @@
-//! The part of `containers.yaml` that images and docker need: the `runtime` section.
+//! `containers.yaml`: how images run, and what they are given.
 //!
-//! Schema of pcocc 0.7. Its `containers` and `modules` sections belong to `pcocc run` and are passed
-//! over here, as is every key this version does not know: a site's file stays valid for both.
+//! Schema of pcocc 0.7. The `runtime` section, which images and docker need, is [`Runtime`]; the sections
+//! `containers` and `modules`, which belong to `pcocc run`, are [`Templates`]. Each passes over the
+//! other's; so does [`Runtime`] over keys this version does not know: a site's file stays valid for both.
+
+mod templates;
 
 use std::path::Path;
 
@@ -9,6 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::yaml::{self, ConfigError};
+
+pub use templates::{Namespace, Settings, TemplateChoiceError, TemplateMount, Templates};
 
 /// The `runtime` section of `containers.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -1,0 +1,486 @@
+//! The `containers` and `modules` sections of `containers.yaml`: what containers get without asking.
+//!
+//! Data path: [`Templates::load`] reads the system's file and the user's over it → [`Templates::settings`]
+//! lays together, from the general to the particular: `default`, the image's own section, each module that
+//! was asked for, every one of them over those it inherits from → [`Settings`].
+//!
+//! The schema is pcocc 0.7's. Where two define the same mount, the more particular one wins: the image over
+//! `default`, who inherits over whom it inherits from, the user's file over the system's. (pcocc 0.7 let
+//! the first one it had read win.)
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::yaml::{self, ConfigError};
+
+/// Section of `containers` that every container starts from.
+const DEFAULT: &str = "default";
+
+/// A namespace of the kernel's that a container can have for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    /// Host and domain name.
+    Uts,
+    /// Process numbers.
+    Pid,
+    /// System V and POSIX message queues, semaphores and shared memory.
+    Ipc,
+    /// Mounts. Every container has its own.
+    Mount,
+    /// Network interfaces.
+    Network,
+    /// Users. Every container has its own.
+    User,
+}
+
+/// A mount of a template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateMount {
+    /// Path on the host, or what stands for it with another type; may use path templates.
+    pub source: Option<String>,
+    /// Path in the container; the same as the source when missing.
+    pub destination: Option<String>,
+    /// Type of file system; a bind mount when missing.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Mount options.
+    pub options: Option<Vec<String>>,
+}
+
+/// What a container, or a module, is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Mounts with their names, the most particular last.
+    pub mounts: Vec<(String, TemplateMount)>,
+    /// Environment: `VAR=VALUE`, `VAR` or `re(REGEX)`.
+    pub env: Vec<String>,
+    /// What goes in front of variables like PATH: `VAR=VALUE`.
+    pub path_prefix: Vec<String>,
+    /// What goes behind them.
+    pub path_suffix: Vec<String>,
+    /// Namespaces besides mount and user; `None` when nothing says which.
+    pub namespaces: Option<Vec<Namespace>>,
+    /// Commands whose output adds to these settings.
+    pub generators: Vec<String>,
+}
+
+impl Settings {
+    /// Lays `more` over these settings.
+    pub fn overlay(&mut self, more: Self) {
+        for (name, mount) in more.mounts {
+            self.mounts.retain(|(known, _)| *known != name);
+            self.mounts.push((name, mount));
+        }
+        for (list, more) in [
+            (&mut self.env, more.env),
+            (&mut self.path_prefix, more.path_prefix),
+            (&mut self.path_suffix, more.path_suffix),
+            (&mut self.generators, more.generators),
+        ] {
+            for item in more {
+                // What is said again counts where it was said last.
+                list.retain(|known| *known != item);
+                list.push(item);
+            }
+        }
+        if let Some(more) = more.namespaces {
+            let namespaces = self.namespaces.get_or_insert_default();
+            namespaces.extend(more);
+            namespaces.sort_unstable();
+            namespaces.dedup();
+        }
+    }
+}
+
+/// One section as it is written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Template {
+    #[serde(default)]
+    inherits: Inherits,
+    mounts: Option<BTreeMap<String, TemplateMount>>,
+    generator: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    pathprefix: Option<Vec<String>>,
+    pathsuffix: Option<Vec<String>>,
+    ns: Option<Vec<Namespace>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Inherits {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for Inherits {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl Inherits {
+    fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+impl Template {
+    fn own(&self) -> Settings {
+        Settings {
+            mounts: self
+                .mounts
+                .clone()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+            env: self.env.clone().unwrap_or_default(),
+            path_prefix: self.pathprefix.clone().unwrap_or_default(),
+            path_suffix: self.pathsuffix.clone().unwrap_or_default(),
+            namespaces: self.ns.clone(),
+            generators: self.generator.clone().unwrap_or_default(),
+        }
+    }
+
+    /// A user's section over the system's of the same name.
+    fn overlaid(self, user: Self) -> Self {
+        let inherits = match user.inherits.names() {
+            [] => self.inherits.clone(),
+            _ => user.inherits.clone(),
+        };
+        let mut settings = self.own();
+        settings.overlay(user.own());
+        Self {
+            inherits,
+            mounts: Some(settings.mounts.into_iter().collect()),
+            generator: Some(settings.generators),
+            env: Some(settings.env),
+            pathprefix: Some(settings.path_prefix),
+            pathsuffix: Some(settings.path_suffix),
+            ns: settings.namespaces,
+        }
+    }
+}
+
+type Sections = BTreeMap<String, Template>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct File {
+    containers: Option<BTreeMap<String, Option<Template>>>,
+    modules: Option<BTreeMap<String, Option<Template>>>,
+}
+
+/// Why settings cannot be made out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplateChoiceError {
+    /// A module nobody defined.
+    #[error("there is no module {name:?} in containers.yaml ({known})")]
+    UnknownModule {
+        /// Its name.
+        name: String,
+        /// The modules there are, in words.
+        known: String,
+    },
+    /// Someone inherits from a section that is not there.
+    #[error("{section} {child:?} of containers.yaml inherits from {parent:?}, which is not there")]
+    UnknownParent {
+        /// Which part of the file.
+        section: &'static str,
+        /// Who inherits.
+        child: String,
+        /// From whom.
+        parent: String,
+    },
+    /// Someone inherits from itself in the end.
+    #[error("{section} of containers.yaml inherit from each other in a circle: {circle}")]
+    Circle {
+        /// Which part of the file.
+        section: &'static str,
+        /// The way round.
+        circle: String,
+    },
+}
+
+/// The two sections of a site's and a user's file.
+#[derive(Clone, Debug, Default)]
+pub struct Templates {
+    containers: Sections,
+    modules: Sections,
+    /// The files that were there, for messages.
+    files: Vec<PathBuf>,
+}
+
+impl Templates {
+    /// Reads the system's file and the user's over it; files that do not exist are passed over.
+    pub fn load(system: &Path, user: &Path) -> Result<Self, ConfigError> {
+        let mut templates = Self::default();
+        for file in [system, user] {
+            if let Some(found) = yaml::read::<Option<File>>(file)? {
+                templates.overlay(found.unwrap_or_default());
+                templates.files.push(file.to_owned());
+            }
+        }
+        Ok(templates)
+    }
+
+    /// Parses `text`, the content of the `containers.yaml` called `file`.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let mut templates = Self::default();
+        templates.overlay(yaml::parse::<Option<File>>(text, file)?.unwrap_or_default());
+        templates.files.push(file.to_owned());
+        Ok(templates)
+    }
+
+    /// The files that were read.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    fn overlay(&mut self, file: File) {
+        for (sections, more) in [
+            (&mut self.containers, file.containers),
+            (&mut self.modules, file.modules),
+        ] {
+            for (name, user) in more.unwrap_or_default() {
+                let system = sections.remove(&name).unwrap_or_default();
+                sections.insert(name, system.overlaid(user.unwrap_or_default()));
+            }
+        }
+    }
+
+    /// What a container of an image gets: `names` are the names the image goes by, the first one with a
+    /// section of its own counts; `defaults` says whether the section `default` applies.
+    pub fn settings(
+        &self,
+        names: &[&str],
+        modules: &[String],
+        defaults: bool,
+    ) -> Result<Settings, TemplateChoiceError> {
+        let mut settings = Settings::default();
+        let own = names
+            .iter()
+            .find(|name| self.containers.contains_key(**name));
+        let default = Some(DEFAULT).filter(|_| defaults && self.containers.contains_key(DEFAULT));
+        for name in default.into_iter().chain(own.copied()) {
+            settings.overlay(inherited(&self.containers, "containers", name)?);
+        }
+        for name in modules {
+            settings.overlay(self.module(name)?);
+        }
+        Ok(settings)
+    }
+
+    /// What the module `name` adds.
+    pub fn module(&self, name: &str) -> Result<Settings, TemplateChoiceError> {
+        if !self.modules.contains_key(name) {
+            let names: Vec<&str> = self.modules.keys().map(String::as_str).collect();
+            return Err(TemplateChoiceError::UnknownModule {
+                name: name.to_owned(),
+                known: match names.as_slice() {
+                    [] => "it defines none".to_owned(),
+                    names => format!("there are: {}", names.join(", ")),
+                },
+            });
+        }
+        inherited(&self.modules, "modules", name)
+    }
+}
+
+/// A section over all it inherits from.
+fn inherited(
+    sections: &Sections,
+    section: &'static str,
+    name: &str,
+) -> Result<Settings, TemplateChoiceError> {
+    fn add<'s>(
+        sections: &'s Sections,
+        section: &'static str,
+        name: &'s str,
+        way: &mut Vec<&'s str>,
+        settings: &mut Settings,
+    ) -> Result<(), TemplateChoiceError> {
+        if way.contains(&name) {
+            way.push(name);
+            return Err(TemplateChoiceError::Circle {
+                section,
+                circle: way.join(" → "),
+            });
+        }
+        let Some(template) = sections.get(name) else {
+            return Err(TemplateChoiceError::UnknownParent {
+                section,
+                child: way.last().copied().unwrap_or(name).to_owned(),
+                parent: name.to_owned(),
+            });
+        };
+        way.push(name);
+        // The first one named is the closest, as in pcocc 0.7.
+        for parent in template.inherits.names().iter().rev() {
+            add(sections, section, parent, way, settings)?;
+        }
+        way.pop();
+        settings.overlay(template.own());
+        Ok(())
+    }
+    let mut settings = Settings::default();
+    let Some((name, _)) = sections.get_key_value(name) else {
+        return Ok(settings);
+    };
+    add(sections, section, name, &mut Vec::new(), &mut settings)?;
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Templates {
+        Templates::parse(text, Path::new("containers.yaml")).unwrap()
+    }
+
+    const SITE: &str = "
+containers:
+    default:
+        mounts:
+            home: {source: '%{env:HOME}'}
+            data: {source: /site/data, destination: /data}
+        env: ['SITE=yes', 're(SLURM_.*)']
+        ns: [pid]
+    centos:
+        inherits: with-scratch
+        mounts:
+            data: {source: /centos/data, destination: /data, options: [ro]}
+        env: ['ME=centos']
+    with-scratch:
+        inherits: [far, near]
+        mounts:
+            scratch: {source: /scratch}
+        pathprefix: ['PATH=/scratch/bin']
+    near: {env: ['WHO=near']}
+    far: {env: ['WHO=far'], ns: [ipc]}
+modules:
+    nvidia:
+        generator: [nvidia-container-list]
+    mpi:
+        inherits: nvidia
+        pathsuffix: ['LD_LIBRARY_PATH=/mpi/lib']
+";
+
+    #[test]
+    fn the_particular_lies_over_the_general() {
+        let found = parse(SITE)
+            .settings(&["user:centos", "centos"], &["mpi".to_owned()], true)
+            .unwrap();
+        let source = |name: &str| {
+            let mount = found.mounts.iter().find(|(known, _)| known == name);
+            mount.and_then(|(_, mount)| mount.source.as_deref())
+        };
+        assert_eq!(source("home"), Some("%{env:HOME}"));
+        assert_eq!(source("data"), Some("/centos/data"));
+        assert_eq!(source("scratch"), Some("/scratch"));
+        assert_eq!(
+            found.env,
+            [
+                "SITE=yes",
+                "re(SLURM_.*)",
+                "WHO=near",
+                "WHO=far",
+                "ME=centos"
+            ]
+        );
+        assert_eq!(found.namespaces, Some(vec![Namespace::Pid, Namespace::Ipc]));
+        assert_eq!(found.generators, ["nvidia-container-list"]);
+        assert_eq!(found.path_prefix, ["PATH=/scratch/bin"]);
+        assert_eq!(found.path_suffix, ["LD_LIBRARY_PATH=/mpi/lib"]);
+    }
+
+    #[test]
+    fn without_defaults_the_images_own_section_stays() {
+        let templates = parse(SITE);
+        let found = templates.settings(&["near"], &[], false).unwrap();
+        assert_eq!(found.env, ["WHO=near"]);
+        assert_eq!(found.namespaces, None);
+        let none = templates.settings(&["other"], &[], false).unwrap();
+        assert_eq!(none, Settings::default());
+    }
+
+    #[test]
+    fn the_users_file_lies_over_the_systems() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let system = file("system", SITE);
+        let user = file(
+            "user",
+            "containers: {default: {mounts: {data: {source: /mine}}}}\nmodules:\n",
+        );
+        let found = Templates::load(&system, &user)
+            .unwrap()
+            .settings(&[], &[], true)
+            .unwrap();
+        let names: Vec<_> = found.mounts.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["data", "home"]);
+        assert_eq!(found.mounts[0].1.source.as_deref(), Some("/mine"));
+        let nothing = Templates::load(&folder.path().join("a"), &folder.path().join("b")).unwrap();
+        assert_eq!(nothing.settings(&[], &[], true), Ok(Settings::default()));
+        assert!(nothing.files().is_empty());
+    }
+
+    #[test]
+    fn circles_and_strangers_are_named() {
+        let text = "
+containers:
+    default: {inherits: a}
+    a: {inherits: [b]}
+    b: {inherits: c}
+    c: {inherits: [a]}
+    lost: {inherits: nobody}
+modules:
+    m: {inherits: m}
+";
+        let templates = parse(text);
+        let words = |result: Result<Settings, TemplateChoiceError>| result.unwrap_err().to_string();
+        assert!(words(templates.settings(&[], &[], true)).contains("a → b → c → a"));
+        let lost = words(templates.settings(&["lost"], &[], false));
+        assert!(
+            lost.contains("\"lost\"") && lost.contains("\"nobody\""),
+            "{lost}"
+        );
+        assert!(words(templates.module("m")).contains("m → m"));
+        assert!(words(templates.module("x")).contains("there are: m"));
+        // A circle is nobody's business who does not run into it.
+        assert!(templates.settings(&["other"], &[], false).is_ok());
+    }
+
+    #[test]
+    fn two_ways_to_the_same_parent_are_no_circle() {
+        let text = "containers: {a: {inherits: [b, c]}, b: {inherits: d}, c: {inherits: d}, d: {env: [D=1]}}";
+        let found = parse(text).settings(&["a"], &[], false).unwrap();
+        assert_eq!(found.env, ["D=1"]);
+    }
+
+    #[test]
+    fn what_is_misspelt_is_refused_with_its_place() {
+        for text in [
+            "containers:\n  default:\n    mount: {}\n",
+            "containers:\n  default:\n    mounts:\n      a: {src: /a}\n",
+            "containers:\n  default:\n    ns: [cgroup]\n",
+            "modules:\n  a:\n    env: X=1\n",
+        ] {
+            let error = Templates::parse(text, Path::new("containers.yaml")).unwrap_err();
+            assert!(error.to_string().starts_with("containers.yaml:"), "{error}");
+        }
+    }
+}
