@@ -40,7 +40,7 @@ use settle::Committing;
 const SOON: Duration = Duration::from_secs(1);
 
 /// How long it may trust what never changes.
-const ALWAYS: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const ALWAYS: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a tree is made of.
 #[derive(Debug, Default)]

@@ -36,7 +36,7 @@ pub use self::cache::BlockCache;
 pub struct InodeNo(pub u64);
 
 /// What a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// A directory.
     Directory,
@@ -129,6 +129,11 @@ impl Squashfs {
     /// The root directory.
     pub fn root(&self) -> InodeNo {
         InodeNo(self.superblock.root_inode)
+    }
+
+    /// Whether any file has extended attributes.
+    pub fn has_xattrs(&self) -> bool {
+        self.superblock.xattr_table != u64::MAX
     }
 
     /// Number of inodes, as the file itself states it.

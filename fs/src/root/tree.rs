@@ -1,0 +1,278 @@
+//! The files of a container: those of the image, and those that were added.
+//!
+//! Added entries hide the image's of the same name. They are few, and kept by folder; a folder without
+//! any is answered from the squashfs alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use pcocc_image::Error;
+use pcocc_image::squashfs::{FileType, InodeNo, Squashfs};
+
+/// Symbolic links followed on the way to one file, as in the kernel.
+const MAX_LINKS: u32 = 40;
+
+/// Why a path in a container cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// The image cannot be read.
+    #[error(transparent)]
+    Image(#[from] Error),
+    /// Something on the way is no folder.
+    #[error("{} is not a folder in the image", .0.display())]
+    NotAFolder(PathBuf),
+    /// A folder is there where a file is wanted.
+    #[error("{} is a folder in the image", .0.display())]
+    IsAFolder(PathBuf),
+    /// Links that lead to each other.
+    #[error("{} has too many symbolic links on its way in the image", .0.display())]
+    Loop(PathBuf),
+}
+
+/// A file or folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Found {
+    /// The image's.
+    Image(InodeNo, FileType),
+    /// An added one, by number.
+    Added(usize),
+}
+
+/// An added file or folder.
+#[derive(Clone, Debug)]
+pub(super) enum Added {
+    Folder { parent: Place },
+    File { content: Vec<u8>, mode: u16 },
+}
+
+/// A folder that things can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    Image(InodeNo),
+    Added(usize),
+}
+
+type Names = BTreeMap<Box<[u8]>, usize>;
+
+/// A name in a folder, and what it names.
+pub(super) type Named = (Box<[u8]>, Found);
+
+/// The files of a container, as the kernel will see them.
+#[derive(Debug)]
+pub struct RootTree {
+    pub(super) squashfs: Squashfs,
+    pub(super) top: InodeNo,
+    /// Owner of what is added.
+    pub(super) owner: (u32, u32),
+    pub(super) added: Vec<Added>,
+    names: HashMap<Place, Names>,
+}
+
+impl RootTree {
+    /// The folder `top` of `squashfs` as root; what is added belongs to `owner`, a user and a group.
+    pub fn new(squashfs: Squashfs, top: InodeNo, owner: (u32, u32)) -> Self {
+        Self {
+            squashfs,
+            top,
+            owner,
+            added: Vec::new(),
+            names: HashMap::new(),
+        }
+    }
+
+    /// The absolute path in the tree that `path` leads to, links followed. What does not exist is taken as
+    /// it is written. `..` and absolute links never lead out of the tree.
+    pub fn resolve(&self, path: &Path) -> Result<(PathBuf, Option<Found>), TreeError> {
+        let mut left: Vec<OsString> = parts(path);
+        let mut resolved: Vec<(OsString, Option<Found>)> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == ".." {
+                resolved.pop();
+                continue;
+            }
+            let here = match resolved.last() {
+                None => Some(Found::Image(self.top, FileType::Directory)),
+                Some((_, found)) => *found,
+            };
+            let found = match here {
+                None => None,
+                Some(here) => match self.place(here) {
+                    Some(place) => self.lookup(place, name.as_bytes())?,
+                    None => {
+                        let upto: PathBuf = resolved.iter().map(|(name, _)| name).collect();
+                        return Err(TreeError::NotAFolder(Path::new("/").join(upto)));
+                    }
+                },
+            };
+            if let Some(Found::Image(inode, FileType::Symlink)) = found {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(TreeError::Loop(path.to_owned()));
+                }
+                let target = PathBuf::from(OsString::from_vec(self.squashfs.read_link(inode)?));
+                if target.is_absolute() {
+                    resolved.clear();
+                }
+                left.extend(parts(&target));
+                continue;
+            }
+            resolved.push((name, found));
+        }
+        let found = match resolved.last() {
+            None => Some(Found::Image(self.top, FileType::Directory)),
+            Some((_, found)) => *found,
+        };
+        let path: PathBuf = resolved.into_iter().map(|(name, _)| name).collect();
+        Ok((Path::new("/").join(path), found))
+    }
+
+    /// Content of the regular file `path`, at most `most` bytes; `None` when there is no such file.
+    pub fn read_file(&self, path: &Path, most: u64) -> Result<Option<Vec<u8>>, TreeError> {
+        match self.resolve(path)?.1 {
+            Some(Found::Image(inode, FileType::Regular)) => {
+                let size = self.squashfs.attributes(inode)?.size;
+                if size > most {
+                    let what = path.display().to_string();
+                    return Err(Error::invalid(what, "is too large to be what it is called").into());
+                }
+                let mut content = vec![0; size as usize];
+                let read = self.squashfs.read_at(inode, 0, &mut content)?;
+                content.truncate(read);
+                Ok(Some(content))
+            }
+            Some(Found::Added(number)) => Ok(match self.added.get(number) {
+                Some(Added::File { content, .. }) => Some(content.clone()),
+                _ => None,
+            }),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sees that there is a folder at `path`, and gives the path without links.
+    pub fn ensure_folder(&mut self, path: &Path) -> Result<PathBuf, TreeError> {
+        let (path, found) = self.resolve(path)?;
+        match found {
+            Some(found) if self.place(found).is_some() => Ok(path),
+            Some(_) => Err(TreeError::NotAFolder(path)),
+            None => {
+                let (parent, name) = self.parent_of(&path)?;
+                self.add(parent, &name, Added::Folder { parent });
+                Ok(path)
+            }
+        }
+    }
+
+    /// Sees that there is something but a folder at `path`, an empty file if need be, and gives the path
+    /// without links.
+    pub fn ensure_file(&mut self, path: &Path) -> Result<PathBuf, TreeError> {
+        let (path, found) = self.resolve(path)?;
+        match found {
+            Some(found) if self.place(found).is_some() => Err(TreeError::IsAFolder(path)),
+            Some(_) => Ok(path),
+            None => self.put_file(&path, Vec::new(), 0o644),
+        }
+    }
+
+    /// Puts a file in the place of whatever is at `path`, which may be a link, but no folder.
+    pub fn put_file(
+        &mut self,
+        path: &Path,
+        content: Vec<u8>,
+        mode: u16,
+    ) -> Result<PathBuf, TreeError> {
+        let (path, found) = self.resolve(path)?;
+        if found.is_some_and(|found| self.place(found).is_some()) {
+            return Err(TreeError::IsAFolder(path));
+        }
+        let (parent, name) = self.parent_of(&path)?;
+        self.add(parent, &name, Added::File { content, mode });
+        Ok(path)
+    }
+
+    fn add(&mut self, parent: Place, name: &[u8], what: Added) {
+        let number = self.added.len();
+        self.added.push(what);
+        self.names
+            .entry(parent)
+            .or_default()
+            .insert(name.into(), number);
+    }
+
+    /// The folder `path`, which is resolved, is in, made with all above it when missing; and its name.
+    fn parent_of(&mut self, path: &Path) -> Result<(Place, Vec<u8>), TreeError> {
+        let mut names = parts(path);
+        let mut place = Place::Image(self.top);
+        while let Some(name) = names.pop() {
+            if names.is_empty() {
+                return Ok((place, name.into_vec()));
+            }
+            let next = match self.lookup(place, name.as_bytes())? {
+                Some(found) => self.place(found),
+                None => {
+                    self.add(place, name.as_bytes(), Added::Folder { parent: place });
+                    Some(Place::Added(self.added.len() - 1))
+                }
+            };
+            place = next.ok_or_else(|| TreeError::NotAFolder(path.to_owned()))?;
+        }
+        // The root itself: it is a folder, so that nobody asks for its parent.
+        Err(TreeError::IsAFolder(path.to_owned()))
+    }
+
+    /// What a folder is to those in it; `None` for what is no folder.
+    pub(super) fn place(&self, found: Found) -> Option<Place> {
+        match found {
+            Found::Image(inode, FileType::Directory) => Some(Place::Image(inode)),
+            Found::Image(..) => None,
+            Found::Added(number) => match self.added.get(number)? {
+                Added::Folder { .. } => Some(Place::Added(number)),
+                Added::File { .. } => None,
+            },
+        }
+    }
+
+    pub(super) fn lookup(&self, place: Place, name: &[u8]) -> Result<Option<Found>, Error> {
+        if let Some(number) = self.names.get(&place).and_then(|names| names.get(name)) {
+            return Ok(Some(Found::Added(*number)));
+        }
+        match place {
+            Place::Added(_) => Ok(None),
+            Place::Image(inode) => {
+                let entry = self.squashfs.lookup(inode, name)?;
+                Ok(entry.map(|entry| Found::Image(entry.inode, entry.file_type)))
+            }
+        }
+    }
+
+    /// All names in a folder, in no order.
+    pub(super) fn list(&self, place: Place) -> Result<Vec<Named>, Error> {
+        let added = self.names.get(&place);
+        let mut names = Vec::new();
+        if let Place::Image(inode) = place {
+            for entry in self.squashfs.read_dir(inode)? {
+                if added.is_none_or(|added| !added.contains_key(&entry.name)) {
+                    names.push((entry.name, Found::Image(entry.inode, entry.file_type)));
+                }
+            }
+        }
+        let more = added.into_iter().flatten();
+        names.extend(more.map(|(name, number)| (name.clone(), Found::Added(*number))));
+        Ok(names)
+    }
+}
+
+/// The components of a path, last first, as they are taken from the end.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}
