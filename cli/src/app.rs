@@ -37,7 +37,7 @@ pub(crate) struct CommandLine {
 }
 
 /// What `--debug` logs.
-const DEBUG: &str = "pcocc=debug,pcocc_core=debug,pcocc_image=debug,pcocc_fs=debug";
+const DEBUG: &str = "pcocc=debug,pcocc_core=debug,pcocc_image=debug,pcocc_fs=debug,pcocc_run=debug";
 
 /// Options that every verb takes.
 #[derive(Debug, clap::Args)]
@@ -70,6 +70,8 @@ pub(crate) struct Invocation {
     pub(crate) environment: Environment,
     /// Raised by the first signal that asks to stop.
     pub(crate) cancel: Cancel,
+    /// The signals that ask to stop.
+    pub(crate) signals: Signals,
     /// What is logged, as a filter.
     pub(crate) log: Option<String>,
     progress: ProgressMode,
@@ -125,6 +127,7 @@ pub(crate) fn run() -> ExitCode {
     let invocation = Invocation {
         environment,
         cancel,
+        signals,
         log,
         progress: match globals.quiet {
             true => ProgressMode::None,
@@ -133,7 +136,7 @@ pub(crate) fn run() -> ExitCode {
     };
     match verb.run(&invocation) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(signals.received()),
+        Err(failure) => failure.report(invocation.signals.received()),
     }
 }
 

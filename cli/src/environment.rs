@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use pcocc_run::account::Account;
+
 use crate::errors::Failure;
 
 /// What the command takes from its surroundings.
@@ -153,6 +155,43 @@ impl Environment {
             .filter_map(|(name, value)| Some(row(name, value.clone()?))),
         );
         rows
+    }
+
+    /// All variables.
+    pub(crate) fn all_variables() -> Vec<(OsString, OsString)> {
+        env::vars_os().collect()
+    }
+
+    /// The working directory: as PWD names it, when that is the same one.
+    pub(crate) fn working_directory() -> Result<PathBuf, Failure> {
+        let real = env::current_dir()
+            .map_err(|error| Failure::new("find out the working directory", error))?;
+        let named = variable("PWD").map(PathBuf::from);
+        let same = |named: &PathBuf| {
+            named.is_absolute() && std::fs::canonicalize(named).is_ok_and(|path| path == real)
+        };
+        Ok(named.filter(same).unwrap_or(real))
+    }
+
+    /// Who runs this, as the user database knows it.
+    pub(crate) fn account(&self) -> Account {
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        let found = nix::unistd::User::from_uid(uid).ok().flatten();
+        let mut numbers = vec![gid];
+        numbers.extend(nix::unistd::getgroups().unwrap_or_default());
+        numbers.sort_unstable_by_key(|group| (*group != gid, group.as_raw()));
+        numbers.dedup();
+        let groups = numbers.into_iter().filter_map(|gid| {
+            let group = nix::unistd::Group::from_gid(gid).ok().flatten()?;
+            Some((group.name, gid.as_raw()))
+        });
+        Account {
+            name: found.map_or_else(|| self.user.clone(), |user| user.name),
+            uid: uid.as_raw(),
+            gid: gid.as_raw(),
+            home: self.home.clone(),
+            groups: groups.collect(),
+        }
     }
 
     /// All variables that are text, for the `%{env:NAME}` templates of configuration files.

@@ -89,6 +89,12 @@ impl Failure {
         self
     }
 
+    /// The same with this exit code unless it has one of its own.
+    pub(crate) fn or_code(mut self, code: u8) -> Self {
+        self.code.get_or_insert(code);
+        self
+    }
+
     /// A failure that was told to the user already.
     pub(crate) fn reported(code: u8) -> Self {
         Self {

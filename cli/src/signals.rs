@@ -4,33 +4,58 @@
 //! A second one ends the process at once.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pcocc_core::cancel::Cancel;
+use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{flag, low_level};
 
 /// The signals that were received.
 #[derive(Debug)]
-pub(crate) struct Signals(Arc<AtomicUsize>);
+pub(crate) struct Signals {
+    received: Arc<AtomicUsize>,
+    handlers: Mutex<Vec<SigId>>,
+}
 
 impl Signals {
-    /// Installs the handlers.
+    /// Installs the handlers, but for signals that whoever started this process wants ignored (`nohup`).
     pub(crate) fn install(cancel: &Cancel) -> io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
+        let ignored = pcocc_run::sandbox::ignored_signals();
+        let mut handlers = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            if ignored.contains(&signal) {
+                continue;
+            }
             // Order matters: the shutdown looks at the flag before this signal raises it.
-            flag::register_conditional_shutdown(signal, 128 + signal, cancel.flag())?;
-            flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
-            flag::register(signal, cancel.flag())?;
+            handlers.push(flag::register_conditional_shutdown(
+                signal,
+                128 + signal,
+                cancel.flag(),
+            )?);
+            let number = Arc::clone(&received);
+            handlers.push(flag::register_usize(signal, number, signal as usize)?);
+            handlers.push(flag::register(signal, cancel.flag())?);
         }
-        Ok(Self(received))
+        Ok(Self {
+            received,
+            handlers: Mutex::new(handlers),
+        })
+    }
+
+    /// Takes the handlers away: from here on the signals are somebody else's.
+    pub(crate) fn release(&self) {
+        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        for handler in handlers.drain(..) {
+            low_level::unregister(handler);
+        }
     }
 
     /// The signal that asked to stop, if any did.
     pub(crate) fn received(&self) -> Option<u8> {
-        match self.0.load(Ordering::Acquire) {
+        match self.received.load(Ordering::Acquire) {
             0 => None,
             signal => u8::try_from(signal).ok(),
         }

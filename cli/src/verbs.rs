@@ -11,6 +11,7 @@ mod docker;
 mod doctor;
 mod hook;
 mod image;
+mod run;
 mod transfer;
 
 use crate::app::Invocation;
@@ -24,6 +25,7 @@ pub(crate) enum Verb {
     Config(config::Args),
     Doctor(doctor::Args),
     Hook(hook::Args),
+    Run(Box<run::Args>),
 }
 
 impl Verb {
@@ -45,6 +47,7 @@ impl Verb {
             Self::Config(args) => args.run(invocation),
             Self::Doctor(args) => args.run(invocation),
             Self::Hook(args) => args.run(invocation),
+            Self::Run(args) => args.run(invocation),
         }
     }
 }

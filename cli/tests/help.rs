@@ -38,6 +38,7 @@ fn top() {
       config  Show and check the configuration
       doctor  Check whether everything pcocc needs is there
       hook    Show the job in your prompt
+      run     Run a command in an image, without docker and without root
 
     Options:
       -h, --help
@@ -834,5 +835,101 @@ fn hook() {
       eval "$(pcocc hook bash)"      # at the end of ~/.bashrc
       eval "$(pcocc hook zsh)"       # at the end of ~/.zshrc
       pcocc hook fish | source       # in ~/.config/fish/config.fish
+    "#);
+}
+
+#[test]
+fn run() {
+    assert_snapshot!(help("run"), @r#"
+    Run a command in an image, without docker and without root
+
+    The image's files are read only; your home is an empty folder unless it is mounted; you are yourself
+    in there, with the network of the machine. With -s the command runs on this machine, otherwise
+    through Slurm's srun. Options end where the command begins.
+
+    Usage: pcocc run [OPTIONS] [CMD]...
+
+    Arguments:
+      [CMD]...
+              The command, by default the image's
+
+    Options:
+      -s, --singleton
+              Run one task on this machine
+
+      -I, --image <IMAGE>
+              Image: [REPO:]IMAGE[@REV], or oci:PATH[:TAG] for an OCI image layout in a folder
+
+          --cwd <PATH>
+              Where the command starts; - is the image's working directory
+
+      -e, --env <ENVSPEC>
+              Set a variable, take one from here (VAR), or all that match: VAR[=VALUE] or re(REGEX)
+
+          --mirror-env
+              Take all variables from here
+
+          --path-prefix <VAR=VALUE>
+              Put a value in front of a variable like PATH
+
+          --path-suffix <VAR=VALUE>
+              Put a value behind a variable like PATH
+
+          --mount <SRC[:DST]>
+              Show a file or folder of the machine in the container: SRC[:DST[:ro]]
+
+      -M, --module <MODULE>
+              Apply a module of containers.yaml
+
+          --no-defaults
+              Leave out what containers.yaml says of all containers
+
+          --no-user
+              Do not make yourself known in the container: no passwd entry, no home
+
+          --entry-point <CMD>
+              Run this in front of the command instead of the image's entrypoint; '' for nothing
+
+          --script <PATH>
+              Run a script of this machine in the image
+
+          --pty
+              Run in a terminal of its own
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Options for Slurm:
+      -n, --process <N>
+              Number of processes (srun -n)
+
+      -N, --node <N>
+              Number of nodes (srun -N)
+
+      -c, --core <N>
+              Cores for each process (srun -c)
+
+      -p, --partition <NAME>
+              Partition (srun -p)
+
+      -w, --nodelist <NODES>
+              Nodes by name (srun -w)
+
+    [...]
+
+    The image's entrypoint and environment are used as docker uses them. If the image has a working
+    directory the command starts there, otherwise where you are, and in / if that is not in the
+    container.
+    What every container gets is set in containers.yaml, by the site in /etc/pcocc and by you in
+    ~/.pcocc.
+
+    Exit status: the command's; 125 when it could not be started, 126 when it is no program for this
+    machine, 127 when there is no such command, 128+N when signal N ended it.
+
+    Examples:
+      pcocc run -s --cwd / -I centos cat /etc/os-release
+      pcocc run -s --pty -I centos bash
+      pcocc run -s --mount $PWD/data:/data -e LANG -I oci:./layout convert /data/a
+      pcocc run -n 4 -N 2 -p sandy -I mympi -M mpi ./program
     "#);
 }

@@ -1,0 +1,70 @@
+//! A command without an image: with an environment of its own, and otherwise as it is.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use pcocc_run::plan::bare_environment;
+use pcocc_run::sandbox::{NOT_EXECUTABLE, NOT_FOUND};
+use pcocc_run::slurm::Tasks;
+
+use super::{Args, host};
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, USAGE, While as _};
+
+impl Args {
+    /// Runs the command here with nothing but the variables that were asked for, or through Slurm, which
+    /// takes all of them along, as pcocc 0.7 did.
+    pub(super) fn run_bare(&self, invocation: &Invocation, tasks: &Tasks, action: &str) -> Outcome {
+        let wrong = |why: &str| Err(Failure::message(action, why).code(USAGE));
+        if self.script.is_none() && self.command.is_empty() {
+            return wrong(
+                "there is nothing to run; name an image with -I, a command or a --script",
+            );
+        }
+        for (given, option) in [
+            (!self.mount.is_empty(), "--mount"),
+            (!self.module.is_empty(), "-M"),
+            (self.entry_point.is_some(), "--entry-point"),
+        ] {
+            if given {
+                return wrong(&format!("{option} is for images; name one with -I"));
+            }
+        }
+        let mut request = self.request(action)?;
+        let host = host(invocation)?;
+        request.mirror_env |= !self.singleton;
+        let environment = bare_environment(&request, &host).when(|| action)?;
+        let mut words: Vec<OsString> = match &self.script {
+            Some(script) => vec![host.cwd.join(script).into()],
+            None => Vec::new(),
+        };
+        words.extend(self.command.iter().cloned());
+        let argv = match words.split_first() {
+            Some((program, arguments)) if !self.singleton => {
+                tasks.srun(program.clone(), arguments.to_vec())
+            }
+            _ => words,
+        };
+        let Some((program, arguments)) = argv.split_first() else {
+            return Ok(());
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().envs(environment.iter());
+        if let Some(cwd) = &self.cwd {
+            command.current_dir(cwd);
+        }
+        // The command takes the place of this process, and of its exit code.
+        let error = command.exec();
+        let code = match error.kind() {
+            io::ErrorKind::NotFound => NOT_FOUND,
+            _ => NOT_EXECUTABLE,
+        };
+        let failure = Failure::new(action, error).code(code);
+        Err(match self.singleton {
+            true => failure,
+            false => failure.hint(super::tasks::NO_SLURM),
+        })
+    }
+}

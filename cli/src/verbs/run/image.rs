@@ -1,0 +1,99 @@
+//! The image that is run: its files, and what its config says.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use pcocc_fs::root::RootTree;
+use pcocc_image::Error;
+use pcocc_image::formats::Location;
+use pcocc_image::layout::LayoutFolder;
+use pcocc_image::reference::ImageUri;
+use pcocc_image::squashfs::{BlockCache, Squashfs};
+use pcocc_run::account::Account;
+use pcocc_run::config::ImageConfig;
+
+use crate::app::Invocation;
+use crate::errors::{Outcome, While as _};
+use crate::stores;
+
+/// Bytes of inflated blocks that are kept: the kernel keeps what was read.
+const CACHE: usize = 32 << 20;
+
+/// What an image in a folder begins with.
+const LAYOUT: &str = "oci:";
+
+/// An image that can be run.
+#[derive(Debug)]
+pub(super) struct RunImage {
+    /// What its config says.
+    pub(super) config: ImageConfig,
+    squashfs: Arc<File>,
+    /// The name the user gave, and the plain one.
+    names: Vec<String>,
+}
+
+/// Opens the image called `name`; its root file system is made when the cache does not have it.
+pub(super) fn open(invocation: &Invocation, name: &str, action: &str) -> Outcome<RunImage> {
+    let repositories = stores::repositories(&invocation.environment)?;
+    let mut names = vec![name.to_owned()];
+    let (image, file) = if name.starts_with(LAYOUT) {
+        let home = Some(invocation.environment.home.as_path());
+        let location = Location::source(name, None, home).when(|| action)?;
+        let Location::OciFolder { path, tag } = location else {
+            let error = Error::invalid(name, "is no OCI image layout");
+            return Err(crate::errors::Failure::new(action, error));
+        };
+        let layout = LayoutFolder::open(&path, tag.as_deref()).when(|| action)?;
+        let (_drawing, context) = invocation.draw();
+        repositories
+            .root_filesystem_of(&layout, Default::default(), &context)
+            .when(|| action)?
+    } else {
+        let uri: ImageUri = name.parse().when(|| action)?;
+        let (repository, meta) = repositories.find(&uri).when(|| action)?;
+        let image = repository.image(&meta).when(|| action)?;
+        names.push(uri.name.clone());
+        let (_drawing, context) = invocation.draw();
+        let options = repository.options();
+        let file = repositories
+            .root_filesystem(repository, &meta, options, &context)
+            .when(|| action)?;
+        (image, file)
+    };
+    Ok(RunImage {
+        config: ImageConfig::parse(image.config()).when(|| action)?,
+        squashfs: Arc::new(file),
+        names,
+    })
+}
+
+impl RunImage {
+    /// The names by which `containers.yaml` may know it, the closest first.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).collect()
+    }
+
+    /// Its files, as the root of a container of `account`.
+    pub(super) fn tree(&self, account: &Account) -> Result<RootTree, Error> {
+        let squashfs = self.open()?;
+        let top = squashfs
+            .lookup(squashfs.root(), b"rootfs")?
+            .ok_or_else(|| Error::invalid("the image's squashfs file", "has no rootfs"))?;
+        Ok(RootTree::new(
+            squashfs,
+            top.inode,
+            (account.uid, account.gid),
+        ))
+    }
+
+    /// Its files in the folder `rootfs`.
+    pub(super) fn bundle(&self, account: &Account) -> Result<RootTree, Error> {
+        let squashfs = self.open()?;
+        let root = squashfs.root();
+        Ok(RootTree::new(squashfs, root, (account.uid, account.gid)))
+    }
+
+    fn open(&self) -> Result<Squashfs, Error> {
+        Squashfs::open(Arc::clone(&self.squashfs), BlockCache::new(CACHE))
+    }
+}

@@ -1,0 +1,166 @@
+//! `containers.yaml`: what a site gives containers.
+
+use crate::common::{Box, refused, text};
+
+/// Writes the user's file; what it names by `HOME` is in the home of the test.
+fn configure(image: &Box, yaml: &str) {
+    let yaml = yaml.replace("HOME", text(image.pcocc.home()));
+    image.write(".pcocc/containers.yaml", &yaml);
+}
+
+#[test]
+fn defaults_images_and_modules() {
+    let image = Box::plain();
+    image.write("site/file", "from the site");
+    image.write("module/file", "from the module");
+    configure(
+        &image,
+        "
+containers:
+    default:
+        mounts:
+            site: {source: 'HOME/site', destination: /site, options: [ro]}
+            gone: {source: /nowhere/at/all}
+        env: ['A=default', 'B=default']
+    bb:
+        inherits: base
+        env: ['B=image']
+    base:
+        pathprefix: ['PATH=/base']
+modules:
+    more:
+        mounts:
+            more: {source: 'HOME/module', destination: /site}
+        pathsuffix: ['PATH=/more']
+runtime:
+    image_mountpoints: ['/scratch/', '/etc/added']
+",
+    );
+    let line = "cat /site/file; echo; echo $A $B $PATH; ls -d /scratch /etc/added";
+    let found = image.try_run(&["-I", "bb", "sh", "-c", line]);
+    assert_eq!(
+        found.ok(),
+        "from the site\ndefault image /base:/bin\n/etc/added\n/scratch"
+    );
+    assert!(
+        found
+            .stderr
+            .contains("/nowhere/at/all is not mounted on /nowhere/at/all"),
+        "{}",
+        found.stderr
+    );
+    let found = image.shell(&["-M", "more"], line);
+    assert_eq!(
+        found,
+        "from the module\ndefault image /base:/bin:/more\n/etc/added\n/scratch"
+    );
+    let found = image.shell(&["--no-defaults"], "ls /site 2>&1; echo $A$B");
+    assert_eq!(found, "ls: /site: No such file or directory\nimage");
+    image.end();
+}
+
+#[test]
+fn generators_see_the_container_and_add_to_it() {
+    let image = Box::plain();
+    image.write("site/file", "generated");
+    let generator = image.write(
+        "generator",
+        "#!/bin/sh\n\
+         grep -q '\"args\":\\[\"sh\"' \"$2\" || exit 9\n\
+         test -x \"$3/bin/busybox\" || exit 8\n\
+         echo MOUNT HOME/site:/generated\n\
+         echo MOUNT /not/here\n\
+         echo ENV WORD=$1\n\
+         echo PATHSUFFIX PATH=/g\n\
+         echo MODULE other\n",
+    );
+    let script = std::fs::read_to_string(&generator).unwrap();
+    image.write(
+        "generator",
+        &script.replace("HOME", text(image.pcocc.home())),
+    );
+    configure(
+        &image,
+        "
+containers: {default: {generator: ['HOME/generator \"a word\"']}}
+modules: {other: {env: ['OTHER=yes']}}
+",
+    );
+    let found = image.shell(
+        &[],
+        "cat /generated/file; echo; echo $WORD $PATH $OTHER; ls -d /mnt 2>&1 || true",
+    );
+    assert_eq!(
+        found,
+        "generated\na word /bin:/g yes\nls: /mnt: No such file or directory"
+    );
+    image.end();
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_runs() {
+    let image = Box::plain();
+    let failing = image.write("failing", "#!/bin/sh\necho why >&2\nexit 3\n");
+    for (yaml, options, parts) in [
+        (
+            "containers: {default: {inherits: a}, a: {inherits: [b]}, b: {inherits: a}}",
+            &[][..],
+            &[
+                "containers of containers.yaml inherit from each other in a circle",
+                "a → b → a",
+            ][..],
+        ),
+        (
+            "containers: {bb: {inherits: nobody}}",
+            &[],
+            &["\"bb\"", "\"nobody\""],
+        ),
+        (
+            "modules: {m: {env: [A=1]}}",
+            &["-M", "x,m"],
+            &["no module \"x\"", "there are: m"],
+        ),
+        (
+            "containers: {default: {mounts: {a: {destination: /a}}}}",
+            &[],
+            &["\"a\"", "no source"],
+        ),
+        (
+            "containers: {default: {env: [NOT_SET_ANYWHERE]}}",
+            &[],
+            &["NOT_SET_ANYWHERE"],
+        ),
+        (
+            "containers: {default: {generator: ['HOME/failing x']}}",
+            &[],
+            &[
+                "generator \"HOME/failing x\"",
+                "failed (exit status: 3)",
+                "why",
+            ],
+        ),
+        (
+            "containers: {default: {generator: ['/no/such/program']}}",
+            &[],
+            &["/no/such/program", "No such file"],
+        ),
+        (
+            "containers: {default: {mount: {}}}",
+            &[],
+            &["containers.yaml:1:", "mount"],
+        ),
+    ] {
+        configure(&image, yaml);
+        let arguments = [options, &["-I", "bb", "echo", "ran"]].concat();
+        let outcome = image.try_run(&arguments);
+        let (code, words) = refused(&outcome);
+        assert_eq!(code, 125, "{words}");
+        assert_eq!(outcome.stdout, "");
+        for part in parts {
+            let part = part.replace("HOME", text(image.pcocc.home()));
+            assert!(words.contains(&part), "{part}: {words}");
+        }
+    }
+    drop(failing);
+    image.end();
+}
