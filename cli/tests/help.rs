@@ -142,6 +142,7 @@ fn docker() {
       edit    Change an image in a shell inside docker
       env     Print what makes docker in this shell use a job's daemon
       export  Send an image from a repository to docker
+      guest   Build and look into the guest of docker VMs
       import  Import an image from docker into a repository
       mount   Show docker and the repositories as folders
       umount  Unmount what `pcocc docker mount` mounted

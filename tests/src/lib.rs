@@ -13,6 +13,7 @@
 mod certificates;
 mod children;
 mod docker;
+mod guest;
 pub mod layout;
 pub mod leaks;
 mod mount;
@@ -28,8 +29,9 @@ mod window;
 pub use certificates::certificates;
 pub use children::{Guarded, Outcome, run, wait_until};
 pub use docker::{Docker, Dockerd, Paused};
+pub use guest::{TestVm, guest_files, guest_folder, hypervisor, share, vm_spec};
 pub use mount::Mount;
-pub use namespace::{fill, in_own_namespace, small_disk};
+pub use namespace::{fill, in_own_namespace, in_own_network, small_disk};
 pub use pcocc::{Pcocc, binary};
 pub use proxy::Proxy;
 pub use registry::Registry;

@@ -18,11 +18,24 @@ const INSIDE: &str = "PCOCC_TEST_INSIDE";
 /// ```
 #[track_caller]
 pub fn in_own_namespace(name: &str) -> bool {
+    again(name, &["--mount", "--propagation", "private"])
+}
+
+/// Runs the test `name` again in a network namespace of its own, which has no way out, and returns false, or
+/// returns true when it runs there.
+#[track_caller]
+pub fn in_own_network(name: &str) -> bool {
+    again(name, &["--net"])
+}
+
+#[track_caller]
+fn again(name: &str, namespaces: &[&str]) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
     let status = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "--"])
+        .args(namespaces)
+        .arg("--")
         .arg(std::env::current_exe().expect("the test's own path"))
         .args(["--exact", name, "--nocapture"])
         .env(INSIDE, "yes")

@@ -17,6 +17,7 @@ mod program;
 pub mod qemu;
 pub mod report;
 pub mod service;
+pub mod shell;
 pub mod slurm;
 pub mod testing;
 pub mod tls;

@@ -4,6 +4,7 @@ mod build;
 mod edit;
 mod env;
 mod export;
+mod guest;
 mod import;
 mod mount;
 mod umount;
@@ -27,6 +28,7 @@ enum Verb {
     Edit(edit::Args),
     Env(env::Args),
     Export(export::Args),
+    Guest(guest::Args),
     Import(import::Args),
     Mount(mount::Args),
     Umount(umount::Args),
@@ -45,6 +47,7 @@ impl Args {
             Verb::Edit(args) => args.run(invocation),
             Verb::Env(args) => args.run(invocation),
             Verb::Export(args) => args.run(invocation),
+            Verb::Guest(args) => args.run(invocation),
             Verb::Import(args) => args.run(invocation),
             Verb::Mount(args) => args.run(invocation),
             Verb::Umount(args) => args.run(invocation),

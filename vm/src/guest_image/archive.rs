@@ -14,10 +14,13 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::process::Command;
 
+use pcocc_core::cancel::Cancel;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{GuestFiles, MachineError};
+use crate::program;
 
 /// Version of the archive's layout.
 const FORMAT: u32 = 1;
@@ -75,8 +78,8 @@ fn header(size: u64) -> tar::Header {
     header
 }
 
-/// Unpacks the guest image `source` into the new folder `target`, all at once, and checks that this pcocc
-/// can use it. `id` identifies its content, as hex digits.
+/// Unpacks the guest image `source`, an archive or a qcow2 disk that holds one, into the new folder `target`,
+/// all at once, and checks that this pcocc can use it. `id` identifies its content, as hex digits.
 ///
 /// When the folder is there already its files are taken as they are.
 pub fn unpack(source: &Path, target: &Path, id: &str) -> Result<GuestFiles, MachineError> {
@@ -91,7 +94,19 @@ pub fn unpack(source: &Path, target: &Path, id: &str) -> Result<GuestFiles, Mach
             .prefix(".guest-")
             .tempdir_in(parent)
             .map_err(MachineError::io("make a folder in", parent))?;
-        extract(source, temp.path())?;
+        match is_qcow2(source)? {
+            true => {
+                let raw = temp.path().join("disk.raw");
+                let mut convert = Command::new("qemu-img");
+                convert.args(["convert", "-f", "qcow2", "-O", "raw", "--"]);
+                // Some hundred milliseconds, once on a node: not worth stopping.
+                let cancel = Cancel::new();
+                program::run(convert.arg(source).arg(&raw), "qemu-utils", &cancel)?;
+                extract(&raw, temp.path())?;
+                fs::remove_file(&raw).map_err(MachineError::io("remove", &raw))?;
+            }
+            false => extract(source, temp.path())?,
+        }
         let temp = temp.keep();
         if let Err(error) = fs::rename(&temp, target) {
             let _ = fs::remove_dir_all(&temp);
@@ -109,6 +124,13 @@ pub fn unpack(source: &Path, target: &Path, id: &str) -> Result<GuestFiles, Mach
         data: target.join("data.qcow2"),
         id: id.to_owned(),
     })
+}
+
+/// Repositories keep disks as qcow2.
+fn is_qcow2(source: &Path) -> Result<bool, MachineError> {
+    let mut magic = [0; 4];
+    let mut file = File::open(source).map_err(MachineError::io("open", source))?;
+    Ok(file.read_exact(&mut magic).is_ok() && &magic == b"QFI\xfb")
 }
 
 fn extract(source: &Path, folder: &Path) -> Result<(), MachineError> {
@@ -196,6 +218,15 @@ mod tests {
         let files = unpack(&image, &target, "ab").unwrap();
         assert_eq!(fs::read(&files.root).unwrap(), b"root.squashfs");
         assert_eq!(unpack(&image, &target, "ab").unwrap(), files);
+        let disk = folder.path().join("disk.qcow2");
+        let mut convert = Command::new("qemu-img");
+        convert.args(["convert", "-f", "raw", "-O", "qcow2"]);
+        let cancel = Cancel::new();
+        program::run(convert.arg(&image).arg(&disk), "qemu-utils", &cancel).unwrap();
+        let target = folder.path().join("cache/cd");
+        let files = unpack(&disk, &target, "cd").unwrap();
+        assert_eq!(fs::read(&files.kernel).unwrap(), b"kernel");
+        assert!(!target.join("disk.raw").exists());
     }
 
     #[test]

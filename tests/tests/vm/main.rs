@@ -1,0 +1,6 @@
+//! Docker VMs on real QEMU with a real dockerd. One guest is booted for all; every test resumes it.
+
+mod clones;
+mod ends;
+mod network;
+mod shares;
