@@ -21,6 +21,8 @@ pub(crate) struct Environment {
     pub(crate) system_conf: PathBuf,
     /// Folder of the user's configuration (PCOCC_USER_CONF_DIR, `~/.pcocc`).
     pub(crate) user_conf: PathBuf,
+    /// Where shells keep what is the user's.
+    pub(crate) shells: ShellFolders,
     /// The user's shell (SHELL).
     pub(crate) shell: Option<PathBuf>,
     /// Job of the shell or allocation we run in (PCOCC_JOBID, SLURM_JOB_ID).
@@ -64,6 +66,19 @@ pub(crate) struct Variable {
 /// The daemon without DOCKER_HOST.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
+/// Folders by which shells find the user's files.
+#[derive(Clone, Debug)]
+pub(crate) struct ShellFolders {
+    /// bash-completion's own (BASH_COMPLETION_USER_DIR).
+    pub(crate) bash: PathBuf,
+    /// XDG_CONFIG_HOME, `~/.config`.
+    pub(crate) config: PathBuf,
+    /// XDG_DATA_HOME, `~/.local/share`.
+    pub(crate) data: PathBuf,
+    /// Of zsh's own files (ZDOTDIR, the home).
+    pub(crate) zsh: PathBuf,
+}
+
 /// What stderr and stdin are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
@@ -89,12 +104,19 @@ impl Environment {
             None => default,
         };
         let docker_config = directory("DOCKER_CONFIG", home.join(".docker"));
+        let data = directory("XDG_DATA_HOME", home.join(".local/share"));
         let dumb = variable("TERM").is_none_or(|term| term == "dumb");
         let colors = !dumb && variable("NO_COLOR").is_none();
         Ok(Self {
             user: user_name()?,
             system_conf: directory("PCOCC_SYSTEM_CONF_DIR", "/etc/pcocc".into()),
             user_conf: directory("PCOCC_USER_CONF_DIR", home.join(".pcocc")),
+            shells: ShellFolders {
+                bash: directory("BASH_COMPLETION_USER_DIR", data.join("bash-completion")),
+                config: directory("XDG_CONFIG_HOME", home.join(".config")),
+                zsh: directory("ZDOTDIR", home.clone()),
+                data,
+            },
             shell: variable("SHELL").map(PathBuf::from),
             enclosing_job: ["PCOCC_JOBID", "SLURM_JOB_ID"]
                 .into_iter()

@@ -6,6 +6,7 @@
     reason = "doc comments of arguments are help texts, where [REPO:]IMAGE is no link"
 )]
 
+mod completions;
 mod config;
 mod docker;
 mod doctor;
@@ -26,6 +27,7 @@ pub(crate) enum Verb {
     Doctor(doctor::Args),
     Hook(hook::Args),
     Run(Box<run::Args>),
+    Completions(completions::Args),
 }
 
 impl Verb {
@@ -48,6 +50,7 @@ impl Verb {
             Self::Doctor(args) => args.run(invocation),
             Self::Hook(args) => args.run(invocation),
             Self::Run(args) => args.run(invocation),
+            Self::Completions(args) => args.run(invocation),
         }
     }
 }

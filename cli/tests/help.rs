@@ -33,12 +33,13 @@ fn top() {
     Usage: pcocc [OPTIONS] <COMMAND>
 
     Commands:
-      image   List and manage images in repositories
-      docker  Exchange images with a docker daemon
-      config  Show and check the configuration
-      doctor  Check whether everything pcocc needs is there
-      hook    Show the job in your prompt
-      run     Run a command in an image, without docker and without root
+      image        List and manage images in repositories
+      docker       Exchange images with a docker daemon
+      config       Show and check the configuration
+      doctor       Check whether everything pcocc needs is there
+      hook         Show the job in your prompt
+      run          Run a command in an image, without docker and without root
+      completions  Put completion where your shells look for it
 
     Options:
       -h, --help

@@ -34,6 +34,7 @@ const TABLE: &[(&str, &str, Source)] = &[
     ("docker import", "dest", new_image),
     ("docker mount", "mount_point", folder),
     ("docker umount", "mount_point", mount_point),
+    ("run", "image", image),
     ("image show", "image", image),
     ("image delete", "image", image),
     ("image copy", "source", image),

@@ -249,3 +249,58 @@ fn all_code_is_clean_with_every_option() {
         }
     }
 }
+
+#[test]
+fn installed_stubs_complete_without_the_hook_and_go_again() {
+    let pcocc = pcocc_tests::binary();
+    let bin = pcocc.parent().unwrap().display().to_string();
+    for shell in HOOKED {
+        let home = jobs::home();
+        let (rc, text) = match shell {
+            "bash" => (
+                ".bashrc",
+                format!("PS1='> '\nPATH={bin}:$PATH\n. /usr/share/bash-completion/bash_completion"),
+            ),
+            "zsh" => (
+                ".zshrc",
+                format!(
+                    "PROMPT='> '\nPATH={bin}:$PATH\nautoload -Uz compinit && compinit -u -d ~/.zcompdump"
+                ),
+            ),
+            _ => (
+                ".config/fish/config.fish",
+                format!(
+                    "set -g fish_greeting\nfunction fish_prompt; printf '> '; end\nset PATH {bin} $PATH\n"
+                ),
+            ),
+        };
+        let rc = home.home().join(rc);
+        fs::create_dir_all(rc.parent().unwrap()).unwrap();
+        fs::write(&rc, &text).unwrap();
+        let said = home.run(&["completions", "install", "--shell", shell]);
+        assert!(said.contains("Wrote /"), "{said}");
+        // A second time changes nothing more.
+        let before = fs::read(&rc).unwrap();
+        home.run(&["completions", "install"]);
+        assert_eq!(fs::read(&rc).unwrap(), before, "{shell}");
+        let window = Window::start(&home.any(shell));
+        window.prompt();
+        window.complete("pcocc docker exp", "pcocc docker export");
+        window.complete("pcocc docker env -j ", "pcocc docker env -j 7");
+        drop(window);
+        let said = home.run(&["completions", "uninstall"]);
+        assert!(said.contains("Removed /"), "{said}");
+        let left = fs::read_to_string(&rc).unwrap();
+        assert_eq!(left.trim_end(), text.trim_end(), "{shell}");
+        assert_eq!(home.run(&["completions", "uninstall"]), "Nothing to do.");
+    }
+    // What somebody else wrote stays.
+    let home = jobs::home();
+    let foreign = home.home().join(".config/fish/completions/pcocc.fish");
+    fs::create_dir_all(foreign.parent().unwrap()).unwrap();
+    fs::write(&foreign, "# mine\n").unwrap();
+    home.try_run(&["completions", "install", "--shell", "fish"])
+        .failed();
+    home.run(&["completions", "uninstall"]);
+    assert_eq!(fs::read_to_string(&foreign).unwrap(), "# mine\n");
+}

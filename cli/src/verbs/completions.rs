@@ -1,0 +1,93 @@
+//! `pcocc completions`: completion where each shell looks for it.
+
+mod stubs;
+
+use std::env;
+
+use clap::ValueEnum;
+use pcocc_shellenv::Dialect;
+
+use crate::app::Invocation;
+use crate::errors::{Outcome, While as _};
+use crate::output;
+
+use stubs::Stub;
+
+/// Put completion where your shells look for it
+///
+/// Not needed with `pcocc hook`, which completes as well.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Write a file for each shell, which asks pcocc at TAB
+    ///
+    /// Bash (with the package bash-completion) and fish look into folders of the home. Zsh does not: there a
+    /// few marked lines in .zshrc name the folder.
+    #[command(
+        after_help = "Examples:\n  pcocc completions install\n  pcocc completions install --shell zsh"
+    )]
+    Install(Shells),
+    /// Take away what install wrote
+    Uninstall(Shells),
+}
+
+#[derive(Debug, clap::Args)]
+struct Shells {
+    /// Only for this shell; may be given several times. By default for those that have a configuration here, and
+    /// for yours
+    #[arg(long, value_enum, value_name = "SHELL")]
+    shell: Vec<Shell>,
+}
+
+/// A shell that can be completed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl From<Shell> for Dialect {
+    fn from(shell: Shell) -> Self {
+        match shell {
+            Shell::Bash => Self::Bash,
+            Shell::Zsh => Self::Zsh,
+            Shell::Fish => Self::Fish,
+        }
+    }
+}
+
+impl Args {
+    /// Writes or removes the files, and says which.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let environment = &invocation.environment;
+        let chosen = |shells: &Shells, stub: &Stub| match shells.shell.as_slice() {
+            [] => stub.is_used(environment),
+            some => some
+                .iter()
+                .any(|shell| Dialect::from(*shell) == stub.dialect()),
+        };
+        let program = env::current_exe().when(|| "find the path of pcocc")?;
+        let mut said = String::new();
+        for stub in Stub::all(environment) {
+            match &self.verb {
+                Verb::Install(shells) if chosen(shells, &stub) => {
+                    said += &stub.install(&program)?;
+                }
+                Verb::Uninstall(shells) if shells.shell.is_empty() || chosen(shells, &stub) => {
+                    said += &stub.uninstall()?;
+                }
+                _ => {}
+            }
+        }
+        if said.is_empty() {
+            said += "Nothing to do.\n";
+        }
+        output::text(&said)
+    }
+}
