@@ -9,9 +9,11 @@ use pcocc_core::cancel::Cancel;
 use pcocc_image::transfer::Context;
 use tracing_subscriber::EnvFilter;
 
+use crate::arguments;
 use crate::complete;
 use crate::environment::Environment;
 use crate::errors::Failure;
+use crate::output;
 use crate::progress::Drawing;
 use crate::signals::Signals;
 use crate::verbs::Verb;
@@ -37,7 +39,8 @@ pub(crate) struct CommandLine {
 }
 
 /// What `--debug` logs.
-const DEBUG: &str = "pcocc=debug,pcocc_core=debug,pcocc_image=debug,pcocc_fs=debug,pcocc_run=debug";
+const DEBUG: &str =
+    "pcocc=debug,pcocc_core=debug,pcocc_image=debug,pcocc_fs=debug,pcocc_run=debug,pcocc_vm=debug";
 
 /// Options that every verb takes.
 #[derive(Debug, clap::Args)]
@@ -91,6 +94,18 @@ impl Invocation {
         }
     }
 
+    /// Whether anything but warnings and errors is to be said.
+    pub(crate) fn speaks(&self) -> bool {
+        self.progress != ProgressMode::None
+    }
+
+    /// Says on stderr what goes on.
+    pub(crate) fn tell(&self, text: &str) {
+        if self.speaks() {
+            output::complain(&format!("{text}\n"));
+        }
+    }
+
     /// Starts to draw an operation's progress; dropping the drawing leaves the terminal clean.
     pub(crate) fn draw(&self) -> (Drawing, Context) {
         let drawing = Drawing::new(self.progress, &self.environment.terminal);
@@ -108,7 +123,8 @@ pub(crate) fn run() -> ExitCode {
         return answered;
     }
     // Clap prints help, version and usage errors by itself and exits 0 or 2.
-    let CommandLine { verb, globals } = CommandLine::parse();
+    let arguments = arguments::arranged(std::env::args_os().collect());
+    let CommandLine { verb, globals } = CommandLine::parse_from(arguments);
     let environment = match Environment::read() {
         Ok(environment) => environment,
         Err(failure) => return failure.report(None),
@@ -120,7 +136,7 @@ pub(crate) fn run() -> ExitCode {
     };
     start_log(log.as_deref().or(verb.log()), environment.terminal.color);
     let cancel = Cancel::new();
-    let signals = match Signals::install(&cancel) {
+    let signals = match Signals::install(&cancel, verb.is_patient()) {
         Ok(signals) => signals,
         Err(error) => return Failure::new("install signal handlers", error).report(None),
     };

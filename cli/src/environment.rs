@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use pcocc_run::account::Account;
+use pcocc_vm::job::JobId;
 
 use crate::errors::Failure;
 
@@ -27,6 +28,8 @@ pub(crate) struct Environment {
     pub(crate) shell: Option<PathBuf>,
     /// Job of the shell or allocation we run in (PCOCC_JOBID, SLURM_JOB_ID).
     pub(crate) enclosing_job: Option<String>,
+    /// What Slurm tells a job of itself.
+    pub(crate) slurm: SlurmVariables,
     /// Which docker daemon the user points at.
     pub(crate) docker: DockerVariables,
     /// Folder of docker's own client configuration (DOCKER_CONFIG, `~/.docker`).
@@ -79,6 +82,28 @@ pub(crate) struct ShellFolders {
     pub(crate) zsh: PathBuf,
 }
 
+/// The variables with which Slurm tells a job of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct SlurmVariables(BTreeMap<String, String>);
+
+impl SlurmVariables {
+    fn read() -> Self {
+        let mut variables = Environment::variables();
+        variables.retain(|name, value| name.starts_with("SLURM_") && !value.is_empty());
+        Self(variables)
+    }
+
+    /// The value of a variable.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+
+    /// The number of the job we run in.
+    pub(crate) fn job(&self) -> Option<JobId> {
+        self.variable("SLURM_JOB_ID")?.parse().ok()
+    }
+}
+
 /// What stderr and stdin are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
@@ -121,6 +146,7 @@ impl Environment {
             enclosing_job: ["PCOCC_JOBID", "SLURM_JOB_ID"]
                 .into_iter()
                 .find_map(|name| variable(name)?.into_string().ok()),
+            slurm: SlurmVariables::read(),
             docker: DockerVariables {
                 host: text("DOCKER_HOST")?,
                 tls_verify: text("DOCKER_TLS_VERIFY")?,
@@ -221,6 +247,12 @@ impl Environment {
         env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect()
+    }
+
+    /// Whether there is a program of this name.
+    pub(crate) fn has_program(&self, name: &str) -> bool {
+        let path = self.path.clone().unwrap_or_default();
+        env::split_paths(&path).any(|folder| folder.join(name).is_file())
     }
 
     /// All variables, for children and for shell code.

@@ -13,6 +13,7 @@ use std::io;
 use std::process::ExitCode;
 
 use pcocc_image::Error as ImageError;
+use pcocc_vm::job::Error as JobError;
 
 use crate::output;
 
@@ -23,6 +24,10 @@ pub(crate) const USAGE: u8 = 2;
 
 /// Exit status of a wait that took too long.
 pub(crate) const TIMED_OUT: u8 = 124;
+/// Exit status of a shell or script that is there and cannot be run.
+pub(crate) const CANNOT_RUN: u8 = 126;
+/// Exit status of a shell or script that is not there.
+pub(crate) const NOT_FOUND: u8 = 127;
 
 /// Keeps what a hostile name makes long from filling the screen.
 fn shortened(text: &str, most: usize) -> std::borrow::Cow<'_, str> {
@@ -105,6 +110,11 @@ impl Failure {
         }
     }
 
+    /// The exit code, when no signal was received.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.code.unwrap_or_else(|| self.classify().0)
+    }
+
     /// Writes the failure to stderr and gives the exit code; `signal` is the one that was received.
     pub(crate) fn report(&self, signal: Option<u8>) -> ExitCode {
         if let Some(io) = self.find::<io::Error>()
@@ -119,7 +129,7 @@ impl Failure {
         }
         match signal {
             Some(signal) => ExitCode::from(128 + signal),
-            None => ExitCode::from(self.code.unwrap_or_else(|| self.classify().0)),
+            None => ExitCode::from(self.exit_code()),
         }
     }
 
@@ -156,6 +166,9 @@ impl Failure {
 
     /// Exit code and hint of the error.
     fn classify(&self) -> (u8, Option<String>) {
+        if let Some(error) = self.find::<JobError>() {
+            return (FAILED, job_hint(error).map(str::to_owned));
+        }
         let Some(error) = self.find::<ImageError>() else {
             return (FAILED, None);
         };
@@ -208,6 +221,21 @@ fn chain(error: &dyn StdError) -> String {
         next = cause.source();
     }
     text
+}
+
+/// What to do about a job that is not there, or not alone.
+fn job_hint(error: &JobError) -> Option<&'static str> {
+    match error {
+        JobError::NoJob => Some("start one with `pcocc docker alloc` or `pcocc docker batch`"),
+        JobError::NoSuchJob(_) | JobError::NoSuchName(_) | JobError::NotAnId(_) => {
+            Some("see which there are with `pcocc docker ls`")
+        }
+        JobError::Several(_) => Some("say which one with -j"),
+        JobError::Over { .. } => {
+            Some("see what happened with `pcocc docker status -j` and its number")
+        }
+        _ => None,
+    }
 }
 
 /// Says what was being done when a library call failed.

@@ -1,13 +1,25 @@
 //! Jobs as the verbs see them: which one is meant, and where its docker daemon is.
 
+use std::collections::HashMap;
+
 use pcocc_core::containers::Runtime;
 use pcocc_core::template::{self, Variables};
 use pcocc_shellenv::DockerEnvironment;
-use pcocc_vm::job::{Job, Jobs, Wanted};
+use pcocc_vm::job::{Job, JobId, Jobs, Queue, Queued, Wanted};
 use pcocc_vm::slurm::Squeue;
 
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
+
+/// A scheduler that is not asked: records are taken as they are.
+#[derive(Debug)]
+pub(crate) struct Unasked;
+
+impl Queue for Unasked {
+    fn ask(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
+        None
+    }
+}
 
 /// The user's jobs; `action` is what needs them.
 pub(crate) fn open(environment: &Environment, action: &str) -> Outcome<Jobs> {
@@ -32,6 +44,22 @@ pub(crate) fn choose(
     let enclosing = enclosing.and_then(|text| text.parse().ok());
     let jobs = open(environment, action)?;
     jobs.choose(&wanted, enclosing, &Squeue).when(|| action)
+}
+
+/// The job that is meant when nothing is said; `None` when there is no job at all.
+pub(crate) fn only(environment: &Environment, action: &str) -> Outcome<Option<Job>> {
+    let jobs = open(environment, action)?;
+    if jobs.ids().when(|| action)?.is_empty() {
+        // Nothing is asked, and nothing can fail, where nobody has jobs.
+        return Ok(None);
+    }
+    let enclosing = environment.enclosing_job.as_deref();
+    let enclosing = enclosing.and_then(|text| text.parse().ok());
+    match jobs.choose(&Wanted::Unsaid, enclosing, &Squeue) {
+        Ok(job) => Ok(Some(job)),
+        Err(pcocc_vm::job::Error::NoJob) => Ok(None),
+        Err(error) => Err(Failure::new(action, error)),
+    }
 }
 
 /// How docker reaches the daemon of a job.

@@ -11,14 +11,19 @@
     reason = "doc comments of arguments are their help texts, not Markdown"
 )]
 
+mod allocation;
 mod app;
+mod arguments;
 mod complete;
 mod environment;
 mod errors;
 mod jobs;
+mod mounted;
 mod output;
+mod private_folder;
 mod progress;
 mod prompt;
+mod session;
 mod signals;
 mod stores;
 mod verbs;

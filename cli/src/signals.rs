@@ -1,7 +1,7 @@
 //! Signals that end the command.
 //!
 //! The first SIGINT, SIGTERM or SIGHUP raises the [`Cancel`] flag: the verb rolls back and returns.
-//! A second one ends the process at once.
+//! A second one ends the process at once, but for the launcher of a VM.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,9 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers, but for signals that whoever started this process wants ignored (`nohup`).
-    pub(crate) fn install(cancel: &Cancel) -> io::Result<Self> {
+    /// Installs the handlers, but for signals that whoever started this process wants ignored (`nohup`). A `patient`
+    /// verb is not ended by a second signal: it has others to clean up after.
+    pub(crate) fn install(cancel: &Cancel, patient: bool) -> io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
         let ignored = pcocc_run::sandbox::ignored_signals();
         let mut handlers = Vec::new();
@@ -29,12 +30,14 @@ impl Signals {
             if ignored.contains(&signal) {
                 continue;
             }
-            // Order matters: the shutdown looks at the flag before this signal raises it.
-            handlers.push(flag::register_conditional_shutdown(
-                signal,
-                128 + signal,
-                cancel.flag(),
-            )?);
+            if !patient {
+                // Order matters: the shutdown looks at the flag before this signal raises it.
+                handlers.push(flag::register_conditional_shutdown(
+                    signal,
+                    128 + signal,
+                    cancel.flag(),
+                )?);
+            }
             let number = Arc::clone(&received);
             handlers.push(flag::register_usize(signal, number, signal as usize)?);
             handlers.push(flag::register(signal, cancel.flag())?);

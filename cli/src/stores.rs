@@ -18,6 +18,7 @@ use pcocc_image::repository::Repositories;
 use crate::app::Invocation;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::jobs;
 
 /// The repositories that `repos.yaml` of the user and of the site define.
 pub(crate) fn repositories(environment: &Environment) -> Outcome<Arc<Repositories>> {
@@ -39,9 +40,19 @@ pub(crate) fn path_variables(environment: &Environment) -> Variables {
     }
 }
 
-/// The daemon that DOCKER_HOST and its companions name; `action` is what needs it.
+/// The daemon that is meant; `action` is what needs it.
+///
+/// That is the one DOCKER_HOST and its companions name, as in a docker shell; without DOCKER_HOST that of the job we run in,
+/// or of the only job there is; without any job docker's own default.
 pub(crate) fn endpoint(environment: &Environment, action: &str) -> Outcome<Endpoint> {
     let docker = &environment.docker;
+    if docker.host.is_none()
+        && let Some(job) = jobs::only(environment, action)?
+    {
+        let found = jobs::docker_environment(environment, &job, action)?;
+        return Endpoint::parse(Some(&found.host), Some("1"), Some(&found.cert_path))
+            .when(|| action);
+    }
     Endpoint::parse(
         docker.host.as_deref(),
         docker.tls_verify.as_deref(),

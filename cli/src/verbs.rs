@@ -41,6 +41,11 @@ impl Verb {
         }
     }
 
+    /// Whether only the verb itself may end its process: it answers for others.
+    pub(crate) fn is_patient(&self) -> bool {
+        matches!(self, Self::Docker(args) if args.launches())
+    }
+
     /// Does it.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self {

@@ -34,7 +34,7 @@ fn top() {
 
     Commands:
       image        List and manage images in repositories
-      docker       Exchange images with a docker daemon
+      docker       Allocate docker VMs and exchange images with a docker daemon
       config       Show and check the configuration
       doctor       Check whether everything pcocc needs is there
       hook         Show the job in your prompt
@@ -131,22 +131,31 @@ fn image() {
 #[test]
 fn docker() {
     assert_snapshot!(help("docker"), @r"
-    Exchange images with a docker daemon
+    Allocate docker VMs and exchange images with a docker daemon
 
-    The daemon is the one that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as for docker
-    itself; without DOCKER_HOST, the one at unix:///var/run/docker.sock.
+    The daemon is the one that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as in a docker
+    shell; without DOCKER_HOST, that of the docker VM there is; without one, the one at
+    unix:///var/run/docker.sock.
 
     Usage: pcocc docker [OPTIONS] <COMMAND>
 
     Commands:
-      build   Build an image from a Dockerfile inside docker
-      edit    Change an image in a shell inside docker
-      env     Print what makes docker in this shell use a job's daemon
-      export  Send an image from a repository to docker
-      guest   Build and look into the guest of docker VMs
-      import  Import an image from docker into a repository
-      mount   Show docker and the repositories as folders
-      umount  Unmount what `pcocc docker mount` mounted
+      alloc    Allocate a docker VM and start a docker shell
+      batch    Allocate a docker VM in the background
+      shell    Start a docker shell for a VM
+      ls       List docker VMs [alias: ps]
+      status   Show how a docker VM is doing
+      logs     Show what a docker VM's console said
+      forward  Reach ports of a docker VM from this machine
+      stop     End docker VMs
+      build    Build an image from a Dockerfile inside docker
+      edit     Change an image in a shell inside docker
+      env      Print what makes docker in this shell use a job's daemon
+      export   Send an image from a repository to docker
+      guest    Build and look into the guest of docker VMs
+      import   Import an image from docker into a repository
+      mount    Show docker and the repositories as folders
+      umount   Unmount what `pcocc docker mount` mounted
 
     Options:
       -h, --help

@@ -45,7 +45,7 @@ mod tests {
         let jobs = Jobs::open(conf.path()).unwrap();
         for (number, state) in [(9, State::Ready), (10, State::Ended), (101, State::Booting)] {
             let id = JobId::new(number).unwrap();
-            let folder = jobs.create_slurm(id).unwrap();
+            let folder = jobs.create_slurm(id, false).unwrap();
             let mut record = Record::new(id, "docker", Backend::Slurm, "doe", 0);
             record.state = state;
             folder.write(&record).unwrap();

@@ -1,6 +1,11 @@
-//! Telling a process from a later one that got the same number.
+//! Telling a process from a later one that got the same number, and children that end with their parent.
 
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
 /// Gives the start time of a process in clock ticks since boot; `None` for one that is gone or a zombie.
 ///
@@ -15,10 +20,28 @@ pub fn start_time(id: u32) -> Option<u64> {
     }
 }
 
+/// Has the kernel send `signal` to the child that `command` starts when the thread that started it ends, however that
+/// happens. A process starts its children in its main thread for this.
+pub fn die_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
+    let parent = getpid();
+    let ask = move || -> io::Result<()> {
+        set_parent_process_death_signal(Some(signal))?;
+        // It may be gone since.
+        match getppid() == Some(parent) {
+            true => Ok(()),
+            false => Err(io::Error::from(rustix::io::Errno::SRCH)),
+        }
+    };
+    #[expect(unsafe_code, reason = "the only way to ask between fork and exec")]
+    // SAFETY: between fork and exec only two system calls are made, both async-signal-safe; nothing is allocated.
+    unsafe {
+        command.pre_exec(ask)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
 
     #[test]
     fn a_process_has_a_start_time_until_it_ends() {

@@ -56,6 +56,18 @@ pub enum TemplateError {
 /// `%%` stands for one `%`; names without braces (`%homedir`) are accepted as pcocc 0.7 does, and
 /// a `%` before anything else stands for itself.
 pub fn expand(template: &str, variables: &Variables) -> Result<PathBuf, TemplateError> {
+    let path = PathBuf::from(expand_text(template, variables)?);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(TemplateError::Relative {
+            template: template.to_owned(),
+        })
+    }
+}
+
+/// Replaces the names in `template`, as [`expand`] does; the result may be any text.
+pub fn expand_text(template: &str, variables: &Variables) -> Result<String, TemplateError> {
     let home = variables.homedir.to_string_lossy();
     let mut path = String::new();
     let mut rest = template;
@@ -88,14 +100,7 @@ pub fn expand(template: &str, variables: &Variables) -> Result<PathBuf, Template
         }
     }
     path.push_str(rest);
-    let path = PathBuf::from(path);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(TemplateError::Relative {
-            template: template.to_owned(),
-        })
-    }
+    Ok(path)
 }
 
 fn lookup(name: &str, template: &str, variables: &Variables) -> Result<String, TemplateError> {

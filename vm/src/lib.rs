@@ -8,6 +8,7 @@
 
 pub mod attend;
 pub mod clock;
+pub mod forward;
 pub mod guest_image;
 pub mod job;
 pub mod launch;

@@ -234,6 +234,16 @@ pub fn check(words: &[OsString]) -> Result<(), OptionError> {
     Ok(())
 }
 
+/// The value of the first option that has one of `names`.
+pub fn value_of(words: &[OsString], names: &[&str]) -> Option<String> {
+    read(words, &[]).into_iter().find_map(|item| match item {
+        Item::Option { name, value, .. } if names.contains(&name.as_str()) => {
+            value?.into_string().ok()
+        }
+        _ => None,
+    })
+}
+
 /// What the local backend makes of the scheduler's options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalRequest {

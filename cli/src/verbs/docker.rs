@@ -1,21 +1,31 @@
 //! `pcocc docker`: images and docker daemons.
 
+mod alloc;
+mod batch;
 mod build;
 mod edit;
 mod env;
 mod export;
+mod forward;
 mod guest;
 mod import;
+mod launch;
+mod logs;
+mod ls;
 mod mount;
+mod session;
+mod shell;
+mod status;
+mod stop;
 mod umount;
 
 use crate::app::Invocation;
 use crate::errors::Outcome;
 
-/// Exchange images with a docker daemon
+/// Allocate docker VMs and exchange images with a docker daemon
 ///
-/// The daemon is the one that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as for docker
-/// itself; without DOCKER_HOST, the one at unix:///var/run/docker.sock.
+/// The daemon is the one that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as in a docker shell;
+/// without DOCKER_HOST, that of the docker VM there is; without one, the one at unix:///var/run/docker.sock.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -24,6 +34,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    Alloc(alloc::Args),
+    Batch(batch::Args),
+    Shell(shell::Args),
+    Ls(ls::Args),
+    Status(status::Args),
+    Logs(logs::Args),
+    Forward(forward::Args),
+    Stop(stop::Args),
     Build(build::Args),
     Edit(edit::Args),
     Env(env::Args),
@@ -32,12 +50,19 @@ enum Verb {
     Import(import::Args),
     Mount(mount::Args),
     Umount(umount::Args),
+    Launch(launch::Args),
+    Session(session::Args),
 }
 
 impl Args {
     /// Whether the verb goes on until it is stopped.
     pub(crate) fn serves(&self) -> bool {
         matches!(self.verb, Verb::Mount(_))
+    }
+
+    /// Whether the verb keeps a VM alive.
+    pub(crate) fn launches(&self) -> bool {
+        matches!(self.verb, Verb::Launch(_) | Verb::Session(_))
     }
 
     /// Runs the verb that was chosen.
@@ -51,6 +76,16 @@ impl Args {
             Verb::Import(args) => args.run(invocation),
             Verb::Mount(args) => args.run(invocation),
             Verb::Umount(args) => args.run(invocation),
+            Verb::Alloc(args) => args.run(invocation),
+            Verb::Batch(args) => args.run(invocation),
+            Verb::Shell(args) => args.run(invocation),
+            Verb::Ls(args) => args.run(invocation),
+            Verb::Status(args) => args.run(invocation),
+            Verb::Logs(args) => args.run(invocation),
+            Verb::Forward(args) => args.run(invocation),
+            Verb::Stop(args) => args.run(invocation),
+            Verb::Launch(args) => args.run(invocation),
+            Verb::Session(args) => args.run(invocation),
         }
     }
 }

@@ -138,6 +138,34 @@ impl JobFolder {
         self.replace(&self.state_file(), record.state_line().as_bytes())
     }
 
+    /// Writes the first record, unless somebody else has written one; tells whether it was written.
+    pub fn write_first(&self, record: &Record) -> Result<bool> {
+        let path = self.record_file();
+        let write = || -> io::Result<()> {
+            let text = serde_json::to_vec_pretty(record).map_err(io::Error::other)?;
+            let mut file = tempfile::Builder::new()
+                .prefix(".new-")
+                .tempfile_in(&self.path)?;
+            file.write_all(&text)?;
+            file.as_file().sync_all()?;
+            let temp = file.into_temp_path();
+            publish::create_new(&temp, &path)?;
+            // It has another name now.
+            let _ = temp.keep();
+            Ok(())
+        };
+        match write() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(Error::io("write", &path)(error)),
+        }
+        // The launcher may have written a later one already.
+        if !self.state_file().exists() {
+            self.replace(&self.state_file(), record.state_line().as_bytes())?;
+        }
+        Ok(true)
+    }
+
     /// Writes the client's certificates, all readable by the user alone.
     pub fn write_client_files(&self, files: &ClientFiles) -> Result<()> {
         let folder = self.client_certificates();
@@ -246,6 +274,8 @@ mod tests {
     fn what_is_written_is_read_and_private() {
         let (conf, folder) = folder();
         let mut record = record();
+        assert!(folder.write_first(&record).unwrap());
+        assert!(!folder.write_first(&record).unwrap());
         folder.write(&record).unwrap();
         assert_eq!(folder.read().unwrap(), record);
         let line = || fs::read_to_string(folder.state_file()).unwrap();

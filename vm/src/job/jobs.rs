@@ -164,8 +164,8 @@ impl Jobs {
     }
 
     /// Makes the folder of the Slurm job `id`, or takes the one it has already; what is left of an older job with
-    /// this number goes.
-    pub fn create_slurm(&self, id: JobId) -> Result<JobFolder> {
+    /// this number goes. One that is started `again`, after it was put back into the queue, keeps its own.
+    pub fn create_slurm(&self, id: JobId, again: bool) -> Result<JobFolder> {
         let folder = self.folder(id);
         match folder.create() {
             Ok(()) => return Ok(folder),
@@ -175,7 +175,11 @@ impl Jobs {
         match folder.read() {
             // Nothing is written yet: the other end of the same job was just here.
             Err(Error::NoSuchJob(_)) => Ok(folder),
-            Ok(record) if record.backend == Backend::Slurm && !record.state.is_over() => Ok(folder),
+            Ok(record)
+                if record.backend == Backend::Slurm && (again || !record.state.is_over()) =>
+            {
+                Ok(folder)
+            }
             Ok(record) => {
                 let job = self.look(folder, record);
                 if !job.record.state.is_over() {

@@ -105,7 +105,10 @@ pub struct Record {
     pub error: Option<String>,
     /// The process that writes this record; `None` while only the scheduler knows of the job.
     pub launcher: Option<Holder>,
-    /// What else the VM consists of that a later version may add; kept when the record is written again.
+    /// The process that outlives the launcher, to take away what is left of the VM on its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<Holder>,
+    /// What a later version may add; kept when the record is written again.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
 }
@@ -127,6 +130,7 @@ impl Record {
             mount: None,
             error: None,
             launcher: None,
+            keeper: None,
             other: serde_json::Map::new(),
         }
     }

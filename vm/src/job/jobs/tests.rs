@@ -163,17 +163,28 @@ fn local_numbers_are_never_given_twice() {
 fn a_slurm_number_used_again_replaces_the_old_job() {
     let home = Home::new();
     let id = home.put(9, Backend::Slurm, State::Ended, None);
-    let folder = home.jobs.create_slurm(id).unwrap();
+    let folder = home.jobs.create_slurm(id, false).unwrap();
     assert!(matches!(folder.read(), Err(Error::NoSuchJob(_))));
+    home.put(9, Backend::Slurm, State::Ended, None);
+    let kept = home.jobs.create_slurm(id, true).unwrap();
+    assert_eq!(kept.read().unwrap().state, State::Ended);
     home.put(9, Backend::Slurm, State::Queued, None);
     assert_eq!(
-        home.jobs.create_slurm(id).unwrap().read().unwrap().state,
+        home.jobs
+            .create_slurm(id, false)
+            .unwrap()
+            .read()
+            .unwrap()
+            .state,
         State::Queued
     );
     home.put(9, Backend::Local, State::Ready, home.alive());
-    assert!(matches!(home.jobs.create_slurm(id), Err(Error::Taken(_))));
+    assert!(matches!(
+        home.jobs.create_slurm(id, false),
+        Err(Error::Taken(_))
+    ));
     home.put(9, Backend::Local, State::Ready, home.dead());
-    home.jobs.create_slurm(id).unwrap();
+    home.jobs.create_slurm(id, false).unwrap();
 }
 
 #[test]

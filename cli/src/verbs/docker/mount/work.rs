@@ -9,10 +9,10 @@
 //! pcocc-UID/staging-PID-XXXXXX/ goes with its mount; what a killed one left, the next removes
 //! ```
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+
+use crate::private_folder;
 
 /// What the name of a staging folder starts with, before the number of its process.
 const STAGING: &str = "staging-";
@@ -27,19 +27,8 @@ pub(super) struct WorkFolders {
 impl WorkFolders {
     /// Makes them below `temporary`.
     pub(super) fn create(temporary: &Path) -> io::Result<Self> {
-        let user = rustix::process::geteuid().as_raw();
-        let private = temporary.join(format!("pcocc-{user}"));
-        match fs::DirBuilder::new().mode(0o700).create(&private) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => result?,
-        }
-        // Everybody can make names in there: whatever has ours must really be ours.
-        let metadata = fs::symlink_metadata(&private)?;
-        if !metadata.is_dir() || metadata.uid() != user || metadata.mode() & 0o077 != 0 {
-            let why = format!("{} is not a private folder of yours", private.display());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-        }
-        sweep(&private);
+        let private = private_folder::open(temporary)?;
+        private_folder::sweep(&private, STAGING);
         let staging = tempfile::Builder::new()
             .prefix(&format!("{STAGING}{}-", std::process::id()))
             .tempdir_in(&private)?;
@@ -60,28 +49,10 @@ impl WorkFolders {
     }
 }
 
-/// Removes staging folders whose process is gone. Best effort: it only frees space.
-fn sweep(private: &Path) {
-    let Ok(entries) = fs::read_dir(private) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let process = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(STAGING)?.split('-').next())
-            .and_then(|process| process.parse::<u32>().ok());
-        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists())
-            && let Err(error) = fs::remove_dir_all(entry.path())
-        {
-            tracing::debug!(%error, "an old staging folder stays");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn folders_of_dead_processes_go_and_others_stay() {

@@ -1,0 +1,112 @@
+//! Command lines whose verb hands options on to the scheduler, brought into an order that clap understands.
+//!
+//! `pcocc docker alloc -p sandy -T 60 -c 16 --mount img` becomes
+//! `pcocc docker alloc -T 60 --mount img -- -p sandy -c 16`: pcocc's own options first, the scheduler's after `--`, each
+//! word as it was. Other command lines stay as they are.
+
+use std::ffi::OsString;
+
+use pcocc_vm::options::{OwnOption, separate};
+
+/// Options of the program itself, which may stand before the verb, and whether they take a value.
+const GLOBAL: &[OwnOption<'_>] = &[
+    ("--progress", true),
+    ("--quiet", false),
+    ("-q", false),
+    ("--debug", false),
+];
+
+/// Own options of the verbs that hand on others. `-q`, `--quiet` and `-V` behind such a verb are the scheduler's.
+const OWN: &[OwnOption<'_>] = &[
+    ("E", true),
+    ("script", true),
+    ("T", true),
+    ("timeout", true),
+    ("template", true),
+    ("mount", true),
+    ("disk", true),
+    ("no-snapshot", false),
+    ("progress", true),
+    ("debug", false),
+    ("help", false),
+    ("h", false),
+];
+
+/// Brings a command line into order; the first argument is the program.
+pub(crate) fn arranged(arguments: Vec<OsString>) -> Vec<OsString> {
+    let Some(verb_ends) = end_of_verb(&arguments) else {
+        return arguments;
+    };
+    let (head, words) = arguments.split_at(verb_ends);
+    let (own, scheduler) = separate(words, OWN);
+    let mut arranged = [head, &own].concat();
+    if !scheduler.is_empty() {
+        arranged.push("--".into());
+        arranged.extend(scheduler);
+    }
+    arranged
+}
+
+/// Where the words `docker alloc` or `docker batch` end.
+fn end_of_verb(arguments: &[OsString]) -> Option<usize> {
+    let mut verb = Vec::new();
+    let mut at = 1;
+    while verb.len() < 2 {
+        let word = arguments.get(at)?.to_str()?;
+        let global = GLOBAL.iter().find(|(name, _)| *name == word);
+        match global {
+            Some((_, true)) => at += 1,
+            None if !word.starts_with("--progress=") => verb.push(word),
+            _ => {}
+        }
+        at += 1;
+    }
+    matches!(verb.as_slice(), ["docker", "alloc" | "batch"]).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arranged(line: &str) -> String {
+        let words = line.split(' ').map(OsString::from).collect();
+        let words: Vec<_> = super::arranged(words)
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn the_schedulers_options_go_behind() {
+        for (line, expected) in [
+            (
+                "pcocc docker alloc -p sandy -c 16 --mount img",
+                "pcocc docker alloc --mount img -- -p sandy -c 16",
+            ),
+            (
+                "pcocc -q docker batch -q high",
+                "pcocc -q docker batch -- -q high",
+            ),
+            (
+                "pcocc --progress plain docker alloc -E true",
+                "pcocc --progress plain docker alloc -E true",
+            ),
+            ("pcocc docker alloc -- -E x", "pcocc docker alloc -- -E x"),
+            ("pcocc docker alloc --help", "pcocc docker alloc --help"),
+            (
+                "pcocc docker alloc -p x -h",
+                "pcocc docker alloc -h -- -p x",
+            ),
+            // Nobody else's.
+            (
+                "pcocc docker import -c alloc",
+                "pcocc docker import -c alloc",
+            ),
+            ("pcocc image alloc", "pcocc image alloc"),
+            ("pcocc docker", "pcocc docker"),
+        ] {
+            assert_eq!(arranged(line), expected);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A mounted tree that lasts as long as what it was mounted for.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use pcocc_core::process::die_with_parent;
+use pcocc_vm::job::Job;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::app::Invocation;
+use crate::environment::Environment;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::jobs;
+
+/// Images shown as folders for as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct Mounted(Child);
+
+/// Shows the images of a job's docker daemon and of the repositories at `point`.
+pub(crate) fn mount(invocation: &Invocation, job: &Job, point: &Path) -> Outcome<Mounted> {
+    let action = format!("mount {}", point.display());
+    let docker = jobs::docker_environment(&invocation.environment, job, &action)?;
+    let program = std::env::current_exe().when(|| &*action)?;
+    let mut command = Command::new(program);
+    command
+        .args(["docker", "mount", "--foreground", "--"])
+        .arg(point);
+    docker.activate(&Environment::all()).apply(&mut command);
+    // Told to end, it unmounts. What is typed at the terminal is not for it.
+    die_with_parent(&mut command, Signal::TERM);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .when(|| &*action)?;
+    let stdout = child.stdout.take();
+    let mounted = Mounted(child);
+    let mut line = String::new();
+    if let Some(stdout) = stdout {
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .when(|| &*action)?;
+    }
+    match line.starts_with("Mounted") {
+        true => Ok(mounted),
+        // It said why.
+        false => Err(Failure::reported(1)),
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if let Err(error) = self.0.wait() {
+            tracing::debug!(%error, "the mount's process is not waited for");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `alloc` through Slurm: salloc with `pcocc docker session` as its command, and what came of it.
+//!
+//! salloc gives its command's exit code, but 0 when that died of a signal, and it runs whatever word it takes for a
+//! command. So the session writes into a file of ours that it began, and how it ended.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use pcocc_core::process::die_with_parent;
+use pcocc_vm::{options, slurm};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Args;
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::session::{GiveUp, exit_code};
+use crate::verbs::docker::launch;
+
+/// How long salloc may take to end once it is told to.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the session writes when it begins, before the job's number.
+pub(crate) const BEGUN: &str = "begun ";
+
+/// Runs salloc; gives the shell's exit code.
+pub(super) fn run(
+    invocation: &Invocation,
+    args: &Args,
+    mount: Option<&Path>,
+    give_up: Option<&GiveUp>,
+    action: &str,
+) -> Outcome<u8> {
+    options::check(&args.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
+    let result = tempfile::Builder::new()
+        .prefix("pcocc-session-")
+        .tempfile()
+        .when(|| action)?;
+    let mut command = Command::new("salloc");
+    command
+        .args(&args.batch)
+        .arg("--")
+        .arg(launch::program(action)?)
+        .args(["docker", "session"])
+        .arg(with("--result=", result.path()))
+        .args(args.session_words(mount, give_up));
+    if !invocation.speaks() {
+        command.arg("--silent");
+    }
+    invocation.tell("Starting the docker VM ...");
+    // Told to end, it gives the allocation back.
+    die_with_parent(&mut command, Signal::TERM);
+    let mut salloc = command.spawn().map_err(|error| {
+        Failure::new(format!("{action}: run salloc"), error)
+            .hint("without Slurm, say `type: local` in batch.yaml")
+    })?;
+    let read = || fs::read_to_string(result.path()).unwrap_or_default();
+    let mut told: Option<Instant> = None;
+    let mut late = false;
+    let status = loop {
+        if let Some(status) = salloc.try_wait().when(|| action)? {
+            break status;
+        }
+        let waits_too_long = || give_up.is_some_and(GiveUp::is_over) && read().is_empty();
+        match told {
+            None if invocation.cancel.is_cancelled() || waits_too_long() => {
+                late = !invocation.cancel.is_cancelled();
+                tell(&salloc, Signal::TERM);
+                told = Some(Instant::now());
+            }
+            Some(since) if since.elapsed() > PATIENCE => salloc.kill().when(|| action)?,
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    if let Some(give_up) = give_up.filter(|_| late) {
+        return Err(give_up.failure(action));
+    }
+    match read().trim() {
+        // It said why.
+        "" if !status.success() => Err(Failure::reported(1)),
+        "" => Err(Failure::message(
+            action,
+            "salloc ended without running pcocc in the allocation",
+        )
+        .hint("give options of salloc only, and no command of your own")),
+        begun if begun.starts_with(BEGUN.trim_end()) => {
+            // salloc may have been killed as well, and then nobody has given the allocation back.
+            if let Some(Ok(id)) = begun.strip_prefix(BEGUN).map(str::parse) {
+                slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
+            }
+            let why = format!("the session in the allocation was killed ({status})");
+            Err(Failure::message(action, why).code(exit_code(status).max(1)))
+        }
+        code => code
+            .parse()
+            .map_err(|_| Failure::message(action, "the session's result cannot be read")),
+    }
+}
+
+fn with(option: &str, path: &Path) -> OsString {
+    let mut word = OsString::from(option);
+    word.push(path);
+    word
+}
+
+fn tell(child: &Child, signal: Signal) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, signal);
+    }
+}

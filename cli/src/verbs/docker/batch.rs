@@ -1,0 +1,140 @@
+//! `pcocc docker batch`: a docker VM that goes on without a shell.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pcocc_core::batch::BatchType;
+use pcocc_vm::clock::{Clock as _, SystemClock};
+use pcocc_vm::job::{Backend, JobId, Jobs, Record};
+use pcocc_vm::{options, slurm};
+
+use crate::allocation;
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::output;
+use crate::session::show_console;
+use crate::verbs::docker::alloc::LocalJob;
+use crate::verbs::docker::launch::{self, MachineArgs};
+
+/// How long a launcher may take to take its job over.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Allocate a docker VM in the background
+///
+/// Comes back at once. All options that are not listed here are those of sbatch; where there is no Slurm the VM runs
+/// on this machine, also after logout, and -c, --mem, -J and -t are understood. `pcocc docker shell` starts a shell
+/// for the VM, `pcocc docker stop` ends it.
+#[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "pcocc docker batch [OPTIONS] [BATCH OPTIONS]",
+    after_help = "Example:\n  pcocc docker batch -p sandy -c 16 -J work\n  pcocc docker shell -j work"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Options of sbatch
+    #[arg(last = true, value_name = "BATCH OPTIONS", hide = true)]
+    batch: Vec<OsString>,
+}
+
+impl Args {
+    /// Submits.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let action = "allocate a docker VM";
+        match allocation::backend(invocation, action)? {
+            BatchType::Slurm => self.through_slurm(invocation, action),
+            BatchType::Local => self.here(invocation, action),
+        }
+    }
+
+    /// Starts a launcher on this machine that outlives us, and sees it take over.
+    fn here(&self, invocation: &Invocation, action: &str) -> Outcome {
+        let local = LocalJob::create(invocation, &self.batch, &self.machine, action)?;
+        let mut child = local.launch_alone(action)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let record = local.folder.read().when(|| action)?;
+            if record.state.is_over() {
+                let why = record.error.unwrap_or_else(|| "it has ended".to_owned());
+                show_console(&local.folder);
+                return Err(Failure::message(action, why));
+            }
+            let ours = record
+                .launcher
+                .is_some_and(|holder| holder.pid == std::process::id());
+            if !ours {
+                break;
+            }
+            if let Some(status) = child.try_wait().when(|| action)? {
+                return Err(local.fail(&format!("its launcher ended: {status}"), action));
+            }
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                return Err(local.fail("its launcher does not start", action));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        output::text(&format!("Submitted batch job {}\n", local.folder.id()))
+    }
+
+    /// Hands a script to sbatch, and makes the folder of the job it tells.
+    fn through_slurm(&self, invocation: &Invocation, action: &str) -> Outcome {
+        options::check(&self.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
+        let environment = &invocation.environment;
+        let logs = environment.user_conf.join("log");
+        std::fs::create_dir_all(&logs).when(|| format!("create the folder {}", logs.display()))?;
+        let words = launch::words(None, false, None, None, &self.machine);
+        let script = slurm::script(
+            &logs.join("job-%j.out").to_string_lossy(),
+            &launch::program(action)?,
+            &words,
+        );
+        let mut sbatch = Command::new("sbatch")
+            .args(&self.batch)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                Failure::new(format!("{action}: run sbatch"), error)
+                    .hint("without Slurm, say `type: local` in batch.yaml")
+            })?;
+        if let Some(mut stdin) = sbatch.stdin.take() {
+            // One that does not read it shows in its exit status.
+            let _ = stdin.write_all(script.as_bytes());
+        }
+        if let Some(stdout) = sbatch.stdout.take() {
+            for line in BufReader::new(stdout).lines() {
+                let line = line.when(|| action)?;
+                if let Some(id) = slurm::submitted(&line) {
+                    self.note(invocation, id, action)?;
+                }
+                output::text(&format!("{line}\n"))?;
+            }
+        }
+        match sbatch.wait().when(|| action)?.success() {
+            true => Ok(()),
+            // It said why.
+            false => Err(Failure::reported(1)),
+        }
+    }
+
+    /// Makes the folder of a job that was submitted, unless its launcher was faster.
+    fn note(&self, invocation: &Invocation, id: JobId, action: &str) -> Outcome {
+        let environment = &invocation.environment;
+        let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
+        allocation::forget_old(&jobs);
+        let folder = jobs.create_slurm(id, false).when(|| action)?;
+        let name = options::value_of(&self.batch, &["J", "job-name"]);
+        let record = Record::new(
+            id,
+            name.as_deref().unwrap_or("docker"),
+            Backend::Slurm,
+            &environment.user,
+            SystemClock.unix(),
+        );
+        folder.write_first(&record).when(|| action)?;
+        Ok(())
+    }
+}

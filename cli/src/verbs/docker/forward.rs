@@ -1,0 +1,128 @@
+//! `pcocc docker forward`: published ports of a docker VM on this machine.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pcocc_vm::forward::{Rule, forward};
+use pcocc_vm::job::Job;
+use pcocc_vm::machine::ClientIdentity;
+use pcocc_vm::service::EndpointClient;
+
+use crate::allocation::{self, JobOption};
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::jobs;
+use crate::output;
+use crate::progress::warn;
+
+/// How often it is looked whether the job is still there.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Reach ports of a docker VM from this machine
+///
+/// What containers publish (docker run -p 80:80) is a port of the VM. While this command runs, connections to PORT of
+/// this machine's loopback go there. Ends with Ctrl-C, or with the VM.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  pcocc docker forward 8080          # port 8080 here, port 8080 of the VM\n  \
+    pcocc docker forward 8080:80 5432"
+)]
+pub(crate) struct Args {
+    /// A port here and one of the VM: PORT[:VMPORT]; PORT 0 is any that is free
+    #[arg(required = true, value_name = "PORT[:VMPORT]", value_parser = parse)]
+    ports: Vec<(u16, u16)>,
+    #[command(flatten)]
+    job: JobOption,
+}
+
+fn parse(text: &str) -> Result<(u16, u16), String> {
+    let (here, there) = text.split_once(':').unwrap_or((text, text));
+    match (here.parse(), there.parse()) {
+        (Ok(here), Ok(there)) if there > 0 => Ok((here, there)),
+        _ => Err("write a port, or two as in 8080:80".to_owned()),
+    }
+}
+
+impl Args {
+    /// Forwards.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let action = "forward ports of a docker VM";
+        let job = self.job.choose(invocation, action)?;
+        let client = client(invocation, &job, action)?;
+        let mut rules = Vec::new();
+        for (here, port) in self.ports {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, here));
+            let listener = TcpListener::bind(address).map_err(|error| {
+                let hint = match error.kind() {
+                    io::ErrorKind::AddrInUse => "choose another port, or 0 for any that is free",
+                    _ => "choose a port above 1023",
+                };
+                Failure::new(format!("{action}: listen at {address}"), error).hint(hint)
+            })?;
+            let bound = listener.local_addr().when(|| action)?;
+            output::text(&format!(
+                "Forwarding {bound} to port {port} of job {}\n",
+                job.id()
+            ))?;
+            rules.push(Rule { listener, port });
+        }
+        let jobs = jobs::open(&invocation.environment, action)?;
+        let mut looked = Instant::now();
+        let mut gone = false;
+        let mut ended = || {
+            if looked.elapsed() > LOOK {
+                looked = Instant::now();
+                gone = allocation::look_again(&jobs, job.id())
+                    .map_or(true, |job| job.record.state.is_over());
+            }
+            gone
+        };
+        let failed = Arc::new(|why: String| warn(&why));
+        forward(rules, &client, &invocation.cancel, &mut ended, failed).when(|| action)?;
+        match gone {
+            true => Err(Failure::message(
+                action,
+                format!("job {} is over", job.id()),
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What connects to the endpoint of a job.
+fn client(invocation: &Invocation, job: &Job, action: &str) -> Outcome<EndpointClient> {
+    let docker = jobs::docker_environment(&invocation.environment, job, action)?;
+    let read = |name: &str| {
+        let path = docker.cert_path.join(name);
+        fs::read_to_string(&path).when(|| format!("{action}: read {}", path.display()))
+    };
+    let client = ClientIdentity {
+        cert_pem: read("cert.pem")?,
+        key_pem: read("key.pem")?,
+    };
+    let address = docker.host.trim_start_matches("tcp://");
+    let address = address
+        .to_socket_addrs()
+        .when(|| format!("{action}: find {address}"))?
+        .min_by_key(|address| matches!(address.ip(), IpAddr::V6(_)))
+        .ok_or_else(|| Failure::message(action, format!("{address} has no address")))?;
+    EndpointClient::new(address, &read("ca.pem")?, &client).when(|| action)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read() {
+        assert_eq!(parse("8080"), Ok((8080, 8080)));
+        assert_eq!(parse("8080:80"), Ok((8080, 80)));
+        assert_eq!(parse("0:80"), Ok((0, 80)));
+        for text in ["", "0", "80:", ":80", "80:0", "70000", "a", "1:2:3"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

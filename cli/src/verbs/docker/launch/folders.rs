@@ -1,0 +1,110 @@
+//! The folders a VM has on its node.
+//!
+//! ```text
+//! SCRATCH/pcocc-UID/vm-PID-JOB/      its disk, while it starts; PID is the keeper's
+//! /tmp/pcocc-UID/vm-PID-JOB/         its sockets, whose names must be short
+//! SCRATCH/pcocc-UID/guest/           snapshots, kept for later VMs
+//! ```
+//!
+//! SCRATCH is `docker_scratch` of batch.yaml, else TMPDIR, else `/var/tmp`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use pcocc_vm::job::JobId;
+
+use crate::private_folder;
+
+/// What the names of a VM's folders start with, before the keeper's number.
+const PREFIX: &str = "vm-";
+/// Where sockets are.
+const SHORT: &str = "/tmp";
+
+/// The folders of one VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NodeFolders {
+    /// For its disk.
+    pub(super) scratch: PathBuf,
+    /// For its sockets.
+    pub(super) sockets: PathBuf,
+    /// For snapshots; stays.
+    pub(super) cache: PathBuf,
+}
+
+impl NodeFolders {
+    /// Names them, below `scratch`, for the VM of the job `id` and the keeper `keeper`.
+    pub(super) fn new(scratch: &Path, keeper: u32, id: JobId) -> io::Result<Self> {
+        let private = private_folder::open(scratch)?;
+        let name = format!("{PREFIX}{keeper}-{id}");
+        Ok(Self {
+            scratch: private.join(&name),
+            sockets: private_folder::open(Path::new(SHORT))?
+                .join(&name)
+                .join("s"),
+            cache: private.join("guest"),
+        })
+    }
+
+    /// Makes those of the VM, and removes what dead keepers left.
+    pub(super) fn create(&self) -> io::Result<()> {
+        for folder in [&self.scratch, &self.sockets] {
+            if let Some(private) = folder.ancestors().find(|path| path.ends_with_private()) {
+                private_folder::sweep(private, PREFIX);
+            }
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Removes those of the VM.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        let short = self.sockets.parent().unwrap_or(&self.sockets);
+        for folder in [self.scratch.as_path(), short] {
+            match fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+trait PrivateName {
+    fn ends_with_private(&self) -> bool;
+}
+
+impl PrivateName for Path {
+    /// Whether this is a private folder of the user's, by its name.
+    fn ends_with_private(&self) -> bool {
+        let user = rustix::process::geteuid().as_raw();
+        self.file_name()
+            .is_some_and(|name| *name == *format!("pcocc-{user}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_keepers_folders_go_with_the_next_start() {
+        let scratch = tempfile::tempdir().unwrap();
+        let id = JobId::new(7).unwrap();
+        let dead = NodeFolders::new(scratch.path(), u32::MAX, id).unwrap();
+        dead.create().unwrap();
+        fs::write(dead.scratch.join("disk"), "").unwrap();
+        let ours = NodeFolders::new(scratch.path(), std::process::id(), id).unwrap();
+        ours.create().unwrap();
+        assert!(!dead.scratch.exists() && !dead.sockets.exists());
+        assert!(ours.scratch.exists() && ours.sockets.exists());
+        assert!(ours.sockets.as_os_str().len() < 60);
+        ours.remove().unwrap();
+        ours.remove().unwrap();
+        assert!(!ours.scratch.exists() && !ours.sockets.exists());
+    }
+}

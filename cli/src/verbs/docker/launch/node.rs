@@ -1,0 +1,108 @@
+//! What is known of the node: its name, its address for docker's clients, its disks.
+
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+
+use pcocc_core::batch::BatchConfig;
+use pcocc_core::template;
+use pcocc_vm::job::{Backend, Here};
+use pcocc_vm::launch::Place;
+
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::stores;
+
+/// The node, and what the site says about it.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// Its name.
+    pub(super) name: String,
+    /// Folder on a disk of its own.
+    pub(super) scratch: PathBuf,
+    /// The site's configuration.
+    pub(super) batch: BatchConfig,
+}
+
+impl Node {
+    /// Looks at the node we are on.
+    pub(super) fn look(invocation: &Invocation, action: &str) -> Outcome<Self> {
+        let environment = &invocation.environment;
+        let batch = BatchConfig::load(
+            &environment.user_conf,
+            &environment.system_conf,
+            &stores::path_variables(environment),
+        )
+        .when(|| action)?;
+        let scratch = batch
+            .docker_scratch
+            .clone()
+            .unwrap_or_else(|| environment.temporary.clone());
+        Ok(Self {
+            name: Here::look().when(|| action)?.host,
+            scratch,
+            batch,
+        })
+    }
+
+    /// Where docker's endpoint is to be, for a job of `backend`.
+    pub(super) fn place(
+        &self,
+        invocation: &Invocation,
+        backend: Backend,
+        action: &str,
+    ) -> Outcome<Place> {
+        let mut place = Place {
+            node: self.name.clone(),
+            address: IpAddr::from([127, 0, 0, 1]),
+            name: None,
+            ports: self.batch.docker_ports,
+        };
+        if backend == Backend::Local {
+            return Ok(place);
+        }
+        let variables = stores::path_variables(&invocation.environment);
+        let named = match &self.batch.docker_address {
+            Some(template) => Some(template::expand_text(template, &variables).when(|| action)?),
+            None => None,
+        };
+        let name = named.as_deref().unwrap_or(&self.name);
+        place.address = resolve(name, named.is_some()).map_err(|why| {
+            Failure::message(action, why)
+                .hint("set docker_address in batch.yaml to a name that the login node can reach")
+        })?;
+        if !self.batch.docker_resolve_address {
+            place.name = Some(name.to_owned());
+        }
+        Ok(place)
+    }
+}
+
+/// The address of `name`; one that other machines can reach, unless that very name was asked for.
+fn resolve(name: &str, as_it_is: bool) -> Result<IpAddr, String> {
+    let found = (name, 0)
+        .to_socket_addrs()
+        .map_err(|error| format!("the node's name {name:?} has no address: {error}"))?;
+    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    if !as_it_is {
+        addresses.retain(|address| !address.is_loopback());
+    }
+    // IPv4 first: what the guest's network stack is tested with most.
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses
+        .first()
+        .copied()
+        .ok_or_else(|| format!("the node's name {name:?} only has addresses of its own loopback"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_address_is_used_only_when_it_is_asked_for() {
+        assert_eq!(resolve("127.0.0.1", true).unwrap().to_string(), "127.0.0.1");
+        let why = resolve("localhost", false).unwrap_err();
+        assert!(why.contains("loopback"), "{why}");
+        assert!(resolve("no such name", true).is_err());
+    }
+}

@@ -1,0 +1,474 @@
+//! The worker: everything the VM is made of, put together on its node, and the launcher run with it.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pcocc_core::cancel::Cancel;
+use pcocc_core::containers::Runtime;
+use pcocc_core::template;
+use pcocc_core::templates::{Reach, Template, Templates};
+use pcocc_image::reference::ImageUri;
+use pcocc_image::repository::Kind;
+use pcocc_image::transfer::Context;
+use pcocc_image::vmdisk::{self, DiskFormat};
+use pcocc_vm::clock::{Clock as _, SystemClock};
+use pcocc_vm::guest_image;
+use pcocc_vm::job::{Backend, JobFolder, Jobs, Record, State};
+use pcocc_vm::launch::{Launch, LaunchError, Place};
+use pcocc_vm::machine::{
+    GuestEnvironment, GuestFiles, GuestUser, Hypervisor, MAX_SHARES, MachineSpec, NetworkPolicy,
+    Share,
+};
+use pcocc_vm::report::Report;
+use pcocc_vm::slurm::{Resources, Squeue};
+
+use super::folders::NodeFolders;
+use super::node::Node;
+use super::{Args, Assignment};
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::stores;
+
+/// The guest image unless a template names another.
+const IMAGE: &str = "docker-vm";
+/// Size of the docker daemon's disk unless something says otherwise; only what is used takes room.
+const DISK: u64 = 50 << 30;
+/// Memory of the VM unless something says otherwise, in MiB.
+const MEMORY: u64 = 2048;
+/// Least memory a docker daemon lives in, in MiB.
+const LEAST_MEMORY: u64 = 512;
+/// What the hypervisor takes itself of an allocation's memory, in MiB, and one part in so many besides.
+const OVERHEAD: (u64, u64) = (200, 20);
+/// CPUs of a local VM unless something says otherwise.
+const CPUS: u32 = 2;
+/// Longest a VM may take to start.
+const START: Duration = Duration::from_secs(300);
+
+pub(super) fn run(
+    invocation: &Invocation,
+    args: &Args,
+    assignment: Assignment,
+    keeper: u32,
+) -> Outcome {
+    let action = format!("launch the VM of job {}", assignment.id);
+    die_with(keeper, &action)?;
+    if args.lifeline {
+        let cancel = invocation.cancel.clone();
+        std::thread::spawn(move || {
+            // Whatever it says, only its end matters.
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            cancel.cancel();
+        });
+    }
+    let (folder, mut record) = take_over(invocation, assignment, keeper, args.lifeline, &action)?;
+    let prepared = prepare(invocation, args, assignment, keeper, &folder, &action);
+    let mut prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            record.state = State::Failed;
+            record.error = Some(failure.why());
+            folder.write(&record).when(|| &*action)?;
+            tell(&Report::Record(Box::new(record)), args.lifeline);
+            return Err(failure);
+        }
+    };
+    record.node = Some(prepared.place.node.clone());
+    let hypervisor = hypervisor();
+    let place = prepared.place.clone();
+    let last = Launch {
+        folder: &folder,
+        record,
+        place,
+        specify: &mut |listen, identities, _| {
+            let mut spec = prepared.spec.clone();
+            spec.listen = listen;
+            spec.identity = identities.server.clone();
+            spec.client = identities.client.clone();
+            spec.image = prepared.guest(&invocation.cancel)?;
+            Ok(spec)
+        },
+        hypervisor: &*hypervisor,
+        cancel: &invocation.cancel,
+        report: &mut |report| tell(&report, args.lifeline),
+        clock: &SystemClock,
+    }
+    .run()
+    .when(|| &*action)?;
+    match last.state {
+        State::Failed => {
+            let why = last.error.unwrap_or_default();
+            Err(Failure::message(action, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has the kernel send us SIGTERM when the keeper is gone.
+fn die_with(keeper: u32, action: &str) -> Outcome {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(io::Error::from)
+        .when(|| action)?;
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    match u32::try_from(parent) == Ok(keeper) {
+        true => Ok(()),
+        false => Err(Failure::message(
+            action,
+            "the process that started it is gone",
+        )),
+    }
+}
+
+/// Makes this process the holder of the job's record.
+fn take_over(
+    invocation: &Invocation,
+    assignment: Assignment,
+    keeper: u32,
+    held: bool,
+    action: &str,
+) -> Outcome<(JobFolder, Record)> {
+    let environment = &invocation.environment;
+    let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
+    let folder = match assignment.backend {
+        Backend::Local => jobs.folder(assignment.id),
+        Backend::Slurm => {
+            let again = environment.slurm.variable("SLURM_RESTART_COUNT").is_some();
+            jobs.create_slurm(assignment.id, again).when(|| action)?
+        }
+    };
+    let mut record = match folder.read() {
+        Ok(record) => record,
+        Err(pcocc_vm::job::Error::NoSuchJob(_)) if assignment.backend == Backend::Slurm => {
+            Record::new(
+                assignment.id,
+                "docker",
+                assignment.backend,
+                &environment.user,
+                SystemClock.unix(),
+            )
+        }
+        Err(error) => return Err(Failure::new(action, error)),
+    };
+    record.state = State::Starting;
+    record.endpoint = None;
+    record.error = None;
+    record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
+    if assignment.backend == Backend::Slurm {
+        if let Some(name) = environment.slurm.variable("SLURM_JOB_NAME") {
+            record.name = name;
+        }
+        record.deadline = Squeue.deadline(assignment.id).or(record.deadline);
+    }
+    record.keeper = Some(jobs.here().holder(keeper).when(|| action)?);
+    folder.write(&record).when(|| action)?;
+    tell(&Report::Record(Box::new(record.clone())), held);
+    Ok((folder, record))
+}
+
+/// A machine's specification but for what the launcher adds.
+struct Prepared {
+    place: Place,
+    spec: MachineSpec,
+    image: Image,
+}
+
+/// A guest image of a repository, and where it is unpacked.
+struct Image {
+    disk: PathBuf,
+    target: PathBuf,
+    id: String,
+    unpacked: Option<GuestFiles>,
+}
+
+impl Prepared {
+    /// The guest image's files, unpacked on the node once.
+    fn guest(&mut self, cancel: &Cancel) -> Result<GuestFiles, LaunchError> {
+        let image = &mut self.image;
+        if let Some(files) = &image.unpacked {
+            return Ok(files.clone());
+        }
+        // What is unpacked already is taken as it is, and its source is not looked at.
+        let mut raw = None;
+        if !image.target.exists() {
+            let refused = |what: String| LaunchError::Refused(what);
+            let folder = tempfile::Builder::new()
+                .prefix("image-")
+                .tempdir_in(&self.spec.scratch)
+                .map_err(|error| refused(format!("make a temporary folder: {error}")))?;
+            let path = folder.path().join("image.raw");
+            let context = Context {
+                cancel: cancel.clone(),
+                ..Context::silent()
+            };
+            vmdisk::export(&image.disk, &path, DiskFormat::Raw, &context)
+                .map_err(|error| refused(format!("unpack the guest image: {error}")))?;
+            raw = Some((folder, path));
+        }
+        let source = raw.as_ref().map_or(&image.disk, |(_, path)| path);
+        let files = guest_image::unpack(source, &image.target, &image.id)?;
+        image.unpacked = Some(files.clone());
+        Ok(files)
+    }
+}
+
+fn prepare(
+    invocation: &Invocation,
+    args: &Args,
+    assignment: Assignment,
+    keeper: u32,
+    folder: &JobFolder,
+    action: &str,
+) -> Outcome<Prepared> {
+    let environment = &invocation.environment;
+    let node = Node::look(invocation, action)?;
+    let folders = NodeFolders::new(&node.scratch, keeper, assignment.id).when(|| action)?;
+    folders.create().when(|| action)?;
+    let file = |folder: &Path| folder.join("containers.yaml");
+    let runtime = Runtime::load(
+        &file(&environment.system_conf),
+        &file(&environment.user_conf),
+    )
+    .when(|| action)?;
+    let template = template_of(invocation, args, &runtime, action)?;
+    let (cpus, memory_mib) = size(invocation, args, assignment, &template, action)?;
+    let user = user(invocation, action)?;
+    let spec = MachineSpec {
+        hostname: format!("docker-{}", assignment.id),
+        cpus,
+        memory_mib,
+        disk_bytes: args.machine.disk.or(template.disk).unwrap_or(DISK),
+        // The launcher fills these in.
+        image: GuestFiles {
+            kernel: PathBuf::new(),
+            initramfs: PathBuf::new(),
+            root: PathBuf::new(),
+            data: PathBuf::new(),
+            id: String::new(),
+        },
+        listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        identity: empty_identity(),
+        client: pcocc_vm::machine::ClientIdentity {
+            cert_pem: String::new(),
+            key_pem: String::new(),
+        },
+        scratch: folders.scratch,
+        sockets: folders.sockets,
+        cache: folders.cache.clone(),
+        console_log: folder.console_log(),
+        shares: shares(invocation, &runtime, &user, action)?,
+        user,
+        environment: guest_environment(&template, action)?,
+        network: match template.reach {
+            Some(Reach::Closed) => NetworkPolicy::Closed,
+            Some(Reach::Open) => NetworkPolicy::Open,
+            Some(Reach::Public) | None => NetworkPolicy::Public,
+        },
+        snapshot: !args.machine.no_snapshot && template.snapshot != Some(false),
+        deadline: START,
+    };
+    let name = template.image.as_deref().unwrap_or(IMAGE);
+    Ok(Prepared {
+        place: node.place(invocation, assignment.backend, action)?,
+        spec,
+        image: find_image(invocation, name, &folders.cache, action)?,
+    })
+}
+
+fn empty_identity() -> pcocc_vm::machine::ServerIdentity {
+    pcocc_vm::machine::ServerIdentity {
+        ca_pem: String::new(),
+        cert_pem: String::new(),
+        key_pem: String::new(),
+    }
+}
+
+/// The template that is wanted, else the one that `containers.yaml` names, else what there is built in.
+fn template_of(
+    invocation: &Invocation,
+    args: &Args,
+    runtime: &Runtime,
+    action: &str,
+) -> Outcome<Template> {
+    let environment = &invocation.environment;
+    let templates =
+        Templates::load(&environment.user_conf, &environment.system_conf).when(|| action)?;
+    let wanted = args.machine.template.as_ref();
+    let Some(name) = wanted.or(runtime.docker_template.as_ref()) else {
+        return Ok(Template::default());
+    };
+    if let Some(template) = templates.get(name).when(|| action)? {
+        return Ok(template);
+    }
+    let names: Vec<&str> = templates.names().collect();
+    let why = format!("there is no template {name:?} in templates.yaml");
+    Err(Failure::message(action, why).hint(match names.is_empty() {
+        true => "define it in templates.yaml, or leave --template out".to_owned(),
+        false => format!("choose one of: {}", names.join(", ")),
+    }))
+}
+
+/// CPUs, and memory in MiB.
+fn size(
+    invocation: &Invocation,
+    args: &Args,
+    assignment: Assignment,
+    template: &Template,
+    action: &str,
+) -> Outcome<(u32, u64)> {
+    let template_memory = template.memory.map(|bytes| bytes >> 20);
+    let slurm = &invocation.environment.slurm;
+    let (cpus, memory) = match assignment.backend {
+        Backend::Local => {
+            let there = std::thread::available_parallelism()
+                .ok()
+                .and_then(|count| u32::try_from(count.get()).ok())
+                .unwrap_or(1);
+            (
+                args.cpus.or(template.cpus).unwrap_or(CPUS.min(there)),
+                args.memory.or(template_memory).unwrap_or(MEMORY),
+            )
+        }
+        Backend::Slurm => {
+            let allocated = Resources::read(&|name| slurm.variable(name));
+            // The allocation is the hypervisor's as well as the guest's.
+            let usable = allocated
+                .memory_mib
+                .map(|mib| mib.saturating_sub(OVERHEAD.0 + mib / OVERHEAD.1));
+            let wanted = template_memory.unwrap_or(u64::MAX);
+            (
+                allocated.cpus.or(template.cpus).unwrap_or(1),
+                usable
+                    .map(|usable| usable.min(wanted))
+                    .or(template_memory)
+                    .unwrap_or(MEMORY),
+            )
+        }
+    };
+    if memory < LEAST_MEMORY {
+        let why = format!(
+            "{memory} MiB of memory are left for the VM, and a docker daemon needs {LEAST_MEMORY}"
+        );
+        return Err(Failure::message(action, why).hint("ask for more with --mem, such as --mem=2G"));
+    }
+    Ok((cpus, memory))
+}
+
+fn user(invocation: &Invocation, action: &str) -> Outcome<GuestUser> {
+    let environment = &invocation.environment;
+    let home = environment
+        .home
+        .canonicalize()
+        .when(|| format!("{action}: find your home directory"))?;
+    Ok(GuestUser {
+        name: environment.user.clone(),
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        home,
+    })
+}
+
+/// The user's home, and `docker_mounts` of containers.yaml.
+fn shares(
+    invocation: &Invocation,
+    runtime: &Runtime,
+    user: &GuestUser,
+    action: &str,
+) -> Outcome<Vec<Share>> {
+    let variables = stores::path_variables(&invocation.environment);
+    let mut shares = Vec::new();
+    // Root's home is no place for data, and whole systems have / as home.
+    if user.home != Path::new("/") {
+        shares.push(Share {
+            source: user.home.clone(),
+            dest: user.home.clone(),
+            read_only: false,
+        });
+    }
+    for mount in &runtime.docker_mounts {
+        let source = template::expand(&mount.source, &variables).when(|| action)?;
+        let dest = match &mount.dest {
+            Some(dest) => template::expand(dest, &variables).when(|| action)?,
+            None => source.clone(),
+        };
+        if !source.is_dir() {
+            let why = format!(
+                "{} is no folder on this node: docker will not see it",
+                source.display()
+            );
+            tell(&Report::Warning(why), true);
+        } else if shares.iter().all(|share: &Share| share.dest != dest) {
+            shares.push(Share {
+                source,
+                dest,
+                read_only: false,
+            });
+        }
+    }
+    if shares.len() > MAX_SHARES {
+        let why = format!("docker_mounts of containers.yaml has more than {MAX_SHARES} folders");
+        return Err(Failure::message(action, why));
+    }
+    Ok(shares)
+}
+
+/// The docker daemon's settings.
+fn guest_environment(template: &Template, action: &str) -> Outcome<GuestEnvironment> {
+    let read =
+        |path: &String| std::fs::read_to_string(path).when(|| format!("{action}: read {path}"));
+    let daemon_json = match &template.daemon_json {
+        Some(path) => Some(
+            serde_json::from_str(&read(path)?).when(|| format!("{action}: understand {path}"))?,
+        ),
+        None => None,
+    };
+    Ok(GuestEnvironment {
+        proxies: template.proxies.clone(),
+        ca_certificates: template
+            .ca_certificates
+            .iter()
+            .map(read)
+            .collect::<Outcome<_>>()?,
+        registry_mirrors: template.registry_mirrors.clone(),
+        daemon_json,
+    })
+}
+
+/// Finds the guest image in the repositories.
+fn find_image(invocation: &Invocation, name: &str, cache: &Path, action: &str) -> Outcome<Image> {
+    const HINT: &str = "make it with `pcocc docker guest build`";
+    let uri: ImageUri = name.parse().when(|| action)?;
+    let repositories = stores::repositories(&invocation.environment)?;
+    let (repository, meta) = repositories
+        .find(&uri)
+        .map_err(|error| Failure::new(action, error).hint(HINT))?;
+    let blob = meta.data_blobs().last().copied();
+    let (Kind::VirtualMachine, Some(blob)) = (meta.kind(), blob) else {
+        let why = format!("image {name} is no image of a virtual machine");
+        return Err(Failure::message(action, why).hint(HINT));
+    };
+    let id = blob.to_string().replace("sha256:", "");
+    Ok(Image {
+        disk: repository.blob_path(blob),
+        target: cache.join("images").join(&id),
+        id,
+        unpacked: None,
+    })
+}
+
+/// What starts VMs.
+fn hypervisor() -> Box<dyn Hypervisor> {
+    Box::new(pcocc_vm::qemu::Qemu::default())
+}
+
+/// Reports to whoever holds us, at the other end of our standard output.
+fn tell(report: &Report, held: bool) {
+    if let Report::Warning(text) = report {
+        tracing::warn!("{text}");
+    }
+    if held {
+        // Nobody there to hear it any more: the record has it all.
+        let _ = io::stdout()
+            .write_all(report.line().as_bytes())
+            .and_then(|()| io::stdout().flush());
+    }
+}

@@ -1,0 +1,117 @@
+//! `pcocc docker logs`: what a VM's console said.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::allocation::{self, JobOption};
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::jobs;
+use crate::output;
+
+/// Show what a docker VM's console said
+///
+/// Also of a VM that is over. With --launcher, what the process beside the VM said.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    job: JobOption,
+    /// Go on until the job is over, or Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// The launcher's words instead
+    #[arg(long)]
+    launcher: bool,
+}
+
+impl Args {
+    /// Shows them.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let action = "show the log of a docker VM";
+        let job = self.job.find(invocation, action)?;
+        let path = match self.launcher {
+            true => job.folder.launcher_log(),
+            false => job.folder.console_log(),
+        };
+        let jobs = jobs::open(&invocation.environment, action)?;
+        let mut log = Log::new(path);
+        let mut looked = Instant::now();
+        loop {
+            // Looked at before the log is read: what is written before the end is shown.
+            let over = !self.follow
+                || job.folder.read().is_ok_and(|record| record.state.is_over())
+                || (looked.elapsed() > Duration::from_secs(2) && {
+                    looked = Instant::now();
+                    allocation::look_again(&jobs, job.id())
+                        .is_ok_and(|job| job.record.state.is_over())
+                });
+            log.show().map_err(|error| match error {
+                LogError::Output(failure) => failure,
+                LogError::Read(error) => {
+                    Failure::new(format!("read {}", log.path.display()), error)
+                }
+            })?;
+            if over || invocation.cancel.is_cancelled() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        if !log.seen && !self.follow {
+            let why = format!("job {} has not written one yet", job.id());
+            return Err(Failure::message(action, why));
+        }
+        Ok(())
+    }
+}
+
+/// A file that grows.
+struct Log {
+    path: PathBuf,
+    file: Option<File>,
+    seen: bool,
+}
+
+enum LogError {
+    Read(io::Error),
+    Output(Failure),
+}
+
+impl Log {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            file: None,
+            seen: false,
+        }
+    }
+
+    /// Writes what is new to stdout.
+    fn show(&mut self) -> Result<(), LogError> {
+        if self.file.is_none() {
+            match File::open(&self.path) {
+                Ok(file) => self.file = Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(LogError::Read(error)),
+            }
+        }
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        self.seen = true;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let count = file.read(&mut buffer).map_err(LogError::Read)?;
+            if count == 0 {
+                return Ok(());
+            }
+            let mut stdout = io::stdout().lock();
+            stdout
+                .write_all(buffer.get(..count).unwrap_or_default())
+                .and_then(|()| stdout.flush())
+                .when(|| output::ACTION)
+                .map_err(LogError::Output)?;
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `pcocc docker shell`: a shell for a docker VM that is there already.
+//!
+//! Data path: the job that is meant → wait for its record to say ready → the shell. The VM is not the shell's: it
+//! goes on when the shell ends, and the shell goes on, with a warning, when the VM ends.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pcocc_vm::clock::{Clock as _, SystemClock};
+use pcocc_vm::job::{Job, State};
+
+use crate::allocation::{self, JobOption};
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::jobs;
+use crate::mounted;
+use crate::progress::warn;
+use crate::session::{Countdown, GiveUp, exit_code, hang_up, show_console, start_shell};
+use crate::verbs::docker::alloc::check_script;
+
+/// How often the record is read while waiting, and while a shell runs.
+const SOON: Duration = Duration::from_millis(50);
+const NOW_AND_THEN: Duration = Duration::from_secs(2);
+/// How often Slurm is asked about a job that is in its queue.
+const QUEUE: Duration = Duration::from_secs(3);
+
+/// Start a docker shell for a VM
+///
+/// In the shell, docker is the VM's. Waits for the VM if it is not ready yet. The VM is not stopped when the shell
+/// ends.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit status: that of the shell or the script; 124 when the VM was not ready in time.\n\n\
+    Examples:\n  pcocc docker shell -j 1756495\n  pcocc docker shell -J work -E 'docker ps'"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    job: JobOption,
+    /// Run this command line instead of a shell
+    #[arg(short = 'E', long, value_name = "SCRIPT")]
+    script: Option<String>,
+    /// Give up when the VM is not ready after so many seconds
+    #[arg(short = 'T', long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Show docker and the repositories as folders there while the shell lasts, see `pcocc docker mount`
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+}
+
+impl Args {
+    /// Waits, and runs the shell.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        let action = "start a docker shell";
+        if let Some(script) = &self.script {
+            check_script(script, action)?;
+        }
+        let job = self.job.choose(invocation, action)?;
+        let give_up = self.timeout.map(GiveUp::after);
+        let job = wait(invocation, job, give_up.as_ref())?;
+        let _mount = match &self.mount {
+            Some(point) => {
+                let point = std::path::absolute(point).when(|| action)?;
+                Some(mounted::mount(invocation, &job, &point)?)
+            }
+            None => None,
+        };
+        if self.script.is_none() {
+            invocation.tell("Starting the docker shell ...");
+        }
+        match attend(invocation, &job, self.script.as_deref())? {
+            0 => Ok(()),
+            code => Err(Failure::reported(code)),
+        }
+    }
+}
+
+/// Waits until a job's docker answers.
+fn wait(invocation: &Invocation, mut job: Job, give_up: Option<&GiveUp>) -> Outcome<Job> {
+    if job.record.state == State::Ready {
+        return Ok(job);
+    }
+    let id = job.id();
+    let action = format!("wait for the VM of job {id}");
+    let jobs = jobs::open(&invocation.environment, &action)?;
+    invocation.tell("Waiting for docker VM to start ...");
+    let (drawing, context) = invocation.draw();
+    let mut told = None;
+    let mut asked = Instant::now();
+    loop {
+        if told != Some(job.record.state) {
+            let word = match job.record.state {
+                State::Queued => "The job waits in the queue",
+                State::Starting => "The VM is being prepared",
+                _ => "The VM boots",
+            };
+            context.progress.stage(word);
+            told = Some(job.record.state);
+        }
+        if invocation.cancel.is_cancelled() {
+            return Err(Failure::message(action, "interrupted"));
+        }
+        if let Some(give_up) = give_up.filter(|give_up| give_up.is_over()) {
+            drop(drawing);
+            show_console(&job.folder);
+            return Err(give_up.failure(&action));
+        }
+        std::thread::sleep(SOON);
+        // Reading the folder makes a network file system look again.
+        let _ = std::fs::read_dir(job.folder.path()).map(Iterator::count);
+        let written = job.folder.read().when(|| &*action)?;
+        let changed = written.state != job.record.state;
+        job.record = written;
+        if job.record.state == State::Ready {
+            return Ok(job);
+        }
+        if changed || asked.elapsed() > QUEUE {
+            job = allocation::look_again(&jobs, id).when(|| &*action)?;
+            asked = Instant::now();
+        }
+        if job.record.state.is_over() {
+            drop(drawing);
+            let state = job.record.state;
+            let why = job
+                .record
+                .error
+                .unwrap_or_else(|| format!("the job has {state}"));
+            if state == State::Failed {
+                show_console(&job.folder);
+            }
+            return Err(Failure::message(action, why));
+        }
+    }
+}
+
+/// Stays with the shell until it ends.
+fn attend(invocation: &Invocation, job: &Job, script: Option<&str>) -> Outcome<u8> {
+    let id = job.id();
+    let action = || format!("run a shell for job {id}");
+    let mut child = start_shell(invocation, job, script)?;
+    let mut countdown = Countdown::new(job.record.deadline, SystemClock.unix());
+    let mut hung_up = false;
+    let mut gone = false;
+    let mut looked = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().when(action)? {
+            return Ok(exit_code(status));
+        }
+        if invocation.cancel.is_cancelled() && !hung_up {
+            hang_up(&child);
+            hung_up = true;
+        }
+        if !gone && looked.elapsed() > NOW_AND_THEN {
+            looked = Instant::now();
+            if let Ok(record) = job.folder.read() {
+                if let Some(left) = countdown.due(record.deadline, SystemClock.unix()) {
+                    warn(&format!("the docker VM of job {id} ends in {left}"));
+                }
+                gone = record.state.is_over();
+            } else {
+                gone = true;
+            }
+            if gone {
+                warn(&format!("the docker VM of job {id} is gone"));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
