@@ -5,7 +5,7 @@
 //! → ready (the docker daemon answered over TLS) → stopping → ended or failed.
 //!
 //! It ends when the VM ends, when the time is up, and when it is told to by `cancel`: by a signal, or because the command
-//! that wanted the VM is gone. Whatever happens, [`run`] returns with nothing of the VM left.
+//! that wanted the VM is gone. Whatever happens, [`Launch::run`] returns with nothing of the VM left.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};

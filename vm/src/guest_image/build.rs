@@ -120,7 +120,8 @@ fn read_agent(path: &Path) -> Result<Vec<u8>, MachineError> {
 fn has_interpreter(elf: &[u8]) -> bool {
     const PT_INTERP: u64 = 3;
     let number = |at: usize, length: usize| {
-        let bytes = elf.get(at..at + length).unwrap_or_default();
+        let end = at.saturating_add(length);
+        let bytes = elf.get(at..end).unwrap_or_default();
         bytes
             .iter()
             .rev()
@@ -128,7 +129,7 @@ fn has_interpreter(elf: &[u8]) -> bool {
     };
     let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
     (0..count).any(|index| {
-        let at = usize::try_from(table.saturating_add(index * size)).unwrap_or(usize::MAX - 8);
+        let at = usize::try_from(table.saturating_add(index * size)).unwrap_or(usize::MAX);
         number(at, 4) == PT_INTERP
     })
 }
