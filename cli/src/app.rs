@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use pcocc_core::cancel::Cancel;
 use pcocc_image::transfer::Context;
 use tracing_subscriber::EnvFilter;
@@ -117,6 +117,13 @@ impl Invocation {
     }
 }
 
+/// The whole command line, for those who describe it.
+pub(crate) fn command() -> clap::Command {
+    let mut command = CommandLine::command();
+    command.build();
+    command
+}
+
 /// Runs the command.
 pub(crate) fn run() -> ExitCode {
     if let Some(answered) = complete::requested() {
@@ -171,10 +178,25 @@ fn start_log(filter: Option<&str>, color: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn command_line_is_sound() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example() {
+        fn look(command: &clap::Command, path: &str) {
+            for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+                let path = format!("{path} {}", verb.get_name());
+                look(verb, &path);
+                let help = verb.clone().render_long_help().to_string();
+                assert!(
+                    verb.has_subcommands() || help.contains(&format!("\n  {path}")),
+                    "{path}: no example in its help"
+                );
+            }
+        }
+        look(&command(), "pcocc");
     }
 }

@@ -131,7 +131,9 @@ impl Environment {
         let docker_config = directory("DOCKER_CONFIG", home.join(".docker"));
         let data = directory("XDG_DATA_HOME", home.join(".local/share"));
         let dumb = variable("TERM").is_none_or(|term| term == "dumb");
-        let colors = !dumb && variable("NO_COLOR").is_none();
+        let colors = !dumb
+            && variable("NO_COLOR").is_none()
+            && variable("CLICOLOR").is_none_or(|value| value != "0");
         Ok(Self {
             user: user_name()?,
             system_conf: directory("PCOCC_SYSTEM_CONF_DIR", "/etc/pcocc".into()),

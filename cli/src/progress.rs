@@ -72,6 +72,15 @@ pub(crate) fn warn(text: &str) {
     complain(&format!("{}\n", warning(text)));
 }
 
+/// `42s`, `3m 07s`, `1h 02m`.
+fn elapsed(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
 /// A warning's line.
 fn warning(text: &str) -> String {
     format!("pcocc: warning: {}", printable(text))

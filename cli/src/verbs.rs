@@ -10,8 +10,10 @@ mod completions;
 mod config;
 mod docker;
 mod doctor;
+mod help;
 mod hook;
 mod image;
+mod manpages;
 mod run;
 mod transfer;
 
@@ -28,6 +30,8 @@ pub(crate) enum Verb {
     Hook(hook::Args),
     Run(Box<run::Args>),
     Completions(completions::Args),
+    Help(help::Args),
+    Manpages(manpages::Args),
 }
 
 impl Verb {
@@ -56,6 +60,8 @@ impl Verb {
             Self::Hook(args) => args.run(invocation),
             Self::Run(args) => args.run(invocation),
             Self::Completions(args) => args.run(invocation),
+            Self::Help(args) => args.run(),
+            Self::Manpages(args) => args.run(),
         }
     }
 }

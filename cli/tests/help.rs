@@ -40,6 +40,13 @@ fn top() {
       hook         Show the job in your prompt
       run          Run a command in an image, without docker and without root
       completions  Put completion where your shells look for it
+      image   List and manage images in repositories
+      docker  Exchange images with a docker daemon
+      config  Show and check the configuration
+      doctor  Check whether everything pcocc needs is there
+      hook    Show the job in your prompt
+      run     Run a command in an image, without docker and without root
+      help    Show the help of a command
 
     Options:
       -h, --help
@@ -411,6 +418,9 @@ fn image_repo_list() {
 
     [...]
 
+    Example:
+      pcocc image repo list
+
     JSON: a list of {name, path, writable, version, images}.
     ");
 }
@@ -503,6 +513,9 @@ fn image_cache_list() {
 
     [...]
 
+    Example:
+      pcocc image cache list
+
     JSON: a list of {repo, name, revision, size, used, path}.
     ");
 }
@@ -519,6 +532,9 @@ fn image_cache_gc() {
       -h, --help         Print help
 
     [...]
+
+    Example:
+      pcocc image cache gc
     ");
 }
 

@@ -1,13 +1,15 @@
 //! Progress as bars on a terminal.
 //!
-//! What is finished scrolls away as ordinary lines; bars of blobs in flight stay at the bottom.
+//! What is finished scrolls away as ordinary lines; bars of blobs in flight, and the stage that has no bytes to
+//! count, with the time it has taken, stay at the bottom.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use pcocc_core::progress::{BlobKind, Event, Progress};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::echo::QuietKeys;
 use crate::output::{printable, size};
@@ -22,7 +24,16 @@ const BESIDE_BAR: usize = 36;
 pub(super) struct Bars {
     screen: MultiProgress,
     blobs: Mutex<HashMap<u64, Blob>>,
+    stage: Mutex<Option<Stage>>,
     quiet_keys: Mutex<Option<QuietKeys>>,
+}
+
+/// What goes on without bytes to count.
+#[derive(Debug)]
+struct Stage {
+    text: String,
+    begun: Instant,
+    bar: ProgressBar,
 }
 
 #[derive(Debug)]
@@ -43,6 +54,7 @@ impl Bars {
 
     /// Removes the bars from the screen.
     pub(super) fn clear(&self) {
+        self.end_stage();
         for (_, blob) in self.lock().drain() {
             blob.bar.finish_and_clear();
         }
@@ -63,6 +75,37 @@ impl Bars {
     fn line(&self, line: &str) {
         // Progress must not fail an operation.
         let _ = self.screen.println(line);
+    }
+
+    fn start_stage(&self, text: String) {
+        self.end_stage();
+        let bar = self.screen.add(ProgressBar::no_length());
+        bar.set_style(spinner());
+        bar.set_message(shorten(&text, columns().saturating_sub(BESIDE_STAGE)));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = Some(Stage {
+            text,
+            begun: Instant::now(),
+            bar,
+        });
+    }
+
+    /// The stage becomes an ordinary line, with its time if that was worth the wait.
+    fn end_stage(&self) {
+        let ended = self
+            .stage
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(stage) = ended else {
+            return;
+        };
+        stage.bar.finish_and_clear();
+        self.screen.remove(&stage.bar);
+        self.line(&match stage.begun.elapsed().as_secs() {
+            0 => stage.text,
+            seconds => format!("{} ({})", stage.text, super::elapsed(seconds)),
+        });
     }
 
     fn start(&self, id: u64, kind: BlobKind, name: String, total: Option<u64>) {
@@ -92,7 +135,7 @@ impl Bars {
 impl Progress for Bars {
     fn event(&self, event: Event) {
         match event {
-            Event::Stage(text) => self.line(&printable(&text)),
+            Event::Stage(text) => self.start_stage(printable(&text)),
             Event::Warning(text) => self.line(&super::warning(&text)),
             Event::BlobStarted {
                 id,
@@ -159,6 +202,16 @@ fn style(columns: usize, total_known: bool) -> ProgressStyle {
         .tick_chars("|/-\\ ")
 }
 
+/// Columns a stage's line needs for its spinner and time.
+const BESIDE_STAGE: usize = 12;
+
+/// `Waiting for docker VM to start ... | 12s`
+fn spinner() -> ProgressStyle {
+    ProgressStyle::with_template("{msg} {spinner} {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+        .tick_chars("|/-\\ ")
+}
+
 /// The last state of a bar: `744.86 KB / 744.86 KB [====] 0s`.
 fn full(columns: usize, total: u64) -> String {
     let bytes = size(total);
@@ -168,13 +221,22 @@ fn full(columns: usize, total: u64) -> String {
     }
 }
 
-/// Cuts a line that would wrap: a wrapped line cannot be redrawn cleanly.
+/// Cuts a line that would wrap: a wrapped line cannot be redrawn cleanly. Characters count by the columns
+/// they take.
 fn shorten(line: &str, columns: usize) -> String {
-    // Digests are ASCII; a name from a daemon is shown cut by characters, which is close enough.
-    if line.chars().count() < columns {
+    if line.width() < columns {
         return line.to_owned();
     }
-    let mut short: String = line.chars().take(columns.saturating_sub(4)).collect();
+    let mut left = columns.saturating_sub(4);
+    let mut short: String = line
+        .chars()
+        .take_while(|c| {
+            let width = c.width().unwrap_or_default();
+            let fits = width <= left;
+            left = left.saturating_sub(width);
+            fits
+        })
+        .collect();
     short.push_str("...");
     short
 }
@@ -193,6 +255,9 @@ mod tests {
             shorten("Copying blob sha256:8e67", 20),
             "Copying blob sha..."
         );
+        assert_eq!(shorten("名前名前名前", 13), "名前名前名前");
+        assert_eq!(shorten("名前名前名前", 12), "名前名前...");
+        assert_eq!(shorten("名前名前名前", 11), "名前名...");
         assert_eq!(full(20, 575), "575 B / 575 B 0s");
         assert_eq!(full(50, 575), "575 B / 575 B [==============] 0s");
         assert!(full(200, 762_734).len() < 96);
@@ -205,5 +270,6 @@ mod tests {
                 style(columns, known);
             }
         }
+        spinner();
     }
 }

@@ -1,9 +1,10 @@
-//! Progress as lines, for logs and pipes: one when a blob starts, one when it ends, and one every
-//! ten seconds in between.
+//! Progress as lines, for logs and pipes: one when a blob or a stage starts, one when a blob ends, and one every
+//! ten seconds in between, also when nothing moves: a thread looks at the clock.
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pcocc_core::progress::{BlobKind, Event, Progress};
@@ -15,12 +16,24 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Writes progress lines to `W`.
 #[derive(Debug)]
-pub(super) struct Plain<W>(Mutex<State<W>>);
+pub(super) struct Plain<W> {
+    state: Arc<Mutex<State<W>>>,
+    /// Dropped with the drawing: the clock's thread ends.
+    _clock: Sender<()>,
+}
 
 #[derive(Debug)]
 struct State<W> {
     output: W,
     blobs: HashMap<u64, Blob>,
+    stage: Option<Stage>,
+}
+
+#[derive(Debug)]
+struct Stage {
+    text: String,
+    begun: Instant,
+    told: Instant,
 }
 
 #[derive(Debug)]
@@ -28,16 +41,45 @@ struct Blob {
     kind: BlobKind,
     name: String,
     total: Option<u64>,
+    done: u64,
     told: Instant,
 }
 
-impl<W: Write> Plain<W> {
+impl Blob {
+    fn line(&self) -> String {
+        let of = match self.total {
+            Some(total) => format!(" / {}", size(total)),
+            None => String::new(),
+        };
+        format!(
+            "{} {}: {}{of}",
+            self.kind.doing(),
+            self.name,
+            size(self.done)
+        )
+    }
+}
+
+impl<W: Write + Send + 'static> Plain<W> {
     /// Writes to `output`.
     pub(super) fn new(output: W) -> Self {
-        Self(Mutex::new(State {
+        let state = Arc::new(Mutex::new(State {
             output,
             blobs: HashMap::new(),
-        }))
+            stage: None,
+        }));
+        let (clock, ended) = mpsc::channel::<()>();
+        let looked_at = Arc::clone(&state);
+        std::thread::spawn(move || {
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(Duration::from_secs(1)) {
+                let mut state = looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+                state.remind(Instant::now());
+            }
+        });
+        Self {
+            state,
+            _clock: clock,
+        }
     }
 }
 
@@ -47,9 +89,45 @@ impl<W: Write> State<W> {
         let _ = writeln!(self.output, "{line}");
     }
 
+    /// Tells of whatever was not told of for a while.
+    fn remind(&mut self, now: Instant) {
+        let mut lines = Vec::new();
+        let due = |told: &mut Instant| {
+            let due = now.duration_since(*told) >= INTERVAL;
+            if due {
+                *told = now;
+            }
+            due
+        };
+        if let Some(stage) = &mut self.stage
+            && due(&mut stage.told)
+        {
+            let seconds = now.duration_since(stage.begun).as_secs();
+            lines.push(format!("{} ({})", stage.text, super::elapsed(seconds)));
+        }
+        let mut blobs: Vec<_> = self.blobs.iter_mut().collect();
+        blobs.sort_unstable_by_key(|(id, _)| **id);
+        for (_, blob) in blobs {
+            if due(&mut blob.told) {
+                lines.push(blob.line());
+            }
+        }
+        for line in lines {
+            self.line(&line);
+        }
+    }
+
     fn take(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Stage(text) => self.line(&printable(&text)),
+            Event::Stage(text) => {
+                let text = printable(&text);
+                self.line(&text);
+                self.stage = Some(Stage {
+                    text,
+                    begun: now,
+                    told: now,
+                });
+            }
             Event::Warning(text) => self.line(&super::warning(&text)),
             Event::BlobStarted {
                 id,
@@ -58,6 +136,8 @@ impl<W: Write> State<W> {
                 total,
             } => {
                 let name = printable(&name);
+                // From here on the bytes tell that it goes on.
+                self.stage = None;
                 self.line(&format!("{} {name}", kind.doing()));
                 self.blobs.insert(
                     id,
@@ -65,6 +145,7 @@ impl<W: Write> State<W> {
                         kind,
                         name,
                         total,
+                        done: 0,
                         told: now,
                     },
                 );
@@ -73,15 +154,12 @@ impl<W: Write> State<W> {
                 let Some(blob) = self.blobs.get_mut(&id) else {
                     return;
                 };
+                blob.done = done;
                 if now.duration_since(blob.told) < INTERVAL {
                     return;
                 }
                 blob.told = now;
-                let of = match blob.total {
-                    Some(total) => format!(" / {}", size(total)),
-                    None => String::new(),
-                };
-                let line = format!("{} {}: {}{of}", blob.kind.doing(), blob.name, size(done));
+                let line = blob.line();
                 self.line(&line);
             }
             Event::BlobFinished { id, total } => {
@@ -106,7 +184,7 @@ impl<W: Write> State<W> {
 
 impl<W: Write + Send> Progress for Plain<W> {
     fn event(&self, event: Event) {
-        self.0
+        self.state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take(event, Instant::now());
@@ -131,6 +209,7 @@ mod tests {
         let mut state = State {
             output: Vec::new(),
             blobs: HashMap::new(),
+            stage: None,
         };
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -152,6 +231,12 @@ mod tests {
         );
         state.take(Event::Stage("Writing manifest".into()), at(52));
         state.take(Event::Warning("odd".into()), at(53));
+        state.remind(at(61));
+        state.remind(at(62));
+        state.remind(at(63));
+        state.take(started(4, None), at(64));
+        state.take(Event::BlobProgress { id: 4, done: 512 }, at(65));
+        state.remind(at(200));
         insta::assert_snapshot!(String::from_utf8(state.output).unwrap(), @r"
         Copying blob sha256:1
         Copying blob sha256:2
@@ -161,6 +246,11 @@ mod tests {
         Skipping config sha256:3\n (already there)
         Writing manifest
         pcocc: warning: odd
+        Copying blob sha256:2: 0 B
+        Writing manifest (10s)
+        Copying blob sha256:4
+        Copying blob sha256:2: 0 B
+        Copying blob sha256:4: 512 B
         ");
     }
 }

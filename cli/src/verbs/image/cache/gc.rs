@@ -10,6 +10,7 @@ use crate::stores;
 
 /// Remove cached root filesystems that no image needs
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pcocc image cache gc")]
 pub(crate) struct Args {
     /// Remove all of them; they are made again when they are needed
     #[arg(short = 'c', long)]

@@ -16,7 +16,9 @@ use crate::stores;
 
 /// List cached root filesystems, least recently used first
 #[derive(Debug, clap::Args)]
-#[command(after_help = "JSON: a list of {repo, name, revision, size, used, path}.")]
+#[command(
+    after_help = "Example:\n  pcocc image cache list\n\nJSON: a list of {repo, name, revision, size, used, path}."
+)]
 pub(crate) struct Args {
     /// How to write the list
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]

@@ -14,7 +14,9 @@ use crate::stores;
 ///
 /// In the order in which they are searched; the first is the default to write to.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "JSON: a list of {name, path, writable, version, images}.")]
+#[command(
+    after_help = "Example:\n  pcocc image repo list\n\nJSON: a list of {name, path, writable, version, images}."
+)]
 pub(crate) struct Args {
     /// How to write the list
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]

@@ -1,0 +1,26 @@
+//! `pcocc manpages`: the manual pages, made from the command line itself. Called by `scripts/install` and by the
+//! making of the Debian package.
+
+use std::path::PathBuf;
+
+use crate::app;
+use crate::errors::{Outcome, While as _};
+
+/// Write the manual pages
+///
+/// One page for pcocc and one for every command: pcocc.1, pcocc-docker-import.1 and so on.
+#[derive(Debug, clap::Args)]
+#[command(hide = true)]
+pub(crate) struct Args {
+    /// Folder for them, made when it is missing
+    folder: PathBuf,
+}
+
+impl Args {
+    /// Writes them.
+    pub(crate) fn run(self) -> Outcome {
+        let action = || format!("write the manual pages to {}", self.folder.display());
+        std::fs::create_dir_all(&self.folder).when(action)?;
+        clap_mangen::generate_to(app::command(), &self.folder).when(action)
+    }
+}

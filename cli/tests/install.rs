@@ -1,0 +1,108 @@
+//! `scripts/install` and the Debian package: what they put somewhere works, and goes again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}{words}");
+    text
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let text = run(Command::new("find")
+        .arg(folder)
+        .args(["-type", "f", "-printf", "%P\n"]));
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The pages of every verb are there, and man reads them without a complaint.
+#[track_caller]
+fn look_at_pages(folder: &Path) {
+    for (page, words) in [
+        ("pcocc.1", "docker"),
+        ("pcocc-docker-import.1", "pcocc docker import bb newbb"),
+        ("pcocc-config-show.1", "--origin"),
+    ] {
+        let path = [folder.join(page), folder.join(format!("{page}.gz"))]
+            .into_iter()
+            .find(|path| path.exists())
+            .unwrap_or_else(|| panic!("no {page} in {}", folder.display()));
+        let output = Command::new("man")
+            .args(["--warnings", "-l"])
+            .arg(&path)
+            .env("MANWIDTH", "100")
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+            .expect("run man");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(words), "{page}: {text}");
+    }
+    assert!(!folder.join("pcocc-manpages.1").exists());
+}
+
+#[test]
+fn what_is_installed_works_and_goes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = folder.path().join("a prefix");
+    let script = workspace().join("scripts/install");
+    let mut install = Command::new(&script);
+    install.args(["--binary", env!("CARGO_BIN_EXE_pcocc"), "--prefix"]);
+    run(install.arg(&prefix));
+    let version = run(Command::new(prefix.join("bin/pcocc")).arg("--version"));
+    assert_eq!(version, format!("pcocc {}\n", env!("CARGO_PKG_VERSION")));
+    look_at_pages(&prefix.join("share/man/man1"));
+    assert!(prefix.join("share/pcocc/schemas/repos.yaml.json").exists());
+    fs::write(prefix.join("bin/other"), "stays").unwrap();
+    run(Command::new(&script)
+        .args(["--uninstall", "--prefix"])
+        .arg(&prefix));
+    assert_eq!(files(&prefix), ["bin/other"]);
+    let again = Command::new(&script)
+        .args(["--uninstall", "--prefix"])
+        .arg(&prefix)
+        .output();
+    assert!(!again.unwrap().status.success());
+}
+
+#[test]
+fn the_debian_package_is_installed_and_removed_as_root() {
+    let program = Path::new(env!("CARGO_BIN_EXE_pcocc"));
+    assert!(program.ends_with("debug/pcocc"), "{}", program.display());
+    let package =
+        run(Command::new(workspace().join("scripts/deb")).args(["--profile", "dev", "--built"]));
+    let root = tempfile::tempdir().unwrap();
+    for part in ["var/lib/dpkg/updates", "var/lib/dpkg/info"] {
+        fs::create_dir_all(root.path().join(part)).unwrap();
+    }
+    fs::write(root.path().join("var/lib/dpkg/status"), "").unwrap();
+    let dpkg = |arguments: &[&str]| {
+        let mut command = Command::new("dpkg");
+        command.arg(format!("--root={}", root.path().display()));
+        // There is nothing else in that folder, and its log is nobody's.
+        command
+            .args(["--force-depends", "--log=/dev/null"])
+            .args(arguments);
+        run(&mut command)
+    };
+    dpkg(&["--install", package.trim()]);
+    let version = run(Command::new(root.path().join("usr/bin/pcocc")).arg("--version"));
+    assert_eq!(version, format!("pcocc {}\n", env!("CARGO_PKG_VERSION")));
+    look_at_pages(&root.path().join("usr/share/man/man1"));
+    dpkg(&["--purge", "pcocc"]);
+    assert!(
+        !root.path().join("usr").exists(),
+        "{:?}",
+        files(root.path())
+    );
+}
