@@ -40,13 +40,7 @@ fn top() {
       hook         Show the job in your prompt
       run          Run a command in an image, without docker and without root
       completions  Put completion where your shells look for it
-      image   List and manage images in repositories
-      docker  Exchange images with a docker daemon
-      config  Show and check the configuration
-      doctor  Check whether everything pcocc needs is there
-      hook    Show the job in your prompt
-      run     Run a command in an image, without docker and without root
-      help    Show the help of a command
+      help         Show the help of a command
 
     Options:
       -h, --help

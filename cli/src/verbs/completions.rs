@@ -33,6 +33,7 @@ enum Verb {
     )]
     Install(Shells),
     /// Take away what install wrote
+    #[command(after_help = "Example:\n  pcocc completions uninstall")]
     Uninstall(Shells),
 }
 

@@ -15,6 +15,7 @@ use crate::output;
 ///
 /// Also of a VM that is over. With --launcher, what the process beside the VM said.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pcocc docker logs -f -j 1756495")]
 pub(crate) struct Args {
     #[command(flatten)]
     job: JobOption,

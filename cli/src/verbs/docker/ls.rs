@@ -17,7 +17,8 @@ use crate::output::{self, Format};
 #[derive(Debug, clap::Args)]
 #[command(
     visible_alias = "ps",
-    after_help = "JSON: a list of {job, name, state, confirmed, backend, node, endpoint, deadline, error}."
+    after_help = "Example:\n  pcocc docker ls --all\n\n\
+                  JSON: a list of {job, name, state, confirmed, backend, node, endpoint, deadline, error}."
 )]
 pub(crate) struct Args {
     /// Show jobs that are over as well

@@ -14,7 +14,8 @@ use crate::verbs::docker::ls;
 ///
 /// Also one that is over, with the reason; one that failed with the last lines of its console.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "JSON: the job's record, as in job.json, and `confirmed`.")]
+#[command(after_help = "Example:\n  pcocc docker status -j 1756495\n\n\
+    JSON: the job's record, as in job.json, and `confirmed`.")]
 pub(crate) struct Args {
     #[command(flatten)]
     job: JobOption,
