@@ -34,7 +34,8 @@ impl Meter {
             progress: progress.clone(),
             id,
             done: 0,
-            next: Instant::now() + INTERVAL,
+            // The first bytes show at once that something moves, also when the stream stalls after them.
+            next: Instant::now(),
         }
     }
 

@@ -593,6 +593,10 @@ fn progress_names_blobs_and_says_what_is_skipped() {
         *events.0.lock().unwrap(),
         [
             started(1, BlobKind::Layer, diff_id(&tar).to_string(), length),
+            Event::BlobProgress {
+                id: 1,
+                done: length
+            },
             Event::BlobFinished {
                 id: 1,
                 total: length
@@ -602,6 +606,10 @@ fn progress_names_blobs_and_says_what_is_skipped() {
                 name: diff_id(&tar).to_string()
             },
             started(2, BlobKind::Config, image.id().to_string(), config),
+            Event::BlobProgress {
+                id: 2,
+                done: config
+            },
             Event::BlobFinished {
                 id: 2,
                 total: config

@@ -95,7 +95,8 @@ struct Part {
 
 /// The changes that are looked at by themselves, parents first; `None` when a name is not fit for it.
 fn parts(mut changes: Vec<(String, Change)>) -> Option<Vec<Part>> {
-    changes.sort();
+    // By their names one by one: what is in a folder follows it at once, before "folder.x".
+    changes.sort_by(|(left, _), (right, _)| left.split('/').cmp(right.split('/')));
     let mut parts: Vec<Part> = Vec::new();
     // The last folder that was added, with all that is in it.
     let mut whole: Option<String> = None;
@@ -285,6 +286,9 @@ impl Layer {
             }
             if path.split('/').any(|name| name.starts_with(".wh.")) {
                 return Err("a name looks like a whiteout");
+            }
+            if path.split('/').any(|name| ["", ".", ".."].contains(&name)) {
+                return Err("a path does not lead straight down");
             }
             let kind = entry.header().entry_type();
             let link = match entry.link_name_bytes() {
@@ -485,7 +489,12 @@ mod tests {
             header.set_gid(6);
             header.set_mtime(*mtime);
             header.set_size(data.len() as u64);
-            if link.is_empty() {
+            if path.contains("..") {
+                // The crate writes no such path, but reads it.
+                header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+                header.set_cksum();
+                builder.append(&header, data.as_bytes()).unwrap();
+            } else if link.is_empty() {
                 builder
                     .append_data(&mut header, path, data.as_bytes())
                     .unwrap();
