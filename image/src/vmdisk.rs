@@ -260,7 +260,11 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 /// Runs `qemu-img` and returns its standard output.
 fn run(command: Command, action: &str, path: &Path, context: &Context) -> Result<Vec<u8>> {
     let finished = child::run(command, &[], context)?.map_err(|source| {
-        if source.kind() == std::io::ErrorKind::NotFound {
+        // A folder in PATH that may not be read is reported as "permission denied", found or not.
+        if matches!(
+            source.kind(),
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
+        ) {
             Error::NotFound(
                 "the program qemu-img, which reads and writes disk images (Debian package \
                  qemu-utils),"

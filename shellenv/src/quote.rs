@@ -240,7 +240,7 @@ mod tests {
             .env_clear()
             .envs([
                 ("PATH", "/usr/bin:/bin"),
-                ("HOME", "/nowhere"),
+                ("HOME", folder.path().to_str().unwrap()),
                 ("LC_ALL", locale),
             ])
             .env("PCOCC_0", "before")

@@ -485,9 +485,14 @@ fn disks_of_virtual_machines_make_the_round_trip() {
     tool(&home, &line);
     let outcome = pcocc.try_run(&["image", "import", "over", "stolen"]);
     assert!(outcome.failed().contains("/etc/passwd"), "{outcome}");
-    let mut import = pcocc.command(&["image", "import", "disk.raw", "more"]);
-    let outcome = run(import.env("PATH", "/nowhere"));
-    assert!(outcome.failed().contains("qemu-utils"), "{outcome}");
+    tool(&home, &["mkdir", "empty", "closed"]);
+    tool(&home, &["chmod", "0", "closed"]);
+    for folder in ["empty", "closed"] {
+        let mut import = pcocc.command(&["image", "import", "disk.raw", "more"]);
+        let outcome = run(import.env("PATH", home.join(folder)));
+        assert!(outcome.failed().contains("qemu-utils"), "{outcome}");
+    }
+    tool(&home, &["chmod", "700", "closed"]);
     let temp: Vec<PathBuf> = fs::read_dir(pcocc.repository().join(".tmp"))
         .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
         .unwrap_or_default();
