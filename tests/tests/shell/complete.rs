@@ -47,7 +47,7 @@ fn tab_completes_what_is_meant() {
         fs::create_dir(rc.home.home().join("folder")).unwrap();
         let terminal = Window::start(&rc.command);
         terminal.prompt();
-        terminal.complete("pcocc doc", "pcocc docker");
+        terminal.complete("pcocc dock", "pcocc docker");
         terminal.complete("pcocc docker exp", "pcocc docker export");
         terminal.complete("pcocc docker env --uns", "pcocc docker env --unset");
         terminal.complete(
