@@ -112,11 +112,11 @@ fn it_is_what_the_kernel_shows_of_the_same_squashfs_as_root() {
         .args(["-r", "--no-dereference", "-x", "nodes"])
         .args(both))
     .ok();
-    // A folder of 100 000 names is listed in seconds; an unoptimised program on busy cores took 30.
+    // A folder of 100 000 names is listed as fast as anyone would wish.
     let start = Instant::now();
     shell(&pcocc, &mount, "ls -l rootfs/repo/user/sample/many | wc -l").ok();
     assert!(
-        start.elapsed() < Duration::from_secs(90),
+        start.elapsed() < Duration::from_secs(30),
         "{:?}",
         start.elapsed()
     );
