@@ -40,12 +40,21 @@ impl Slurm {
         }
         command.arg("--hold");
         let (guard, stdout) = Guarded::spawn(command, &log);
-        let mut line = String::new();
+        // All that it says is read: with a line still to be written, the script would die of the closed pipe, and
+        // the cluster with it.
+        let said: Vec<String> = BufReader::new(stdout)
+            .lines()
+            .take(2)
+            .map_while(Result::ok)
+            .collect();
+        let configuration = match said.as_slice() {
+            [configuration, pids] if pids.starts_with("PIDS=") => {
+                configuration.strip_prefix("SLURM_CONF=")
+            }
+            _ => None,
+        };
         // A cluster that does not come up says why in the log.
-        let _ = BufReader::new(stdout).read_line(&mut line);
-        let configuration = line
-            .trim_end()
-            .strip_prefix("SLURM_CONF=")
+        let configuration = configuration
             .map(PathBuf::from)
             .unwrap_or_else(|| panic!("no Slurm cluster:\n{}", read_log(&log)));
         Self {

@@ -1,10 +1,10 @@
 //! What makes no sense is said so, before anything runs, with docker's exit code 125 or usage's 2.
 
-use crate::common::{Box, refused};
+use crate::busybox::{Busybox, refused};
 
 #[test]
 fn messages_say_what_and_why() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     for (arguments, code, part) in [
         (&["-I", "nope", "true"][..], 125, "image nope"),
         (&["-I", "oci:/nowhere", "true"], 125, "/nowhere"),
@@ -93,7 +93,7 @@ fn messages_say_what_and_why() {
 /// A container within a user namespace that allows no more of them.
 #[test]
 fn a_kernel_that_refuses_is_named_by_its_knob() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let pcocc = image.pcocc.command(&["run", "-s", "-I", "bb", "true"]);
     let mut command = image.pcocc.any("unshare");
     command.args(["--user", "--map-root-user", "sh", "-c"]);

@@ -3,11 +3,11 @@
 use pcocc_tests::layout::Entry;
 use serde_json::json;
 
-use crate::common::{Box, refused, text};
+use crate::busybox::{Busybox, refused, text};
 
 #[test]
 fn entrypoint_command_environment_and_directory() {
-    let image = Box::with(
+    let image = Busybox::with(
         json!({"Entrypoint": ["/bin/sh", "-c", "echo $0 $*; pwd; echo $GREETING"], "Cmd": ["one", "two"],
             "Env": ["PATH=/bin", "GREETING=hello you"], "WorkingDir": "/made/for it"}),
         &[],
@@ -29,7 +29,7 @@ fn entrypoint_command_environment_and_directory() {
 /// The manual: `pcocc run -s --cwd / -I new-centos ls /newfile`, and the Dockerfile of "Hello Pcocc".
 #[test]
 fn the_manuals_own_lines() {
-    let image = Box::with(
+    let image = Busybox::with(
         json!({"Env": ["PATH=/bin"], "Cmd": ["echo", "Hello Pcocc"]}),
         &[Entry::File("newfile", 0o644, b"")],
     );
@@ -44,7 +44,7 @@ fn the_manuals_own_lines() {
 
 #[test]
 fn an_image_runs_from_an_oci_layout() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let layout = image.pcocc.home().join("bb.oci");
     let name = format!("oci:{}", text(&layout));
     assert_eq!(image.try_run(&["-I", &name, "echo", "hello"]).ok(), "hello");
@@ -57,7 +57,7 @@ fn an_image_runs_from_an_oci_layout() {
 
 #[test]
 fn odd_images() {
-    let image = Box::with(
+    let image = Busybox::with(
         json!({"Env": ["PATH=/bin"], "User": "4711:4711", "Volumes": {"/data": {}}, "WorkingDir": "/srv"}),
         &[
             Entry::Link("home", "/usr/home"),
@@ -122,7 +122,7 @@ fn odd_images() {
 
 #[test]
 fn exit_codes_are_the_commands() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     for (line, code) in [
         ("exit 0", 0),
         ("exit 7", 7),
@@ -144,7 +144,7 @@ fn exit_codes_are_the_commands() {
 /// A container is not told from the outside by processes it left running: they end with it.
 #[test]
 fn processes_in_the_background_end_with_the_command() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let seconds = format!("9{}", std::process::id());
     image.shell(&[], &format!("(sleep {seconds} &) ; true"));
     let left = crate::life::processes(&seconds);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pcocc_tests::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::Box;
+use crate::busybox::Busybox;
 
 /// The processes that have `argument` in their command line, with their parents: pid, parent, command line.
 pub fn processes(argument: &str) -> Vec<(i32, i32, String)> {
@@ -43,7 +43,7 @@ struct Sleeping {
 }
 
 impl Sleeping {
-    fn start(image: &Box, number: usize) -> Self {
+    fn start(image: &Busybox, number: usize) -> Self {
         // No other test's, and none that a run before left behind.
         let seconds = &format!("9{}{number}", std::process::id());
         let mut command = image
@@ -93,7 +93,7 @@ fn send(pid: i32, signal: Signal) {
 
 #[test]
 fn whichever_process_is_killed_nothing_stays() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     for (victim, code) in [(0, None), (1, Some(137)), (2, Some(137))] {
         let sleeping = Sleeping::start(&image, victim);
         send(sleeping.three()[victim], Signal::KILL);
@@ -108,7 +108,7 @@ fn whichever_process_is_killed_nothing_stays() {
 
 #[test]
 fn signals_reach_the_command() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     for (number, (signal, code)) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::USR1, 138)]
         .into_iter()
         .enumerate()
@@ -123,7 +123,7 @@ fn signals_reach_the_command() {
 /// Ctrl-C twice at a program that does something about it: it is told twice, and nobody else minds.
 #[test]
 fn what_is_typed_is_the_commands_business() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let line = "trap 'n=$((n+1)); echo got $n' INT; echo ready; while [ ${n:-0} -lt 2 ]; do sleep 0.1; done; exit 9";
     let arguments = ["--cwd", "/", "-I", "bb", "sh", "-c", line];
     let steps = [("ready", "\x03"), ("got 1", "\x03"), ("got 2", "")];
@@ -135,7 +135,7 @@ fn what_is_typed_is_the_commands_business() {
 
 #[test]
 fn what_is_ignored_stays_ignored() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let pcocc = image.pcocc.command(&[
         "run",
         "-s",
@@ -173,7 +173,7 @@ fn what_is_ignored_stays_ignored() {
 /// Nothing of a container shows on the host while it runs.
 #[test]
 fn mounts_are_nobody_elses_to_see() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let sleeping = Sleeping::start(&image, 0);
     let now = fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -1,7 +1,7 @@
 //! `pcocc run`: commands in images, without docker and without root.
 
 mod bad_input;
-mod common;
+mod busybox;
 mod images;
 mod life;
 mod options;

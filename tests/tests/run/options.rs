@@ -3,11 +3,11 @@
 use pcocc_tests::layout::Entry;
 use serde_json::json;
 
-use crate::common::{Box, text};
+use crate::busybox::{Busybox, text};
 
 #[test]
 fn variables() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     // Nothing of ours is in there but what belongs to being there.
     assert_eq!(
         image.shell(&[], "env | cut -d= -f1 | sort"),
@@ -51,7 +51,7 @@ SHLVL"
 
 #[test]
 fn mounts() {
-    let image = Box::with(
+    let image = Busybox::with(
         json!({"Env": ["PATH=/bin"]}),
         &[Entry::Link("home", "/usr/home")],
     );
@@ -103,7 +103,7 @@ fn mounts() {
 
 #[test]
 fn home_and_user() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let me = pcocc_tests::run(image.pcocc.any("id").arg("-un"))
         .ok()
         .to_owned();
@@ -139,7 +139,7 @@ fn home_and_user() {
 
 #[test]
 fn entry_points_and_scripts() {
-    let image = Box::with(
+    let image = Busybox::with(
         json!({"Env": ["PATH=/bin"], "Entrypoint": ["echo", "entry"], "Cmd": ["cmd"]}),
         &[],
     );
@@ -164,7 +164,7 @@ fn entry_points_and_scripts() {
 
 #[test]
 fn where_the_command_starts() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     // The home is in /tmp, which containers share.
     assert_eq!(image.shell(&[], "pwd"), text(image.pcocc.home()));
     let mut command = image.pcocc.command(&["run", "-s", "-I", "bb", "pwd"]);
@@ -180,7 +180,7 @@ fn where_the_command_starts() {
 
 #[test]
 fn a_terminal_of_its_own() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let line = "test -t 0 -a -t 1 && tty && stty size && cat && trap 'stty size; exit 3' WINCH; \
                 echo waiting; while true; do sleep 0.1; done";
     let arguments = ["--pty", "--cwd", "/", "-I", "bb", "sh", "-c", line];
@@ -197,7 +197,7 @@ fn a_terminal_of_its_own() {
 
 #[test]
 fn without_an_image_the_command_runs_as_it_is() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let mut command = image.pcocc.command(&[
         "run",
         "-s",

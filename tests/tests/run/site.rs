@@ -1,16 +1,16 @@
 //! `containers.yaml`: what a site gives containers.
 
-use crate::common::{Box, refused, text};
+use crate::busybox::{Busybox, refused, text};
 
 /// Writes the user's file; what it names by `HOME` is in the home of the test.
-fn configure(image: &Box, yaml: &str) {
+fn configure(image: &Busybox, yaml: &str) {
     let yaml = yaml.replace("HOME", text(image.pcocc.home()));
     image.write(".pcocc/containers.yaml", &yaml);
 }
 
 #[test]
 fn defaults_images_and_modules() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     image.write("site/file", "from the site");
     image.write("module/file", "from the module");
     configure(
@@ -61,7 +61,7 @@ runtime:
 
 #[test]
 fn generators_see_the_container_and_add_to_it() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     image.write("site/file", "generated");
     let generator = image.write(
         "generator",
@@ -99,7 +99,7 @@ modules: {other: {env: ['OTHER=yes']}}
 
 #[test]
 fn what_cannot_be_is_refused_before_anything_runs() {
-    let image = Box::plain();
+    let image = Busybox::plain();
     let failing = image.write("failing", "#!/bin/sh\necho why >&2\nexit 3\n");
     for (yaml, options, parts) in [
         (

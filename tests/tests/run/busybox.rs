@@ -7,12 +7,12 @@ use pcocc_tests::{Outcome, Pcocc, leaks, run};
 use serde_json::Value;
 
 /// A home with the image `bb` in its repository.
-pub struct Box {
+pub struct Busybox {
     pub pcocc: Pcocc,
     watch: leaks::Watch,
 }
 
-impl Box {
+impl Busybox {
     /// An image that says nothing about how it is run.
     pub fn plain() -> Self {
         Self::with(serde_json::json!({"Env": ["PATH=/bin"]}), &[])
