@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pcocc_image::Digest;
 use pcocc_tests::leaks;
 
-use crate::common::Site;
+use crate::site::Site;
 
 /// Writes `./hello/Dockerfile` into the home.
 fn dockerfile(site: &Site, text: &str) -> PathBuf {

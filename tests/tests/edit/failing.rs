@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pcocc_tests::{Docker, Dockerd, Pcocc, Proxy, fill, in_own_namespace, small_disk};
 
-use crate::common::{STAGES, Site};
+use crate::site::{STAGES, Site};
 
 #[test]
 fn docker_names_are_checked_before_the_shell_opens() {

@@ -3,7 +3,7 @@
 use pcocc_tests::{Docker, Pcocc, Proxy, Terminal};
 use rustix::process::Signal;
 
-use crate::common::{STAGES, Site};
+use crate::site::{STAGES, Site};
 
 fn behind_a_proxy() -> (Proxy, Site) {
     let docker = Docker::shared();

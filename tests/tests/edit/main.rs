@@ -2,7 +2,9 @@
 //! them, typed into a terminal.
 
 mod building;
-mod common;
+mod buildkit;
 mod editing;
 mod failing;
 mod interrupted;
+mod sessions;
+mod site;

@@ -6,12 +6,13 @@
 
 mod bases;
 mod command;
+mod name;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pcocc_image::Digest;
-use pcocc_image::docker::{Daemon, DaemonSource, ImageStore, Parents};
+use pcocc_image::docker::{DaemonSource, ImageStore};
 use pcocc_image::dockerfile::Dockerfile;
 use pcocc_image::origin::{Origin, Parent};
 use pcocc_image::reference::ImageUri;
@@ -69,21 +70,6 @@ pub(crate) struct Args {
     docker: Vec<String>,
 }
 
-/// The image that docker built, under a name of our own that goes with this value. What it was built from
-/// stays in docker: the next build begins with it.
-struct Built {
-    daemon: Daemon,
-    name: String,
-}
-
-impl Drop for Built {
-    fn drop(&mut self) {
-        if let Err(error) = self.daemon.forget_image(&self.name, Parents::Stay) {
-            tracing::warn!(%error, name = self.name, "cannot remove the name of a built image");
-        }
-    }
-}
-
 impl Args {
     /// Builds the image.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
@@ -107,16 +93,14 @@ impl Args {
         };
         let missing = bases.provide(&dockerfile.images(), self.export_from, self.path != "-")?;
 
-        let built = Built {
-            daemon: daemon.clone(),
-            name: format!("{}:latest", command::random_name()),
-        };
-        let id = command::build(&self, &built.name, &daemon, invocation, &action).map_err(
-            |failure| match missing.is_empty() {
-                true => failure,
-                false => failure.or_hint(|| bases::hint(&missing)),
-            },
-        )?;
+        let built = name::Built::new(daemon.clone(), &invocation.environment.temporary);
+        let id =
+            command::build(&self, &built, &daemon, invocation, &action).map_err(|failure| {
+                match missing.is_empty() {
+                    true => failure,
+                    false => failure.or_hint(|| bases::hint(&missing)),
+                }
+            })?;
         let parent = dockerfile
             .parent(self.target.as_deref())
             .filter(|name| *name != "scratch")
@@ -134,7 +118,7 @@ impl Args {
         };
         let sink = sink.with_origin(Some(origin));
         let store = daemon.info().when(|| &action)?.image_store;
-        let mut source = DaemonSource::new(daemon, &built.name);
+        let mut source = DaemonSource::new(daemon, built.name());
         if store == ImageStore::GraphDriver {
             source = source.pinned(id);
         }

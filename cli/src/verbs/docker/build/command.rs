@@ -14,6 +14,7 @@ use pcocc_image::{Digest, Error};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Args;
+use super::name::Built;
 use crate::app::Invocation;
 use crate::errors::{FAILED, Failure, Outcome, While as _};
 use crate::stores;
@@ -24,23 +25,23 @@ const TICK: Duration = Duration::from_millis(20);
 /// How long the command may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Builds an image called `name`, and gives its ID in docker.
+/// Builds an image under the name of `built`, and gives its ID in docker.
 pub(super) fn build(
     args: &Args,
-    name: &str,
+    built: &Built,
     daemon: &Daemon,
     invocation: &Invocation,
     action: &str,
 ) -> Outcome<Digest> {
     let environment = &invocation.environment;
     let folder = tempfile::Builder::new()
-        .prefix("pcocc-build.")
+        .prefix(&built.folder())
         .tempdir_in(&environment.temporary)
         .when(|| action)?;
     let id_file = folder.path().join("id");
     let mut command = Command::new("docker");
     command.arg("build").arg("--iidfile").arg(&id_file);
-    command.args(["--tag", name]).args(options(args));
+    command.args(["--tag", built.name()]).args(options(args));
     command.args(&args.docker).arg("--").arg(&args.path);
     for (variable, value) in daemon.endpoint().variables() {
         match value {
@@ -134,12 +135,4 @@ fn wait(mut child: Child, invocation: &Invocation) -> io::Result<ExitStatus> {
         }
         std::thread::sleep(TICK);
     }
-}
-
-/// A name that no other image in the daemon has.
-pub(super) fn random_name() -> String {
-    use std::hash::{BuildHasher, Hasher};
-    // Its keys are random, and others at every call.
-    let random = || std::hash::RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", random(), random())
 }
