@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod cancel;
+pub mod child;
 pub mod containers;
 pub mod process;
 pub mod progress;

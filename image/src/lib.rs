@@ -6,7 +6,6 @@
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod archive;
-mod child;
 pub mod digest;
 pub mod docker;
 pub mod dockerfile;

@@ -14,9 +14,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pcocc_core::child;
 use serde::Deserialize;
 
-use crate::child;
 use crate::error::{Error, Result};
 use crate::transfer::Context;
 
@@ -258,8 +258,8 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// Runs `qemu-img` and returns its standard output.
-fn run(command: Command, action: &str, path: &Path, context: &Context) -> Result<Vec<u8>> {
-    let finished = child::run(command, &[], context)?.map_err(|source| {
+fn run(mut command: Command, action: &str, path: &Path, context: &Context) -> Result<Vec<u8>> {
+    let finished = child::run(&mut command, &context.cancel, |_| Ok(())).map_err(|source| {
         // A folder in PATH that may not be read is reported as "permission denied", found or not.
         if matches!(
             source.kind(),
@@ -274,6 +274,7 @@ fn run(command: Command, action: &str, path: &Path, context: &Context) -> Result
             Error::io("run", "qemu-img")(source)
         }
     })?;
+    let finished = finished.ok_or(Error::Cancelled)?;
     if finished.status.success() {
         return Ok(finished.output);
     }

@@ -1,17 +1,13 @@
-//! Running another program to its end: own process group, killed on cancel.
+//! Running another program to its end, with the words for each way in which it fails.
 
-use std::io::{self, Read, Write};
-use std::os::unix::process::CommandExt;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use pcocc_core::cancel::Cancel;
-use rustix::process::{Pid, Signal, kill_process_group};
+use pcocc_core::child;
 
 use crate::machine::MachineError;
-
-/// Most bytes of each of a program's outputs that are kept.
-const MAX_OUTPUT: u64 = 4 << 20;
 
 /// Runs `command` to its end and gives its standard output; `package` is the Debian package it is in.
 pub(crate) fn run(
@@ -30,53 +26,20 @@ pub(crate) fn feed(
     input: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send,
 ) -> Result<Vec<u8>, MachineError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let mut child = spawn(command, package)?;
-    let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let group = Pid::from_child(&child);
-    let (status, out, err, fed) = std::thread::scope(|scope| {
-        let out = scope.spawn(|| drain(out));
-        let err = scope.spawn(|| drain(err));
-        let fed = scope.spawn(|| match stdin {
-            Some(mut stdin) => input(&mut stdin),
-            None => Ok(()),
-        });
-        let status = loop {
-            if cancel.is_cancelled() {
-                // It may have ended in between; then there is nothing to kill.
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            match child.try_wait() {
-                Ok(Some(status)) => break Ok(status),
-                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-                Err(error) => break Err(error),
-            }
-        };
-        (
-            status,
-            out.join().unwrap_or_default(),
-            err.join().unwrap_or_default(),
-            fed.join(),
-        )
-    });
-    if cancel.is_cancelled() {
-        return Err(MachineError::Cancelled);
-    }
-    let status = status.map_err(MachineError::io("wait for", &program))?;
-    if !status.success() {
-        let words = String::from_utf8_lossy(&err);
-        let words = words.trim();
+    let finished = child::run(command, cancel, input)
+        .map_err(|error| not_started(command, package, error))?
+        .ok_or(MachineError::Cancelled)?;
+    if !finished.status.success() {
         return Err(MachineError::Hypervisor {
-            why: match words.is_empty() {
-                true => format!("ended with {status}"),
-                false => format!("says: {words}"),
+            why: match finished.words.is_empty() {
+                true => format!("ended with {}", finished.status),
+                false => format!("says: {}", finished.words),
             },
             program,
         });
     }
-    match fed {
-        Ok(Err(error)) => Err(MachineError::io("feed", &program)(error)),
-        _ => Ok(out),
-    }
+    finished.fed.map_err(MachineError::io("feed", &program))?;
+    Ok(finished.output)
 }
 
 /// Starts `command` with pipes, in a process group of its own.
@@ -101,15 +64,4 @@ pub(crate) fn not_started(
         io::ErrorKind::NotFound => MachineError::ProgramMissing { program, package },
         _ => MachineError::io("start", program)(error),
     }
-}
-
-/// Reads a pipe to its end and keeps the first [`MAX_OUTPUT`] bytes.
-fn drain(pipe: Option<impl Read>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    if let Some(mut pipe) = pipe {
-        // A pipe that breaks has said all it will say; the exit status decides.
-        let _ = (&mut pipe).take(MAX_OUTPUT).read_to_end(&mut kept);
-        let _ = io::copy(&mut pipe, &mut io::sink());
-    }
-    kept
 }

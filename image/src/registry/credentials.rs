@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::process::Command;
 
 use base64::Engine as _;
+use pcocc_core::child;
 use serde::Deserialize;
 
-use crate::child;
 use crate::error::{Error, Result};
 use crate::transfer::Context;
 
@@ -155,8 +155,11 @@ fn ask(helper: &str, key: &str, context: &Context) -> Result<Option<Credentials>
         what: format!("credential helper {program}, which docker's config.json names,"),
         why,
     };
-    let finished = child::run(command, key.as_bytes(), context)?
-        .map_err(|error| failed(format!("cannot be run: {error}; install it")))?;
+    let finished = child::run(&mut command, &context.cancel, |input| {
+        input.write_all(key.as_bytes())
+    })
+    .map_err(|error| failed(format!("cannot be run: {error}; install it")))?
+    .ok_or(Error::Cancelled)?;
     if !finished.status.success() {
         // The protocol has helpers write their errors to standard output.
         let words = String::from_utf8_lossy(&finished.output);
