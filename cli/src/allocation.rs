@@ -7,6 +7,8 @@ use pcocc_vm::job::{Job, JobId, Jobs};
 use pcocc_vm::slurm::Squeue;
 
 use crate::app::Invocation;
+use crate::contexts;
+use crate::environment::Environment;
 use crate::errors::{Outcome, While as _};
 use crate::jobs::{self, Unasked};
 use crate::stores;
@@ -79,9 +81,9 @@ const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How many of them are kept at most.
 const MOST_KEPT: usize = 50;
 
-/// Writes down the end of local jobs whose launcher could not, and removes folders of jobs that are long over. Best
-/// effort: nobody believes such records anyway.
-pub(crate) fn forget_old(jobs: &Jobs) {
+/// Writes down the end of local jobs whose launcher could not, and removes docker contexts of jobs that are over and
+/// folders of those that are long over. Best effort: nobody believes such records anyway.
+pub(crate) fn forget_old(environment: &Environment, jobs: &Jobs) {
     let Ok(list) = jobs.list(&Unasked) else {
         return;
     };
@@ -93,6 +95,7 @@ pub(crate) fn forget_old(jobs: &Jobs) {
         if let Err(error) = jobs.settle(&job) {
             tracing::debug!(%error, "a dead job's record stays");
         }
+        contexts::forget(environment, &job.folder);
         let age = std::fs::metadata(job.folder.record_file())
             .and_then(|metadata| metadata.modified())
             .ok()

@@ -47,6 +47,32 @@ pub(crate) fn arranged(arguments: Vec<OsString>) -> Vec<OsString> {
     arranged
 }
 
+/// What stands in front of the last word, which is being typed, behind `docker alloc` or `docker batch`.
+#[derive(Debug)]
+pub(crate) struct Typed {
+    /// Where the verb's words end.
+    pub(crate) verb_ends: usize,
+    /// The verb's words, and those behind it that are not the scheduler's.
+    pub(crate) own: Vec<OsString>,
+    /// Whether the last of them is an option of the scheduler's, which may take the word that is typed.
+    pub(crate) schedulers_turn: bool,
+}
+
+/// Takes a command line apart that is still being typed; `None` when its verb hands nothing on.
+pub(crate) fn typed(arguments: &[OsString]) -> Option<Typed> {
+    let verb_ends = end_of_verb(arguments)?;
+    let (head, words) = arguments.split_at(verb_ends);
+    let (_, before) = words.split_last()?;
+    let (own, scheduler) = separate(before, OWN);
+    let dashed = |word: &OsString| word.as_encoded_bytes().starts_with(b"-");
+    let last = |words: &[OsString]| words.last().cloned();
+    Some(Typed {
+        verb_ends,
+        own: [head, &own].concat(),
+        schedulers_turn: before.last().is_some_and(dashed) && last(&scheduler) == last(before),
+    })
+}
+
 /// Where the words `docker alloc` or `docker batch` end.
 fn end_of_verb(arguments: &[OsString]) -> Option<usize> {
     let mut verb = Vec::new();
@@ -75,6 +101,41 @@ mod tests {
             .map(|word| word.into_string().unwrap())
             .collect();
         words.join(" ")
+    }
+
+    #[test]
+    fn what_is_typed_belongs_to_the_option_before_it() {
+        for (line, own, schedulers_turn) in [
+            ("pcocc docker alloc ", "pcocc docker alloc", false),
+            ("pcocc docker alloc -p ", "pcocc docker alloc", true),
+            (
+                "pcocc -q docker batch -c 4 --template ",
+                "pcocc -q docker batch --template",
+                false,
+            ),
+            (
+                "pcocc docker alloc -T 60 --exclusive --m",
+                "pcocc docker alloc -T 60",
+                true,
+            ),
+        ] {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let typed = typed(&words).unwrap();
+            let found: Vec<_> = typed
+                .own
+                .iter()
+                .map(|word| word.to_str().unwrap())
+                .collect();
+            assert_eq!(
+                (&*found.join(" "), typed.schedulers_turn),
+                (own, schedulers_turn),
+                "{line}"
+            );
+        }
+        for line in ["pcocc docker alloc", "pcocc docker import -p "] {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert!(typed(&words).is_none(), "{line}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod allocation;
 mod app;
 mod arguments;
 mod complete;
+mod contexts;
 mod environment;
 mod errors;
 mod jobs;

@@ -18,6 +18,7 @@ use pcocc_vm::report::Report;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::app::Invocation;
+use crate::contexts;
 use crate::environment::Environment;
 use crate::errors::{CANNOT_RUN, Failure, NOT_FOUND, Outcome, TIMED_OUT, While as _};
 use crate::jobs;
@@ -106,6 +107,7 @@ impl Session<'_> {
         let released = self.launcher.release().when(|| action);
         // Once it is over nobody needs them; a later look at the job is for its words.
         let _ = fs::remove_dir_all(self.folder.path().join("shell"));
+        contexts::forget(&invocation.environment, &self.folder);
         let code = result?;
         released?;
         Ok(code)

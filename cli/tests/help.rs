@@ -780,8 +780,8 @@ fn docker_env() {
     Print what makes docker in this shell use a job's daemon
 
     Prints shell code that sets DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and what belongs to
-    them, for the shell that runs pcocc. What was set before is kept, and --unset brings it back, also
-    when the job is long gone.
+    them, for the shell that runs pcocc. Waits for the VM if it is not ready yet. What was set before is
+    kept, and --unset brings it back, also when the job is long gone.
 
     Usage: pcocc docker env [OPTIONS]
 
@@ -793,6 +793,9 @@ fn docker_env() {
               Write code for this shell; by default for the one that runs pcocc
               
               [possible values: sh, bash, zsh, fish, tcsh]
+
+      -T, --timeout <SECONDS>
+              Give up when the VM is not ready after so many seconds
 
           --unset
               Bring back what was set before

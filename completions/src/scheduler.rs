@@ -61,6 +61,11 @@ pub fn options(recent: &Recent, user: &str, words: &[&str]) -> Option<Vec<Candid
     attached.map(|(short, value, kind)| values(recent, user, kind, short, value))
 }
 
+/// Gives the partitions that `typed`, one or several with commas between them, may become.
+pub fn partitions(recent: &Recent, user: &str, typed: &str) -> Vec<Candidate> {
+    values(recent, user, Kind::Partition, "", typed)
+}
+
 /// Gives the names of the scheduler's long options that begin with `typed`.
 pub fn names(typed: &str) -> Vec<Candidate> {
     let ours = OPTIONS.into_iter().map(|(_, long, kind)| {

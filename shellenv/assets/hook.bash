@@ -104,6 +104,8 @@ __pcocc_use() {
     code=$(__pcocc_run docker env --shell bash ${1:+-j "$1"}) || return
     eval "${code}"
     __pcocc_told=''
+    # Prompts of others may read it before the hook runs next.
+    __pcocc_look
 }
 
 # Points docker in this shell where it pointed before: pcocc-leave

@@ -91,6 +91,8 @@ function pcocc-use --description 'point docker in this shell at the daemon of a 
     end
     printf '%s\n' $code | source
     set -g __pcocc_told
+    # Prompts of others may read it before the hook runs next.
+    __pcocc_look
 end
 
 # Points docker in this shell where it pointed before: pcocc-leave

@@ -2,10 +2,16 @@
 if [ -n "${PCOCC_ENV-}" ]; then
     ENV=${PCOCC_ENV}
     unset PCOCC_ENV
-    if [ -r "${ENV}" ]; then
+    # A shell expands it before it looks for the file, as in ENV='$HOME/.shrc'.
+    case ${ENV} in
+    *[\"\\]*) __pcocc_file=${ENV} ;;
+    *) eval "__pcocc_file=\"${ENV}\"" ;;
+    esac
+    if [ -r "${__pcocc_file}" ]; then
         # shellcheck source=/dev/null
-        . "${ENV}"
+        . "${__pcocc_file}"
     fi
+    unset __pcocc_file
 else
     unset ENV
 fi

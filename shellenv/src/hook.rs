@@ -95,6 +95,51 @@ mod tests {
         assert_eq!(hook(Dialect::Sh, Path::new("/x")), None);
     }
 
+    /// Bash 4.4 is what the oldest supported systems have; newer shells are what tests mostly run.
+    #[test]
+    fn bash_is_that_of_4_4() {
+        // From bash's CHANGES: what 5.0 to 5.3 added that could find its way into a hook.
+        let newer = [
+            "EPOCHSECONDS",
+            "EPOCHREALTIME",
+            "SRANDOM",
+            "BASH_ARGV0",
+            "BASH_MONOSECONDS",
+            "GLOBSORT",
+            "@U}",
+            "@u}",
+            "@L}",
+            "@K}",
+            "@k}",
+            "local -I",
+            "wait -p",
+            "localvar_inherit",
+            "assoc_expand_once",
+            "varredir_close",
+            "noexpand_translation",
+            "patsub_replacement",
+            "array_expand_once",
+            "compgen -V",
+            "read -E",
+            "${ ",
+            "${|",
+        ];
+        for asset in [
+            include_str!("../assets/hook.bash"),
+            include_str!("../assets/shell.bashrc"),
+            include_str!("../../cli/src/complete/complete.bash"),
+        ] {
+            for word in newer {
+                assert!(!asset.contains(word), "{word} is newer than bash 4.4");
+            }
+        }
+        let hook = hook(Dialect::Bash, Path::new("/usr/bin/pcocc")).unwrap();
+        let code = "BASH_COMPAT=4.4; set -eu; eval \"$(cat)\"; PS1='> '; PCOCC_JOBID=7; HOME=/nonexistent; \
+                    __pcocc_told=7; __pcocc_prompt; \
+                    [[ ${PS1@P} == '(pcocc/7 ended) > ' && ${PROMPT_COMMAND} == __pcocc_prompt ]]";
+        accepted(&["bash", "--norc", "-c", code], &hook);
+    }
+
     #[test]
     fn assets_are_clean() {
         for (name, asset) in [

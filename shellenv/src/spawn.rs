@@ -98,7 +98,7 @@ impl Spawn<'_> {
             }
             Some(Dialect::Sh) => {
                 let file = self.write("shrc", &[include_bytes!("../assets/shell.sh")])?;
-                self.hand_over(&mut command, "ENV", "PCOCC_ENV", &file);
+                self.hand_over(&mut command, "ENV", "PCOCC_ENV", &unexpanded(&file));
             }
             Some(Dialect::Tcsh) | None => {}
         }
@@ -166,6 +166,18 @@ impl Spawn<'_> {
         }
         written.map(|()| file)
     }
+}
+
+/// A path as the value of ENV, which POSIX shells expand as if it were in double quotes.
+fn unexpanded(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes().iter();
+    let escaped: Vec<u8> = bytes
+        .flat_map(|byte| match byte {
+            b'$' | b'`' | b'\\' => vec![b'\\', *byte],
+            byte => vec![*byte],
+        })
+        .collect();
+    OsStr::from_bytes(&escaped).into()
 }
 
 #[cfg(test)]

@@ -150,6 +150,25 @@ impl Window {
         });
     }
 
+    /// The same for what is only known once something slow was asked: TAB is pressed until the line is `expected`.
+    #[track_caller]
+    pub fn complete_at_last(&self, typed: &str, expected: &str) {
+        self.key("C-u");
+        self.text(typed);
+        let pressed = std::cell::Cell::new(0);
+        let start = Instant::now();
+        self.wait(&format!("{typed:?} becomes {expected:?}"), |screen| {
+            let done = last_line(screen)
+                .split_once("> ")
+                .is_some_and(|(_, line)| line.trim_end() == expected.trim_end());
+            if !done && start.elapsed() > Duration::from_secs(2) * pressed.get() {
+                pressed.set(pressed.get() + 1);
+                self.key("Tab");
+            }
+            done
+        });
+    }
+
     /// Whether the shell has ended.
     pub fn is_over(&self) -> bool {
         !self

@@ -1,11 +1,13 @@
 //! Which argument is completed with what: one table for all verbs.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Command;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
-use pcocc_completions::{Candidate, Recent, images, jobs};
+use pcocc_completions::{Candidate, Recent, images, jobs, scheduler};
+use pcocc_core::containers;
+use pcocc_core::templates::Templates;
 
 use super::docker_images_query;
 use crate::environment::Environment;
@@ -23,6 +25,9 @@ type Source = fn(&Environment, &str) -> Vec<Candidate>;
 const TABLE: &[(&str, &str, Source)] = &[
     ("*", "job", job),
     ("*", "repo", repository),
+    ("docker alloc", "template", template),
+    ("docker alloc", "mount", folder),
+    ("docker batch", "template", template),
     ("docker build", "path", folder),
     ("docker build", "dest", new_image),
     ("docker build", "file", file),
@@ -33,8 +38,14 @@ const TABLE: &[(&str, &str, Source)] = &[
     ("docker import", "source", docker_image),
     ("docker import", "dest", new_image),
     ("docker mount", "mount_point", folder),
+    ("docker shell", "mount", folder),
+    ("docker stop", "jobs", job),
     ("docker umount", "mount_point", mount_point),
     ("run", "image", image),
+    ("run", "module", module),
+    ("run", "mount", file),
+    ("run", "partition", partition),
+    ("run", "script", file),
     ("image show", "image", image),
     ("image delete", "image", image),
     ("image copy", "source", image),
@@ -151,6 +162,33 @@ fn location(environment: &Environment, typed: &str) -> Vec<Candidate> {
             }
         }
     }
+}
+
+/// What a VM can be made of.
+fn template(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    let templates = Templates::load(&environment.user_conf, &environment.system_conf);
+    let templates = templates.unwrap_or_default();
+    named(templates.names(), typed)
+}
+
+/// Modules of containers.yaml.
+fn module(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    let file = |folder: &Path| folder.join(containers::FILE);
+    let (system, user) = (file(&environment.system_conf), file(&environment.user_conf));
+    let templates = containers::Templates::load(&system, &user).unwrap_or_default();
+    named(templates.module_names(), typed)
+}
+
+fn named<'a>(names: impl Iterator<Item = &'a str>, typed: &str) -> Vec<Candidate> {
+    names
+        .filter(|name| name.starts_with(typed))
+        .map(Candidate::plain)
+        .collect()
+}
+
+fn partition(environment: &Environment, typed: &str) -> Vec<Candidate> {
+    let recent = Recent::new(&answers(environment));
+    scheduler::partitions(&recent, &environment.user, typed)
 }
 
 fn file(_: &Environment, _: &str) -> Vec<Candidate> {

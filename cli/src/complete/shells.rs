@@ -14,6 +14,7 @@ use pcocc_completions::{Recent, scheduler};
 use pcocc_shellenv::{Dialect, filled};
 
 use super::arguments::{DIRECTORIES, FILES, offered};
+use crate::arguments::typed;
 use crate::environment::Environment;
 
 /// A shell that asks for candidates.
@@ -96,23 +97,32 @@ impl EnvCompleter for Shell {
 /// The candidates for the last word.
 fn candidates(
     command: &mut clap::Command,
-    words: Vec<OsString>,
+    mut words: Vec<OsString>,
     folder: Option<&Path>,
 ) -> io::Result<Vec<CompletionCandidate>> {
-    let typed = words.last().cloned().unwrap_or_default();
+    let word = words.last().cloned().unwrap_or_default();
     let mut found = Vec::new();
-    let texts: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
-    if let [_, "docker", "alloc" | "batch", own @ ..] = texts.as_slice() {
-        if let Some(values) = scheduler_values(own) {
+    if let Some(typed) = typed(&words) {
+        let behind = words.iter().skip(typed.verb_ends);
+        let texts: Option<Vec<&str>> = behind.map(|word| word.to_str()).collect();
+        if let Some(values) = texts.and_then(|texts| scheduler_values(&texts)) {
             return Ok(offered(values));
         }
-        if typed.as_bytes().starts_with(b"--") {
-            found = offered(scheduler::names(&typed.to_string_lossy()));
+        let option = word.as_bytes().starts_with(b"-");
+        if typed.schedulers_turn && !option {
+            // It is that option's value, and nobody here knows what may be one.
+            return Ok(found);
         }
+        if word.as_bytes().starts_with(b"--") {
+            found = offered(scheduler::names(&word.to_string_lossy()));
+        }
+        // The engine does not know the scheduler's words.
+        words = typed.own;
+        words.push(word.clone());
     }
     let last = words.len().saturating_sub(1);
     let mut candidates = clap_complete::engine::complete(command, words, last, folder)?;
-    if typed.is_empty() {
+    if word.is_empty() {
         // Options only where there is nothing else to say, or once a dash is typed.
         let option =
             |candidate: &CompletionCandidate| candidate.get_value().as_bytes().starts_with(b"-");

@@ -279,10 +279,15 @@ impl Templates {
         Ok(settings)
     }
 
+    /// The names of all modules, in order.
+    pub fn module_names(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
+    }
+
     /// What the module `name` adds.
     pub fn module(&self, name: &str) -> Result<Settings, TemplateChoiceError> {
         if !self.modules.contains_key(name) {
-            let names: Vec<&str> = self.modules.keys().map(String::as_str).collect();
+            let names: Vec<&str> = self.module_names().collect();
             return Err(TemplateChoiceError::UnknownModule {
                 name: name.to_owned(),
                 known: match names.as_slice() {

@@ -1,9 +1,10 @@
 //! TAB, in real shells in a real terminal, and what the shells send.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use pcocc_tests::{Pcocc, Window, run};
+use pcocc_tests::{Docker, Pcocc, Slurm, Window, run};
 use pcocc_vm::job::State;
 
 use crate::jobs;
@@ -27,20 +28,34 @@ fn own(shell: &str) -> &'static str {
     }
 }
 
+/// The same, and the program's folder in PATH: the command has to be called by its name.
+fn with_path(shell: &str) -> String {
+    let path = format!(
+        "PATH={}:$PATH",
+        pcocc_tests::binary().parent().unwrap().display()
+    );
+    let path = match shell {
+        "fish" => path.replace("PATH=", "set PATH ").replace(":$", " $"),
+        _ => path,
+    };
+    format!("{}\n{path}", own(shell))
+}
+
 #[test]
 fn tab_completes_what_is_meant() {
     for shell in HOOKED {
-        // The command has to be called by its name.
-        let path = format!(
-            "PATH={}:$PATH",
-            pcocc_tests::binary().parent().unwrap().display()
-        );
-        let path = if shell == "fish" {
-            path.replace("PATH=", "set PATH ").replace(":$", " $")
-        } else {
-            path
+        let rc = rc(shell, &with_path(shell), "");
+        let write = |file: &str, text: &str| {
+            fs::write(jobs::conf(&rc.home).join(file), text).unwrap();
         };
-        let rc = rc(shell, &format!("{}\n{path}", own(shell)), "");
+        write(
+            "templates.yaml",
+            "small: {memory: 1G}\nsmooth: {}\nlarge: {inherits: small}\n",
+        );
+        write(
+            "containers.yaml",
+            "modules: {nvidia: {env: [X=1]}, mpi: {env: [Y=1]}}\n",
+        );
         images(&rc.home, &["centos-gcc@0", "centos-gcc@12", "debian@0"]);
         jobs::write(&jobs::conf(&rc.home), 6, State::Ended, None);
         fs::write(rc.home.home().join("some archive.tar"), "").unwrap();
@@ -72,6 +87,20 @@ fn tab_completes_what_is_meant() {
             "pcocc image import oci:folder/",
         );
         terminal.complete("pcocc-use ", "pcocc-use 7");
+        terminal.complete("pcocc docker stop ", "pcocc docker stop 7");
+        terminal.complete(
+            "pcocc docker alloc -p sandy --template la",
+            "pcocc docker alloc -p sandy --template large",
+        );
+        terminal.complete(
+            "pcocc docker batch --template=smo",
+            "pcocc docker batch --template=smooth",
+        );
+        terminal.complete("pcocc run -M nv", "pcocc run -M nvidia");
+        terminal.complete(
+            "pcocc docker alloc -c 4 --no-s",
+            "pcocc docker alloc -c 4 --no-snapshot",
+        );
         // In the middle of a line, what follows the cursor stays.
         terminal.key("C-u");
         terminal.text("pcocc image show deb after");
@@ -88,6 +117,72 @@ fn tab_completes_what_is_meant() {
     }
 }
 
+/// A repository for the images of TAB, as docker has them, and the daemon itself: what is asked takes its time
+/// on a busy machine, and is there at a later TAB.
+#[test]
+fn tab_completes_images_of_docker() {
+    let docker = Docker::shared();
+    let bare = docker.build(
+        "bb",
+        "FROM scratch\nCOPY x /x\n",
+        &[("x", Path::new("/etc/hostname"))],
+    );
+    let tagged = docker.name("org/app:1.2");
+    docker.run(&["tag", &bare, &tagged]);
+    for shell in HOOKED {
+        let rc = rc(shell, &with_path(shell), "");
+        let mut command = rc.command;
+        command.env("DOCKER_HOST", docker.host());
+        let terminal = Window::start(&command);
+        terminal.prompt();
+        let start = format!("pcocc docker import {}", docker.name("b"));
+        terminal.complete_at_last(&start, &format!("pcocc docker import {bare}"));
+        let start = format!("pcocc docker import {}", docker.name("org/app:1"));
+        terminal.complete(&start, &format!("pcocc docker import {tagged}"));
+        let start = format!(
+            "pcocc image import docker-daemon:{}",
+            docker.name("org/app:")
+        );
+        terminal.complete(
+            &start,
+            &format!("pcocc image import docker-daemon:{tagged}"),
+        );
+        // Docker's own command is asked by its own completion.
+    }
+    docker.run(&["rmi", &tagged]);
+}
+
+/// Partitions from a real Slurm.
+#[test]
+fn tab_completes_partitions_as_root() {
+    let slurm = Slurm::start_with(&["PartitionName=skylake Nodes=n1 State=UP"]);
+    for shell in HOOKED {
+        let rc = rc(shell, &with_path(shell), "");
+        let mut command = rc.command;
+        command.env("SLURM_CONF", slurm.configuration());
+        let terminal = Window::start(&command);
+        terminal.prompt();
+        for (typed, expected) in [
+            (
+                "pcocc docker alloc -c 4 -p sk",
+                "pcocc docker alloc -c 4 -p skylake",
+            ),
+            (
+                "pcocc docker batch --partition=sa",
+                "pcocc docker batch --partition=sandy",
+            ),
+            (
+                "pcocc docker batch -p sandy,sk",
+                "pcocc docker batch -p sandy,skylake",
+            ),
+            ("pcocc run -n 2 -p sa", "pcocc run -n 2 -p sandy"),
+            ("pcocc run --partition=sk", "pcocc run --partition=skylake"),
+        ] {
+            terminal.complete_at_last(typed, expected);
+        }
+    }
+}
+
 #[test]
 fn names_of_files_are_quoted_by_the_shell() {
     for (shell, expected) in [
@@ -95,16 +190,7 @@ fn names_of_files_are_quoted_by_the_shell() {
         ("zsh", "pcocc image import some\\ archive.tar"),
         ("fish", "pcocc image import some\\ archive.tar"),
     ] {
-        let path = format!(
-            "PATH={}:$PATH",
-            pcocc_tests::binary().parent().unwrap().display()
-        );
-        let path = if shell == "fish" {
-            path.replace("PATH=", "set PATH ").replace(":$", " $")
-        } else {
-            path
-        };
-        let rc = rc(shell, &format!("{}\n{path}", own(shell)), "");
+        let rc = rc(shell, &with_path(shell), "");
         fs::write(rc.home.home().join("some archive.tar"), "").unwrap();
         let terminal = Window::start(&rc.command);
         terminal.prompt();
@@ -154,6 +240,9 @@ fn nothing_is_said_on_failure() {
         &["pcocc", "no", "such", "thing", ""],
         &["pcocc", "--no-such", ""],
         &["pcocc", "docker", "alloc", "-p", ""],
+        &["pcocc", "docker", "alloc", "-x", ""],
+        &["pcocc", "docker", "batch", "--template", ""],
+        &["pcocc", "run", "-M", ""],
     ] {
         for shell in HOOKED {
             asked(&home, shell, words);
@@ -206,7 +295,7 @@ fn the_schedulers_options_are_completed_from_the_scheduler() {
 }
 
 /// Fails if a program has anything to say about `code`.
-fn accepted(program: &[&str], code: &str) {
+pub fn accepted(program: &[&str], code: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("code");
     fs::write(&file, code).unwrap();

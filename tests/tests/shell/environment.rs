@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStringExt as _;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use pcocc_tests::{Outcome, Pcocc, binary, run};
+use pcocc_tests::{Outcome, Pcocc, binary, run, wait_until};
 use pcocc_vm::job::State;
 
+use crate::complete::accepted;
 use crate::jobs;
 
 /// A shell, and how it reads what `@` prints, as the manual or the help says.
@@ -158,12 +162,93 @@ fn failures_print_nothing_to_evaluate() {
 }
 
 #[test]
-fn contexts_are_made_and_pruned_but_never_selected() {
+fn env_waits_until_docker_answers() {
     let home = jobs::home();
-    let config = home.home().join("dot-docker");
-    let home = home.with_variable("DOCKER_CONFIG", &config.display().to_string());
-    // Docker wants to see certificates before it stores them.
-    let client = jobs::conf(&home).join("job_7/vmcerts/client");
+    let conf = jobs::conf(&home);
+    jobs::write(&conf, 7, State::Booting, None);
+    let outcome = home.try_run(&["docker", "env", "-T", "1"]);
+    assert_eq!(outcome.status.code(), Some(124), "{outcome}");
+    assert!(outcome.stderr.contains("within 1 seconds"), "{outcome}");
+    assert_eq!(outcome.stdout, "", "{outcome}");
+
+    for (becomes, code) in [(State::Ready, 0), (State::Failed, 1)] {
+        jobs::write(&conf, 7, State::Queued, None);
+        let mut command = home.command(&["docker", "env", "--shell", "sh"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut words = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        words.read_line(&mut line).unwrap();
+        assert_eq!(line, "Waiting for docker VM to start ...\n");
+        jobs::write(&conf, 7, becomes, None);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        let said = String::from_utf8_lossy(&output.stdout);
+        match becomes {
+            State::Ready => assert!(said.contains("DOCKER_HOST=tcp://127.0.0.7:2376;")),
+            _ => assert_eq!(said, ""),
+        }
+    }
+}
+
+#[test]
+fn code_is_clean_in_every_state() {
+    let home = jobs::home();
+    let nasty = home.home().join("it's a $folder *");
+    jobs::write(&nasty, 7, State::Ready, None);
+    let plain = jobs::conf(&home);
+    for conf in [&plain, &nasty] {
+        for proxy in ["", "http://proxy"] {
+            for before in ["", "unix:///my docker"] {
+                for shell in ["sh", "bash"] {
+                    let call = |arguments: &[&str], more: &[(String, String)]| {
+                        let words = [&["docker", "env", "--shell", shell], arguments].concat();
+                        let mut command = home.command(&words);
+                        command
+                            .env("PCOCC_USER_CONF_DIR", conf)
+                            .env("https_proxy", proxy)
+                            .env("DOCKER_HOST", before)
+                            .envs(more.iter().cloned());
+                        run(&mut command).ok().to_owned()
+                    };
+                    let set = call(&[], &[]);
+                    // What it sets is what leaving starts from.
+                    let json = call_json(&home, conf, proxy, before);
+                    for code in [set, call(&["--unset"], &json)] {
+                        // A dollar sign that is quoted is meant to be.
+                        let program = ["shellcheck", "-s", shell, "-o", "all", "-e", "SC2016"];
+                        accepted(&program, &(code + "\n"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What activating sets, as pairs.
+fn call_json(home: &Pcocc, conf: &Path, proxy: &str, before: &str) -> Vec<(String, String)> {
+    let mut command = home.command(&["docker", "env", "--format", "json"]);
+    command
+        .env("PCOCC_USER_CONF_DIR", conf)
+        .env("https_proxy", proxy)
+        .env("DOCKER_HOST", before);
+    let text = run(&mut command).ok().to_owned();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let set = document["set"].as_object().unwrap();
+    set.iter()
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+        .collect()
+}
+
+/// The contexts in docker's store of this home.
+fn contexts(home: &Pcocc) -> String {
+    let words = ["context", "ls", "--format", "{{.Name}} {{.DockerEndpoint}}"];
+    home.run_any("docker", &words)
+}
+
+/// Puts certificates into a job's folder: docker wants to see them before it stores them.
+fn certify(home: &Pcocc, job: u32) {
+    let client = jobs::conf(home).join(format!("job_{job}/vmcerts/client"));
     run(Command::new("openssl")
         .args([
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout",
@@ -173,15 +258,56 @@ fn contexts_are_made_and_pruned_but_never_selected() {
         .arg(client.join("cert.pem")))
     .ok();
     fs::copy(client.join("cert.pem"), client.join("ca.pem")).unwrap();
-    let program = "docker";
-    let current = || {
-        home.run_any(
-            program,
-            &["context", "ls", "--format", "{{.Name}} {{.DockerEndpoint}}"],
-        )
+}
+
+#[test]
+fn contexts_go_with_their_jobs() {
+    let home = jobs::home();
+    let config = home.home().join("dot-docker");
+    let home = home.with_variable("DOCKER_CONFIG", &config.display().to_string());
+    let conf = jobs::conf(&home);
+    fs::write(conf.join("batch.yaml"), "type: local\n").unwrap();
+    let context = |job: u32| {
+        jobs::write(&conf, job, State::Ready, None);
+        certify(&home, job);
+        let name = home.run(&["docker", "env", "--context", "-j", &job.to_string()]);
+        assert_eq!(name, format!("pcocc-{job}"));
+        assert!(contexts(&home).contains(&format!("{name} ")));
     };
+
+    // The launcher ends the job, here because it has no image to start a VM from.
+    context(7);
+    let launcher = home.try_run(&["docker", "launch", "--job=7"]);
+    assert!(!launcher.status.success(), "{launcher}");
+    let state = fs::read_to_string(conf.join("job_7/state")).unwrap();
+    assert!(state.starts_with("failed"), "{state}");
+    let list = contexts(&home);
+    assert!(!list.contains("pcocc-7"), "{list}");
+
+    // Nobody was left to do so: the next command that asks for a VM does.
+    context(8);
+    jobs::write(&conf, 8, State::Ended, None);
+    assert!(contexts(&home).contains("pcocc-8 "));
+    home.try_run(&["docker", "batch"]);
+    let list = contexts(&home);
+    assert!(
+        !list.lines().any(|line| line.starts_with("pcocc-")),
+        "{list}"
+    );
+    let state = conf.join("job_9/state");
+    wait_until("the launcher is gone", Duration::from_secs(60), || {
+        fs::read_to_string(&state).is_ok_and(|state| state.starts_with("failed"))
+    });
+}
+
+#[test]
+fn contexts_are_made_and_pruned_but_never_selected() {
+    let home = jobs::home();
+    let config = home.home().join("dot-docker");
+    let home = home.with_variable("DOCKER_CONFIG", &config.display().to_string());
+    certify(&home, 7);
     home.run_any(
-        program,
+        "docker",
         &[
             "context",
             "create",
@@ -192,24 +318,19 @@ fn contexts_are_made_and_pruned_but_never_selected() {
     );
     for _ in 0..2 {
         assert_eq!(home.run(&["docker", "env", "--context"]), "pcocc-7");
-        assert!(
-            current().contains("pcocc-7 tcp://127.0.0.7:2376"),
-            "{}",
-            current()
-        );
+        let list = contexts(&home);
+        assert!(list.contains("pcocc-7 tcp://127.0.0.7:2376"), "{list}");
     }
     assert!(
         !config.join("config.json").exists(),
         "a context was selected"
     );
-    jobs::write(&jobs::conf(&home), 7, State::Ended, None);
-    let other = jobs::conf(&home).join("job_8/vmcerts/client");
+    // Its folder is taken away by hand, and with it what is known of its context.
+    fs::remove_dir_all(jobs::conf(&home).join("job_7")).unwrap();
     jobs::write(&jobs::conf(&home), 8, State::Ready, None);
-    for name in ["ca.pem", "cert.pem", "key.pem"] {
-        fs::copy(client.join(name), other.join(name)).unwrap();
-    }
+    certify(&home, 8);
     assert_eq!(home.run(&["docker", "env", "--context"]), "pcocc-8");
-    let list = current();
+    let list = contexts(&home);
     assert!(
         list.contains("pcocc-8 ") && list.contains("mine ") && !list.contains("pcocc-7"),
         "{list}"

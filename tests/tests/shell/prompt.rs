@@ -121,6 +121,9 @@ fn who_builds_a_prompt_gets_the_tag_only() {
             "(pcocc/7) |",
             "{shell}"
         );
+        // It is there at once, not only after the next prompt.
+        let line = "pcocc-leave; pcocc-use 7; echo \"$PCOCC_PROMPT|\"; pcocc-leave";
+        assert_eq!(terminal.enter(line).0, "(pcocc/7) |", "{shell}");
     }
 }
 
@@ -205,6 +208,22 @@ fn bash_with_errexit_survives_its_prompts() {
     assert_eq!(terminal.enter("pcocc-use 7").1, "(pcocc/7) [0] >");
     assert_eq!(terminal.enter("! true").1, "(pcocc/7) [1] >");
     assert_eq!(terminal.enter("! true").1, "(pcocc/7) [1] >");
+    jobs::write(&jobs::conf(&rc.home), 7, State::Ended, None);
+    assert_eq!(terminal.enter("! true").1, "(pcocc/7 ended) [1] >");
+    assert_eq!(terminal.enter("set -u").1, "(pcocc/7 ended) [0] >");
+    assert_eq!(terminal.enter("pcocc-leave").1, "[0] >");
+}
+
+#[test]
+fn zsh_with_errexit_and_nounset_survives_its_prompts() {
+    let rc = rc("zsh", "", "setopt err_exit no_unset");
+    let terminal = Window::start(&rc.command);
+    terminal.prompt();
+    assert_eq!(terminal.enter("pcocc-use 7").1, "(pcocc/7) [0] >");
+    assert_eq!(terminal.enter("! true").1, "(pcocc/7) [1] >");
+    jobs::write(&jobs::conf(&rc.home), 7, State::Ended, None);
+    assert_eq!(terminal.enter("! true").1, "(pcocc/7 ended) [1] >");
+    assert_eq!(terminal.enter("pcocc-leave").1, "[0] >");
 }
 
 #[test]
@@ -292,24 +311,34 @@ fn fish_shows_prompts_of_others_whole() {
 
 #[test]
 fn hook_works_inside_screen_and_without_any_path() {
-    let rc = rc("bash", "", "PATH=/nowhere");
-    let mut screen = rc.home.any("screen");
-    let sockets = rc.home.home().join("screen");
-    run(Command::new("mkdir").args(["-m", "700"]).arg(&sockets)).ok();
-    screen
-        .env("SCREENDIR", &sockets)
-        .env("SHELL", "/bin/bash")
-        .args(["-c", "/dev/null", "/bin/bash"]);
-    let terminal = Window::start(&screen);
-    terminal.prompt();
-    let (said, prompt) = terminal.enter("pcocc-use 7");
-    assert_eq!((&*said, &*prompt), ("", "(pcocc/7) [0] >"));
-    // Screen stays behind when its terminal goes.
-    terminal.text("exit");
-    terminal.key("Enter");
-    wait_until("screen is gone", Duration::from_secs(20), || {
-        terminal.is_over()
-    });
+    for shell in HOOKED {
+        let path = if shell == "fish" {
+            "set -gx PATH /nowhere"
+        } else {
+            "PATH=/nowhere"
+        };
+        let rc = rc(shell, "", path);
+        jobs::write(&jobs::conf(&rc.home), 7, State::Ready, Some(9 * 60 + 50));
+        let mut screen = rc.home.any("screen");
+        let sockets = rc.home.home().join("screen");
+        run(Command::new("mkdir").args(["-m", "700"]).arg(&sockets)).ok();
+        let program = format!("/usr/bin/{shell}");
+        screen
+            .env("SCREENDIR", &sockets)
+            .env("SHELL", &program)
+            .args(["-c", "/dev/null", &program]);
+        let terminal = Window::start(&screen);
+        terminal.prompt();
+        let (said, prompt) = terminal.enter("pcocc-use 7");
+        assert_eq!((&*said, &*prompt), ("", "(pcocc/7 9m) [0] >"), "{shell}");
+        assert_eq!(terminal.enter("pcocc-leave").1, "[0] >", "{shell}");
+        // Screen stays behind when its terminal goes.
+        terminal.text("exit");
+        terminal.key("Enter");
+        wait_until("screen is gone", Duration::from_secs(20), || {
+            terminal.is_over()
+        });
+    }
 }
 
 #[test]

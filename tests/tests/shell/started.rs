@@ -1,51 +1,33 @@
-//! Shells that pcocc starts: the user's own, with their own rc files and the tag.
+//! Shells that pcocc starts: the user's own, with their own rc files and the tag. `alloc` starts them in the same way.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use pcocc_shellenv::spawn::Spawn;
-use pcocc_shellenv::{DockerEnvironment, Variables};
-use pcocc_tests::{Pcocc, Window, binary};
+use pcocc_tests::{Pcocc, Window, binary, run, wait_until};
 use pcocc_vm::job::State;
 
 use crate::jobs;
 
-/// A shell of `home`, as pcocc starts it for job 7 when it is run with `variables` besides.
+/// A configuration folder that has to be quoted.
+fn conf(home: &Pcocc) -> PathBuf {
+    home.home().join("it's $mine")
+}
+
+/// A home with job 7 ready in it.
+fn home() -> Pcocc {
+    let home = Pcocc::new();
+    jobs::write(&conf(&home), 7, State::Ready, None);
+    home
+}
+
+/// `pcocc docker shell` of job 7 for a user whose shell is `shell`, run with `variables` besides.
 fn started(home: &Pcocc, shell: &str, variables: &[(&str, &Path)]) -> Command {
-    let mut base = home.any("true");
-    base.envs(variables.iter().copied());
-    base.env_remove("DOCKER_HOST");
-    let current: Variables = base
-        .get_envs()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-        .collect();
-    let conf = jobs::conf(home);
-    let environment = DockerEnvironment {
-        job: "7".to_owned(),
-        host: "tcp://127.0.0.7:2376".to_owned(),
-        cert_path: conf.join("job_7/vmcerts/client"),
-        docker_path: None,
-    };
-    let spawn = Spawn {
-        shell: Path::new(shell),
-        environment: &environment,
-        variables: &current,
-        pcocc: &binary(),
-        folder: &conf.join("job_7/my shell's"),
-    };
-    let mut command = spawn.interactive().expect("files for the shell");
-    // Here the child does not inherit what pcocc would have, so it gets it by hand.
-    let given: Vec<_> = command
-        .get_envs()
-        .map(|(name, _)| name.to_owned())
-        .collect();
-    for (name, value) in current {
-        if !given.contains(&name) {
-            command.env(name, value);
-        }
-    }
-    command.current_dir(home.home());
+    let mut command = home.command(&["-q", "docker", "shell", "-j", "7"]);
+    command.env_remove("DOCKER_HOST").env("SHELL", shell);
+    command.env("PCOCC_USER_CONF_DIR", conf(home));
+    command.envs(variables.iter().copied());
     command
 }
 
@@ -82,7 +64,7 @@ fn own_rc_files_history_and_the_tag() {
             _ => format!("eval \"$({} hook {name})\"\n", binary().display()),
         };
         for hook in ["", &hook] {
-            let home = jobs::home();
+            let home = home();
             write(&home, file, &format!("{text}{hook}"));
             let terminal = Window::start(&started(&home, shell, &[]));
             assert_eq!(terminal.prompt(), "(pcocc/7) [0] >", "{shell} {hook}");
@@ -97,17 +79,17 @@ fn own_rc_files_history_and_the_tag() {
                 "{shell}"
             );
             assert_eq!(terminal.enter("false").1, "(pcocc/7) [1] >", "{shell}");
-            jobs::write(&jobs::conf(&home), 7, State::Ended, None);
-            let (said, prompt) = terminal.enter("true");
-            assert!(said.ends_with("leave with exit"), "{shell}: {said}");
-            assert_eq!(prompt, "(pcocc/7 ended) [0] >", "{shell}");
+            jobs::write(&conf(&home), 7, State::Ended, None);
+            // What waits with the shell notices as well, and says so whenever it does.
+            terminal.key("Enter");
+            terminal.wait("the end is told and shown", |screen| {
+                screen.contains("leave with exit") && screen.contains("\n(pcocc/7 ended) [1] >")
+            });
             terminal.text("exit");
             terminal.key("Enter");
-            pcocc_tests::wait_until(
-                "the shell has ended",
-                std::time::Duration::from_secs(20),
-                || terminal.is_over(),
-            );
+            wait_until("the shell has ended", Duration::from_secs(20), || {
+                terminal.is_over()
+            });
             let history = match name {
                 "fish" => home.home().join(".local/share/fish/fish_history"),
                 _ => home.home().join("history"),
@@ -122,7 +104,7 @@ fn own_rc_files_history_and_the_tag() {
 #[test]
 fn a_home_without_rc_files_is_no_problem() {
     for (shell, _, _) in SHELLS {
-        let home = jobs::home();
+        let home = home();
         let mut command = started(&home, shell, &[]);
         command.env("PS1", "$ ");
         let terminal = Window::start(&command);
@@ -132,7 +114,7 @@ fn a_home_without_rc_files_is_no_problem() {
 
 #[test]
 fn zsh_finds_its_files_where_the_user_keeps_them() {
-    let home = jobs::home();
+    let home = home();
     let folder = home.home().join("zsh files");
     write(&home, "zsh files/.zshenv", "from_env=yes\n");
     write(
@@ -146,7 +128,7 @@ fn zsh_finds_its_files_where_the_user_keeps_them() {
     assert_eq!(terminal.enter("env | grep ZDOTDIR").0, expected);
 
     // A .zshenv in the home may say where the others are.
-    let home = jobs::home();
+    let home = self::home();
     write(&home, ".zshenv", "export ZDOTDIR=~/elsewhere\n");
     write(&home, "elsewhere/.zshrc", "PROMPT='elsewhere > '\n");
     let terminal = Window::start(&started(&home, "/bin/zsh", &[]));
@@ -159,7 +141,7 @@ fn zsh_finds_its_files_where_the_user_keeps_them() {
 
 #[test]
 fn posix_shells_read_their_own_file_and_show_the_tag() {
-    let home = jobs::home();
+    let home = home();
     write(&home, "my env", "PS1='own > '\n");
     let file = home.home().join("my env");
     let terminal = Window::start(&started(&home, "/bin/dash", &[("ENV", &file)]));
@@ -170,6 +152,52 @@ fn posix_shells_read_their_own_file_and_show_the_tag() {
     );
     let leave = format!("eval \"$({} docker env --unset)\"", binary().display());
     assert_eq!(terminal.enter(&leave).1, "own >");
+    // As manuals of shells have it.
+    let terminal = Window::start(&started(
+        &home,
+        "/bin/dash",
+        &[("ENV", Path::new("$HOME/my env"))],
+    ));
+    assert_eq!(terminal.prompt(), "(pcocc/7) own >");
+}
+
+/// tcsh has no hook; a line of the user's own shows the tag.
+#[test]
+fn tcsh_shows_the_tag_with_the_line_of_the_readme() {
+    let readme = fs::read_to_string(pcocc_tests::workspace().join("README.md")).unwrap();
+    let line = readme
+        .lines()
+        .find(|line| line.contains("$?PCOCC_JOBID"))
+        .expect("the line for tcsh");
+    let home = home();
+    write(&home, ".tcshrc", &format!("set prompt = '> '\n{line}\n"));
+    let terminal = Window::start(&started(&home, "/bin/tcsh", &[]));
+    assert_eq!(terminal.prompt(), "(pcocc/7) >");
+}
+
+#[test]
+fn scripts_are_split_into_words_and_their_exit_code_is_ours() {
+    let home = home();
+    let script = |script: &str| {
+        let mut command = started(&home, "/no/such/shell", &[]);
+        run(command.args(["-E", script]))
+    };
+    let code = r#"sh -c 'printf "%s\n" "$0" "$1" "$DOCKER_HOST"; exit 42' 'a  $b' "c d""#;
+    let outcome = script(code);
+    assert_eq!(outcome.status.code(), Some(42), "{outcome}");
+    assert_eq!(outcome.stdout, "a  $b\nc d\ntcp://127.0.0.7:2376\n");
+    assert_eq!(outcome.stderr, "");
+    assert_eq!(script("sh -c 'kill -9 $$'").status.code(), Some(137));
+    for (words, code, part) in [
+        ("/no/such/program", 127, "/no/such/program"),
+        ("/etc/passwd", 126, "/etc/passwd"),
+        ("echo 'a", 2, "quote"),
+        (" ", 2, "names no program"),
+    ] {
+        let outcome = script(words);
+        assert_eq!(outcome.status.code(), Some(code), "{outcome}");
+        assert!(outcome.stderr.contains(part), "{outcome}");
+    }
 }
 
 #[test]
@@ -181,7 +209,7 @@ fn exit_code_and_standard_input_are_the_shells() {
         "/bin/dash",
         "/bin/tcsh",
     ] {
-        let home = jobs::home();
+        let home = home();
         let mut command = started(&home, shell, &[]);
         let file = home.home().join("input");
         fs::write(&file, "echo on $DOCKER_HOST\nexit 42\n").unwrap();

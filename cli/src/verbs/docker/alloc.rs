@@ -135,7 +135,7 @@ impl LocalJob {
         }
         let environment = &invocation.environment;
         let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-        allocation::forget_old(&jobs);
+        allocation::forget_old(environment, &jobs);
         let folder = jobs.create_local().when(|| action)?;
         let now = SystemClock.unix();
         let name = request.name.as_deref().unwrap_or("docker");

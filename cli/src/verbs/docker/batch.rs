@@ -124,7 +124,7 @@ impl Args {
     fn note(&self, invocation: &Invocation, id: JobId, action: &str) -> Outcome {
         let environment = &invocation.environment;
         let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-        allocation::forget_old(&jobs);
+        allocation::forget_old(environment, &jobs);
         let folder = jobs.create_slurm(id, false).when(|| action)?;
         let name = options::value_of(&self.batch, &["J", "job-name"]);
         let record = Record::new(

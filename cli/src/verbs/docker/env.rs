@@ -1,10 +1,8 @@
 //! `pcocc docker env`: the docker environment of a job as shell code.
 //!
-//! Data path: the job's record → `DockerEnvironment` → with the variables that are set now, `Changes` → code
-//! for the shell that started us, on stdout. Nothing else goes there, and nothing at all on failure: the
+//! Data path: the job → wait for its record to say ready → `DockerEnvironment` → with the variables that are set now,
+//! `Changes` → code for the shell that started us, on stdout. Nothing else goes there, and nothing at all on failure: the
 //! output is evaluated.
-
-mod contexts;
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,16 +13,19 @@ use pcocc_shellenv::{Changes, Dialect, leave, parent};
 use serde::Serialize;
 
 use crate::app::Invocation;
+use crate::contexts;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome};
 use crate::jobs;
 use crate::output;
+use crate::session::GiveUp;
+use crate::verbs::docker::shell::wait;
 
 /// Print what makes docker in this shell use a job's daemon
 ///
 /// Prints shell code that sets DOCKER_HOST, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and what belongs to them, for
-/// the shell that runs pcocc. What was set before is kept, and --unset brings it back, also when the job is
-/// long gone.
+/// the shell that runs pcocc. Waits for the VM if it is not ready yet. What was set before is kept, and --unset
+/// brings it back, also when the job is long gone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     eval $(pcocc docker env)                  # sh, bash, zsh\n  \
@@ -40,8 +41,11 @@ pub(crate) struct Args {
     /// Write code for this shell; by default for the one that runs pcocc
     #[arg(long, value_enum, value_name = "SHELL")]
     shell: Option<Shell>,
+    /// Give up when the VM is not ready after so many seconds
+    #[arg(short = 'T', long, value_name = "SECONDS")]
+    timeout: Option<u64>,
     /// Bring back what was set before
-    #[arg(long, conflicts_with_all = ["job", "context"])]
+    #[arg(long, conflicts_with_all = ["job", "context", "timeout"])]
     unset: bool,
     /// Make a docker context of the job's daemon and print its name; it is not selected
     #[arg(long, conflicts_with_all = ["shell", "format"])]
@@ -109,9 +113,11 @@ impl Args {
             None => "find the docker daemon of a job".to_owned(),
         };
         let job = jobs::choose(environment, self.job.as_deref(), &action)?;
+        let give_up = self.timeout.map(GiveUp::after);
+        let job = wait(invocation, job, give_up.as_ref())?;
         let docker = jobs::docker_environment(environment, &job, &action)?;
         if self.context {
-            let name = contexts::make(environment, &docker)?;
+            let name = contexts::make(environment, &job, &docker)?;
             return output::text(&format!("{name}\n"));
         }
         self.write(environment, Some(&docker.job), &docker.activate(&variables))

@@ -77,7 +77,7 @@ impl Args {
     ) -> Outcome<u8> {
         let environment = &invocation.environment;
         let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-        allocation::forget_old(&jobs);
+        allocation::forget_old(environment, &jobs);
         let folder = jobs.create_slurm(id, false).when(|| action)?;
         let name = environment.slurm.variable("SLURM_JOB_NAME");
         let mut record = Record::new(

@@ -75,7 +75,11 @@ impl Args {
 }
 
 /// Waits until a job's docker answers.
-fn wait(invocation: &Invocation, mut job: Job, give_up: Option<&GiveUp>) -> Outcome<Job> {
+pub(crate) fn wait(
+    invocation: &Invocation,
+    mut job: Job,
+    give_up: Option<&GiveUp>,
+) -> Outcome<Job> {
     if job.record.state == State::Ready {
         return Ok(job);
     }

@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::allocation::{self, JobOption};
 use crate::app::Invocation;
+use crate::contexts;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::jobs;
 use crate::output;
@@ -115,7 +116,7 @@ fn is_over_within(
             Err(_) => true,
         };
         if over {
-            settle(jobs, job);
+            settle(invocation, jobs, job);
             return Ok(true);
         }
         if invocation.cancel.is_cancelled() {
@@ -128,11 +129,12 @@ fn is_over_within(
     }
 }
 
-fn settle(jobs: &Jobs, job: &Job) {
+fn settle(invocation: &Invocation, jobs: &Jobs, job: &Job) {
     let result = allocation::look_again(jobs, job.id()).and_then(|job| jobs.settle(&job));
     if let Err(error) = result {
         tracing::debug!(%error, "the record stays as it is");
     }
+    contexts::forget(&invocation.environment, &job.folder);
 }
 
 /// Sends a signal to the process that stands for a local job.

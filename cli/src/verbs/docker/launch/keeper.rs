@@ -17,6 +17,7 @@ use super::node::Node;
 use super::{Args, Assignment};
 use crate::allocation;
 use crate::app::Invocation;
+use crate::contexts;
 use crate::errors::{Failure, Outcome, While as _};
 
 /// How long a worker may take to stop the VM.
@@ -42,6 +43,7 @@ pub(super) fn run(invocation: &Invocation, args: &Args, assignment: Assignment) 
         left.get_or_insert(error);
     }
     settle(invocation, assignment, &action)?;
+    forget(invocation, assignment, &action)?;
     let status = waited.when(|| &*action)?;
     if let Some(error) = left {
         return Err(Failure::new(
@@ -195,7 +197,14 @@ fn settle(invocation: &Invocation, assignment: Assignment, action: &str) -> Outc
     folder
         .remove_client_files()
         .and_then(|()| folder.write(&record))
-        .when(|| action)?;
-    allocation::forget_old(&jobs);
+        .when(|| action)
+}
+
+/// Takes the job's docker contexts away, and what older jobs left.
+fn forget(invocation: &Invocation, assignment: Assignment, action: &str) -> Outcome {
+    let environment = &invocation.environment;
+    let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
+    contexts::forget(environment, &jobs.folder(assignment.id));
+    allocation::forget_old(environment, &jobs);
     Ok(())
 }

@@ -1,0 +1,239 @@
+//! Docker contexts of jobs, in the docker command's own store.
+//!
+//! A context `pcocc-JOB` holds the daemon's address and copies of the certificates. It is never selected:
+//! a selected context counts in every terminal, and stays when the job is gone.
+//!
+//! Life: [`make`] notes in the job's folder (`contexts`, paths of docker's configuration folders with a NUL
+//! behind each) whose store it writes to, then writes → [`forget`], at the job's end by whoever sees it (launcher,
+//! `alloc`, `stop`, a later `alloc` or `batch`), reads the note and removes. What slips through, such as a job's
+//! folder that was removed by hand, goes when the next context is made.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read as _, Seek as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pcocc_shellenv::DockerEnvironment;
+use pcocc_vm::job::{Job, JobFolder, JobId};
+use pcocc_vm::slurm::Squeue;
+
+use crate::environment::Environment;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::jobs;
+
+/// Begins the names of our contexts.
+const PREFIX: &str = "pcocc-";
+/// How long the docker command may take, which talks to no daemon for this.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Makes or renews the context of a job, removes those of jobs that are over, and gives its name.
+pub(crate) fn make(
+    environment: &Environment,
+    job: &Job,
+    docker: &DockerEnvironment,
+) -> Outcome<String> {
+    let name = name(job.id());
+    let action = format!("make docker context {name}");
+    let store = Store {
+        program: program(docker.docker_path.as_deref()),
+        folder: environment.docker_config.clone(),
+    };
+    prune(environment, &store, &action)?;
+    note(&job.folder, &store.folder).when(|| &*action)?;
+    let there = store.names(&action)?.contains(&name);
+    let file = |name: &str| docker.cert_path.join(name).to_string_lossy().into_owned();
+    let endpoint = [
+        format!("host={}", docker.host),
+        format!("ca={}", file("ca.pem")),
+        format!("cert={}", file("cert.pem")),
+        format!("key={}", file("key.pem")),
+    ]
+    .map(|field| csv(&field))
+    .join(",");
+    let verb = if there { "update" } else { "create" };
+    let description = format!("docker VM of pcocc job {}", docker.job);
+    let words = [verb, "--description", &description, "--docker", &endpoint];
+    store.run(&[&words[..], &[&name]].concat(), &action)?;
+    // Who ended the job meanwhile may have looked for the context before it was there.
+    let over = |job: &JobFolder| job.read().map_or(true, |record| record.state.is_over());
+    if over(&job.folder) {
+        store.remove(&name, &action)?;
+        let why = format!("job {} has ended meanwhile", job.id());
+        return Err(Failure::message(action, why));
+    }
+    Ok(name)
+}
+
+/// Removes the contexts that were made of a job, if it is over; where the docker command is not to be had, a later
+/// call from elsewhere will.
+pub(crate) fn forget(environment: &Environment, folder: &JobFolder) {
+    let noted = noted(folder);
+    if noted.is_empty() || !folder.read().is_ok_and(|record| record.state.is_over()) {
+        return;
+    }
+    let name = name(folder.id());
+    let action = format!("remove docker context {name}");
+    let removed = jobs::docker_path(environment, &action).and_then(|path| {
+        let program = program(path.as_deref());
+        for folder in noted {
+            // With its folder the store has gone.
+            if folder.is_dir() {
+                let program = program.clone();
+                let store = Store { program, folder };
+                store.remove(&name, &action)?;
+            }
+        }
+        fs::remove_file(note_file(folder)).when(|| &*action)
+    });
+    if let Err(failure) = removed {
+        tracing::debug!(?failure, "a context stays");
+    }
+}
+
+/// Removes the contexts of jobs that are over or gone.
+fn prune(environment: &Environment, store: &Store, action: &str) -> Outcome {
+    let jobs = jobs::open(environment, action)?;
+    for name in store.names(action)? {
+        let number = name
+            .strip_prefix(PREFIX)
+            .and_then(|id| id.parse::<JobId>().ok());
+        let Some(id) = number else { continue };
+        let alive = jobs
+            .get(id, &Squeue)
+            .is_ok_and(|job| !job.record.state.is_over());
+        if !alive {
+            store.remove(&name, action)?;
+        }
+    }
+    Ok(())
+}
+
+/// A job's context.
+fn name(id: JobId) -> String {
+    format!("{PREFIX}{id}")
+}
+
+/// The file in a job's folder that says where its contexts are.
+fn note_file(folder: &JobFolder) -> PathBuf {
+    folder.path().join("contexts")
+}
+
+/// Notes that a context is in the store of this configuration folder of docker.
+fn note(folder: &JobFolder, store: &Path) -> io::Result<()> {
+    let mut all = noted(folder);
+    let store = std::path::absolute(store)?;
+    if !all.contains(&store) {
+        all.push(store);
+    }
+    let mut text = Vec::new();
+    for store in all {
+        text.extend(store.as_os_str().as_bytes());
+        text.push(0);
+    }
+    fs::write(note_file(folder), text)
+}
+
+/// The configuration folders of docker that were noted.
+fn noted(folder: &JobFolder) -> Vec<PathBuf> {
+    let text = fs::read(note_file(folder)).unwrap_or_default();
+    text.split(|byte| *byte == 0)
+        .filter(|path| !path.is_empty())
+        .map(|path| OsStr::from_bytes(path).into())
+        .collect()
+}
+
+/// The docker command, and the configuration folder its contexts are kept in.
+#[derive(Debug)]
+struct Store {
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+impl Store {
+    /// Removes a context, if it is there; if it is the selected one, docker goes back to its default.
+    fn remove(&self, name: &str, action: &str) -> Outcome {
+        let removed = self.run(&["rm", "--force", name], action);
+        match removed {
+            // Some versions say so of one that is not there.
+            Err(failure) if self.names(action)?.iter().any(|other| other == name) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of all contexts of ours.
+    fn names(&self, action: &str) -> Outcome<Vec<String>> {
+        let text = self.run(&["ls", "--format", "{{.Name}}"], action)?;
+        let ours = text.lines().filter(|name| name.starts_with(PREFIX));
+        Ok(ours.map(str::to_owned).collect())
+    }
+
+    /// Runs `docker context`, which need not reach any daemon for this, and gives what it printed.
+    fn run(&self, arguments: &[&str], action: &str) -> Outcome<String> {
+        const HINT: &str = "contexts are docker's own: install its command, or name its folder as docker_path in \
+                            containers.yaml";
+        let (mut out, mut err) = (
+            tempfile::tempfile().when(|| action)?,
+            tempfile::tempfile().when(|| action)?,
+        );
+        let cannot = |error: io::Error| {
+            let why = format!("cannot run {}: {error}", self.program.display());
+            Failure::message(action, why).hint(HINT)
+        };
+        let mut child = Command::new(&self.program)
+            .arg("--config")
+            .arg(&self.folder)
+            .arg("context")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone().when(|| action)?)
+            .stderr(err.try_clone().when(|| action)?)
+            // Docker warns of variables that win over a selected context; none is selected here.
+            .env_remove("DOCKER_HOST")
+            .env_remove("DOCKER_CONTEXT")
+            .spawn()
+            .map_err(cannot)?;
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(cannot)? {
+                break status;
+            }
+            if begun.elapsed() > PATIENCE {
+                child.kill().map_err(cannot)?;
+                child.wait().map_err(cannot)?;
+                return Err(cannot(io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let text = |file: &mut fs::File| -> io::Result<String> {
+            let mut bytes = Vec::new();
+            file.rewind()?;
+            file.read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        if status.success() {
+            return text(&mut out).when(|| action);
+        }
+        let said = text(&mut err).when(|| action)?;
+        let verb = arguments.first().unwrap_or(&"");
+        let why = format!("`docker context {verb}` said: {}", said.trim());
+        Err(Failure::message(action, why))
+    }
+}
+
+/// The docker command.
+fn program(folder: Option<&Path>) -> PathBuf {
+    let here = folder.map(|folder| folder.join("docker"));
+    here.filter(|path| path.is_file())
+        .unwrap_or_else(|| "docker".into())
+}
+
+/// One field of the comma separated list that docker takes.
+fn csv(field: &str) -> String {
+    match field.contains([',', '"']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"")),
+        false => field.to_owned(),
+    }
+}
