@@ -132,6 +132,8 @@ mod tests {
             for word in newer {
                 assert!(!asset.contains(word), "{word} is newer than bash 4.4");
             }
+            // In POSIX mode it came with 5.1.
+            assert!(!asset.contains("<("), "process substitution");
         }
         let hook = hook(Dialect::Bash, Path::new("/usr/bin/pcocc")).unwrap();
         let code = "BASH_COMPAT=4.4; set -eu; eval \"$(cat)\"; PS1='> '; PCOCC_JOBID=7; HOME=/nonexistent; \

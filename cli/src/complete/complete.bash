@@ -1,7 +1,7 @@
 # Completion of pcocc for bash: the words up to the cursor go to pcocc, which answers with one candidate a line.
 
 _pcocc() {
-    local rest=${COMP_LINE:0:COMP_POINT} piece word i
+    local rest=${COMP_LINE:0:COMP_POINT} piece word text i
     local -a words=() answers=()
     # Bash splits words at : @ and = too, which image names and options have: what has no blank between it
     # is put together again, and cut off at the cursor.
@@ -17,16 +17,20 @@ _pcocc() {
         rest=${word#"${piece}"}
     done
     word=${words[${#words[@]} - 1]}
-    mapfile -t answers < <(COMPLETE=bash __pcocc_complete "${words[@]//[\"\'\\]/}" 2>/dev/null || true)
+    # In POSIX mode bash knows no process substitution before 5.1; and a here string is one line at least.
+    text=$(COMPLETE=bash __pcocc_complete "${words[@]//[\"\'\\]/}" 2>/dev/null) || true
+    [[ -z ${text} ]] || mapfile -t answers <<<"${text}"
     case ${answers[0]-} in
     $'\tfiles')
         compopt -o filenames
-        mapfile -t COMPREPLY < <(compgen -f -- "$2" || true)
+        text=$(compgen -f -- "$2") || return 0
+        mapfile -t COMPREPLY <<<"${text}"
         return 0
         ;;
     $'\tdirectories')
         compopt -o filenames
-        mapfile -t COMPREPLY < <(compgen -d -- "$2" || true)
+        text=$(compgen -d -- "$2") || return 0
+        mapfile -t COMPREPLY <<<"${text}"
         return 0
         ;;
     *) ;;

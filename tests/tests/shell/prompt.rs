@@ -127,6 +127,14 @@ fn who_builds_a_prompt_gets_the_tag_only() {
     }
 }
 
+/// Whether the bash that is tested, the one that PATH finds first, runs all elements of PROMPT_COMMAND: 5.1 and later do.
+fn bash_has_lists() -> bool {
+    let test = "((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501))";
+    run(Command::new("bash").args(["-c", test]))
+        .status
+        .success()
+}
+
 #[test]
 fn bash_keeps_what_others_do_before_the_prompt() {
     for (own, after, expected) in [
@@ -167,6 +175,10 @@ fn bash_keeps_what_others_do_before_the_prompt() {
         ("set -x 2>/dev/null; set +x", "", "(pcocc/7) [3] >"),
         ("readonly PROMPT_COMMAND=", "", "[3] >"),
     ] {
+        if after.contains("PROMPT_COMMAND+=(") && !bash_has_lists() {
+            // There the second element never runs, whoever put it there.
+            continue;
+        }
         let rc = rc("bash", own, after);
         let terminal = Window::start(&rc.command);
         terminal.prompt();
