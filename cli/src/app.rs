@@ -199,4 +199,72 @@ mod tests {
         }
         look(&command(), "pcocc");
     }
+
+    /// Command lines in a text: in backticks, or in a line of their own in a block of code.
+    fn command_lines(text: &str) -> Vec<String> {
+        let quoted = text
+            .lines()
+            .flat_map(|line| line.split('`').skip(1).step_by(2));
+        let mut fenced = false;
+        let own = text.lines().filter_map(|line| {
+            if line.starts_with("```") {
+                fenced = !fenced;
+            }
+            let code = if fenced {
+                line
+            } else {
+                line.strip_prefix("    ")?
+            };
+            let code = code.trim_start();
+            Some(code.strip_prefix("$ ").unwrap_or(code))
+        });
+        own.chain(quoted)
+            .filter(|line| line.starts_with("pcocc "))
+            .map(|line| {
+                let end = [" #", " | ", " && ", ";"]
+                    .iter()
+                    .filter_map(|mark| line.find(mark));
+                line.get(..end.min().unwrap_or(line.len()))
+                    .unwrap_or(line)
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_the_documents_call_is_there() {
+        use clap::error::ErrorKind;
+        let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut documents = vec![top.join("README.md")];
+        let docs = std::fs::read_dir(top.join("docs")).unwrap();
+        documents.extend(docs.map(|entry| entry.unwrap().path()));
+        let mut tried = 0;
+        for document in documents {
+            if document
+                .extension()
+                .is_none_or(|extension| extension != "md")
+            {
+                continue;
+            }
+            let text = std::fs::read_to_string(&document).unwrap();
+            for line in command_lines(&text) {
+                let words = shell_words::split(&line)
+                    .unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
+                let words = words.into_iter().map(Into::into).collect();
+                tried += 1;
+                // What stands for something else may be missing or of another form; verbs and options are real.
+                if let Err(error) = CommandLine::try_parse_from(arguments::arranged(words)) {
+                    assert!(
+                        !matches!(
+                            error.kind(),
+                            ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument
+                        ),
+                        "{}: {line}: {error}",
+                        document.display()
+                    );
+                }
+            }
+        }
+        assert!(tried > 50, "{tried}");
+    }
 }

@@ -134,8 +134,8 @@ impl Session<'_> {
 
     /// Waits until docker answers.
     fn wait(&mut self, invocation: &Invocation, action: &str) -> Outcome<Record> {
-        invocation.tell("Waiting for docker VM to start ...");
         let (drawing, context) = invocation.draw();
+        context.progress.stage("Waiting for docker VM to start ...");
         let mut over = None;
         loop {
             match self.launcher.next(Duration::from_millis(20)) {

@@ -5,6 +5,7 @@ mod sandbox;
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use pcocc_vm::job::{Here, State};
 use sandbox::Sandbox;
 
 /// The findings by check: state, and what was found.
@@ -36,9 +37,8 @@ fn without_any_program_no_daemon_can_be_had() {
         ("docker daemon", "failed"),
         ("qemu", "failed"),
         ("docker command", "warning"),
-        ("bubblewrap", "warning"),
+        ("guest image", "failed"),
         ("slurm", "ok"),
-        ("mounts", "ok"),
         ("jobs", "ok"),
         ("clock", "ok"),
         ("proxy", "ok"),
@@ -46,6 +46,32 @@ fn without_any_program_no_daemon_can_be_had() {
         assert_eq!(found[check].0, state, "{check}: {}", found[check].1);
     }
     assert!(found["docker daemon"].1.contains("no.sock"), "{found:?}");
+    // Other tests have mounts as well.
+    let home = sandbox.home().to_string_lossy().into_owned();
+    assert!(!found["mounts"].1.contains(&home), "{found:?}");
+}
+
+#[test]
+fn a_job_whose_launcher_died_is_found() {
+    let sandbox = Sandbox::new();
+    let folder = sandbox.job("docker", State::Ready);
+    assert_eq!(findings(&mut sandbox.command(&[])).0["jobs"].0, "ok");
+    let mut launcher = Command::new("sleep").arg("60").spawn().unwrap();
+    let mut record = folder.read().unwrap();
+    record.launcher = Some(Here::look().unwrap().holder(launcher.id()).unwrap());
+    folder.write(&record).unwrap();
+    launcher.kill().unwrap();
+    launcher.wait().unwrap();
+    let (found, _) = findings(&mut sandbox.command(&[]));
+    assert_eq!(found["jobs"].0, "warning", "{found:?}");
+    assert_eq!(
+        found["jobs"].1,
+        format!("ended without a word: {}", record.id)
+    );
+    // What the fix says.
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let (found, _) = findings(&mut sandbox.command(&[]));
+    assert_eq!(found["jobs"].1, "0 running or waiting");
 }
 
 #[test]

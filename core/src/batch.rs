@@ -61,17 +61,21 @@ pub struct BatchConfig {
 #[serde(default)]
 #[schemars(rename = "batch.yaml")]
 pub(crate) struct File {
-    /// What allocates docker VMs: Slurm, or pcocc itself on this machine. When missing, Slurm where its commands are
-    /// installed.
+    /// What allocates docker VMs: Slurm, or pcocc itself on this machine.
+    #[schemars(extend("x-default" = "`slurm` where its commands are installed, else `local`"))]
     r#type: Option<BatchType>,
-    /// Name or address of the node for docker's clients; the node's own name when missing. A path template such as
-    /// `%{env:SLURMD_NODENAME}-ib0`, expanded on the node.
+    /// Name or address of the node for docker's clients: a path template such as `%{env:SLURMD_NODENAME}-ib0`, expanded
+    /// on the node.
+    #[schemars(extend("x-default" = "the node's own name"))]
     docker_address: Option<String>,
-    /// Whether clients are given the node's address rather than its name; true when missing.
+    /// Whether clients are given the node's address rather than its name.
+    #[schemars(extend("x-default" = "`true`"))]
     docker_resolve_address: Option<bool>,
-    /// The TCP ports docker's clients may connect to, as `60000-60999`; any when missing.
+    /// The TCP ports docker's clients may connect to, as `60000-60999`.
+    #[schemars(extend("x-default" = "any"))]
     docker_ports: Option<At<String>>,
     /// Folder on a node-local disk for the VMs' disks; a path template.
+    #[schemars(extend("x-default" = "`TMPDIR`, else `/var/tmp`"))]
     docker_scratch: Option<At<String>>,
 }
 

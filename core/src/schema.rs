@@ -40,7 +40,7 @@ pub struct Key {
     pub path: String,
     /// What may stand there, in words.
     pub kind: String,
-    /// What stands in for it, as JSON.
+    /// What stands in for it, in Markdown; `None` when nothing says so.
     pub default: Option<String>,
     /// Whether it must be there.
     pub required: bool,
@@ -87,10 +87,7 @@ fn collect(
         let path = below(key);
         keys.push(Key {
             kind: kind(root, property),
-            default: property
-                .get("default")
-                .filter(|value| !value.is_null() && **value != Value::Array(Vec::new()))
-                .map(Value::to_string),
+            default: default(root, property),
             required: required.contains(&key.as_str()),
             description: description(root, property),
             path: path.clone(),
@@ -129,6 +126,28 @@ fn description(root: &Value, property: &Value) -> String {
     words(property)
         .or_else(|| words(resolved(root, property).0))
         .unwrap_or_default()
+}
+
+/// What is in force without a property: what `x-default` says in words, else its default, else nothing where several
+/// things may stand.
+fn default(root: &Value, property: &Value) -> Option<String> {
+    if let Some(words) = property.get("x-default").and_then(Value::as_str) {
+        return Some(words.to_owned());
+    }
+    let several = |node: &Value| {
+        let (node, _) = resolved(root, node);
+        ["items", "properties", "additionalProperties"]
+            .iter()
+            .any(|below| node.get(below).is_some())
+    };
+    match property.get("default").filter(|value| !value.is_null()) {
+        Some(Value::Array(items)) if items.is_empty() => Some("none".to_owned()),
+        Some(Value::Object(entries)) if entries.is_empty() => Some("none".to_owned()),
+        Some(value) => Some(format!("`{}`", value.to_string().trim_matches('"'))),
+        None => {
+            (several(property) || list(property, "anyOf").any(several)).then(|| "none".to_owned())
+        }
+    }
 }
 
 /// What may stand at a node: `text`, `list of text`, `keep, gzip or none` …

@@ -3,6 +3,8 @@
 //! Data path: the loaders that everybody uses give the values → [`Places`] of the user's and of the site's file
 //! say which of them has the value, and in which line; what neither has is built in.
 
+mod sections;
+
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -116,13 +118,16 @@ impl Files {
     }
 
     fn all(&self, config: &impl Serialize) -> Result<Vec<Setting>, ConfigError> {
-        let value = serde_json::to_value(config).map_err(|error| ConfigError::Content {
+        let mut settings = Vec::new();
+        self.flatten(self.json(config)?, &mut Vec::new(), &mut settings);
+        Ok(settings)
+    }
+
+    fn json(&self, config: &impl Serialize) -> Result<Value, ConfigError> {
+        serde_json::to_value(config).map_err(|error| ConfigError::Content {
             file: self.name.into(),
             message: format!("cannot be shown: {error}"),
-        })?;
-        let mut settings = Vec::new();
-        self.flatten(value, &mut Vec::new(), &mut settings);
-        Ok(settings)
+        })
     }
 }
 
@@ -160,6 +165,7 @@ pub fn settings(
     settings.extend(files.all(&Containers {
         runtime: Runtime::load(&system, &user)?,
     })?);
+    settings.extend(sections::settings(&files, &system, &user)?);
     #[derive(Serialize)]
     struct Batch {
         r#type: Option<BatchType>,
@@ -294,12 +300,12 @@ mod tests {
         .unwrap();
         fs::write(
             user.join("containers.yaml"),
-            "runtime:\n  default_registry: mine:5000\n  insecure_registries: []\n  docker_path:\n",
+            "runtime:\n  default_registry: mine:5000\n  insecure_registries: []\n  docker_path:\ncontainers:\n  default:\n    env:\n      - C\n      - A\n    mounts: {m: {source: /mine}}\nmodules:\n  mpi:\n    ns: [pid]\n    inherits: [x]\n",
         )
         .unwrap();
         fs::write(
             site.join("containers.yaml"),
-            "runtime:\n  default_registry: site:5000\n  docker_path: /d\n  insecure_registries:\n    - a\n    - b\n  docker_mounts:\n    - source: /home\n    - {source: /x, dest: /y}\n",
+            "runtime:\n  default_registry: site:5000\n  docker_path: /d\n  insecure_registries:\n    - a\n    - b\n  docker_mounts:\n    - source: /home\n    - {source: /x, dest: /y}\ncontainers:\n  default:\n    env: [A, B]\n    mounts:\n      m: {source: /s, options: [ro]}\n      n: {source: /n}\n  c: {inherits: default}\n",
         )
         .unwrap();
         fs::write(
@@ -358,6 +364,14 @@ mod tests {
         containers.yaml runtime.docker_mounts[1].dest = "/y" (System site/containers.yaml:9)
         containers.yaml runtime.docker_path = "/d" (System site/containers.yaml:3)
         containers.yaml runtime.image_mountpoints = [] (default)
+        containers.yaml containers.c.inherits = "default" (System site/containers.yaml:16)
+        containers.yaml containers.default.mounts.m.source = "/mine" (User user/containers.yaml:10)
+        containers.yaml containers.default.mounts.n.source = "/n" (System site/containers.yaml:15)
+        containers.yaml containers.default.env[0] = "B" (System site/containers.yaml:12)
+        containers.yaml containers.default.env[1] = "C" (User user/containers.yaml:8)
+        containers.yaml containers.default.env[2] = "A" (User user/containers.yaml:9)
+        containers.yaml modules.mpi.inherits[0] = "x" (User user/containers.yaml:14)
+        containers.yaml modules.mpi.ns[0] = "pid" (User user/containers.yaml:13)
         batch.yaml type = "local" (User user/batch.yaml:1)
         batch.yaml docker_resolve_address = true (default)
         batch.yaml docker_ports = "60000-60999" (System site/batch.yaml:3)

@@ -64,18 +64,25 @@ pub(crate) struct File(BTreeMap<String, Option<Entry>>);
 #[serde(default)]
 struct Entry {
     /// Name of the template that has what this one does not say.
+    #[schemars(extend("x-default" = "none"))]
     inherits: Option<At<String>>,
     /// The guest image: `[REPO:]IMAGE[@REVISION]`.
+    #[schemars(extend("x-default" = "`docker-vm`"))]
     image: Option<String>,
     /// Number of CPUs, at least 1, when the allocation does not say.
+    #[schemars(extend("x-default" = "2, or those the node has if fewer; 1 under Slurm"))]
     cpus: Option<At<u32>>,
     /// Memory, as `4G`, when the allocation does not say.
+    #[schemars(extend("x-default" = "`2G`"))]
     memory: Option<At<String>>,
     /// Size of the docker daemon's disk, as `50G`.
+    #[schemars(extend("x-default" = "`50G`; only what is used takes room"))]
     disk: Option<At<String>>,
-    /// What the guest may reach.
+    /// What the guest may reach. `closed`: nothing; `public`: public addresses; `open`: whatever you can reach from the node.
+    #[schemars(extend("x-default" = "`public`"))]
     reach: Option<Reach>,
     /// Whether starts may be shortened by a snapshot.
+    #[schemars(extend("x-default" = "`true`"))]
     snapshot: Option<bool>,
     /// `HTTP_PROXY` and the like, for the docker daemon.
     proxies: BTreeMap<String, String>,
@@ -84,6 +91,7 @@ struct Entry {
     /// Files with certificates that the docker daemon trusts.
     ca_certificates: Vec<String>,
     /// A file laid over the docker daemon's settings.
+    #[schemars(extend("x-default" = "none"))]
     daemon_json: Option<String>,
 }
 

@@ -7,11 +7,12 @@ mod places;
 use std::borrow::Cow;
 use std::fs;
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_saphyr::Spanned;
 
 pub use places::Places;
@@ -74,6 +75,19 @@ impl<T> At<T> {
             message: message.into(),
         }
     }
+
+    /// `FILE:LINE:COLUMN` of this value of `file`.
+    pub fn place(&self, file: &Path) -> String {
+        format!("{}:{}:{}", file.display(), self.line, self.column)
+    }
+}
+
+impl<T> Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
@@ -84,6 +98,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
             column: spanned.referenced.column(),
             value: spanned.value,
         })
+    }
+}
+
+impl<T: Serialize> Serialize for At<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
     }
 }
 

@@ -23,4 +23,4 @@ pub mod tree;
 mod workers;
 
 pub use mount::{MountError, MountOptions, Mounted, mount, unmount};
-pub use mountpoint::mount_points;
+pub use mountpoint::{is_dead, mount_points};

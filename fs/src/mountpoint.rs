@@ -197,7 +197,7 @@ pub fn mount_points() -> io::Result<Vec<PathBuf>> {
 
 /// Whether nobody answers for the file system at `path` any more. The kernel may still know the attributes
 /// of a folder whose process is gone; listing asks.
-pub(crate) fn is_dead(path: &Path) -> bool {
+pub fn is_dead(path: &Path) -> bool {
     let gone = [Errno::NOTCONN, Errno::CONNABORTED].map(|errno| Some(errno.raw_os_error()));
     matches!(fs::read_dir(path), Err(error) if gone.contains(&error.raw_os_error()))
 }

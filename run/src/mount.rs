@@ -166,20 +166,25 @@ impl Mount {
         mount: &TemplateMount,
         variables: &Variables,
     ) -> Result<Self, MountError> {
+        let named = match &mount.place {
+            Some(place) => format!("{name} of {place}"),
+            None => format!("{name} of containers.yaml"),
+        };
+        let name = named.as_str();
         let path = |text: &str| {
             template::expand(text, variables).map_err(|why| error(name, format!("{why}")))
         };
         let source = match kind_of(mount.kind.as_deref().unwrap_or("bind"), name)? {
             Source::Bind(_) => match &mount.source {
                 Some(source) => Source::Bind(path(source)?),
-                None => return Err(error(name, "of containers.yaml has no source")),
+                None => return Err(error(name, "has no source")),
             },
             other => other,
         };
         let destination = match (&mount.destination, &mount.source) {
             (Some(destination), _) => path(destination)?,
             (None, Some(source)) => path(source)?,
-            (None, None) => return Err(error(name, "of containers.yaml has no destination")),
+            (None, None) => return Err(error(name, "has no destination")),
         };
         let options = mount.options.iter().flatten().map(String::as_str);
         let mount = Self::new(source, destination, Options::parse(options, name)?, name)?;

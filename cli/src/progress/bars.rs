@@ -102,9 +102,10 @@ impl Bars {
         };
         stage.bar.finish_and_clear();
         self.screen.remove(&stage.bar);
+        let text = shorten(&stage.text, columns().saturating_sub(BESIDE_STAGE));
         self.line(&match stage.begun.elapsed().as_secs() {
-            0 => stage.text,
-            seconds => format!("{} ({})", stage.text, super::elapsed(seconds)),
+            0 => text,
+            seconds => format!("{text} ({})", super::elapsed(seconds)),
         });
     }
 
@@ -127,8 +128,10 @@ impl Bars {
         };
         blob.bar.finish_and_clear();
         self.screen.remove(&blob.bar);
-        self.line(&format!("{} {}", blob.kind.doing(), blob.name));
-        self.line(&full(columns(), total));
+        let columns = columns();
+        let title = format!("{} {}", blob.kind.doing(), blob.name);
+        self.line(&shorten(&title, columns));
+        self.line(&full(columns, total));
     }
 }
 
@@ -149,10 +152,9 @@ impl Progress for Bars {
                 }
             }
             Event::BlobFinished { id, total } => self.finish(id, total),
-            Event::BlobSkipped { kind, name } => self.line(&format!(
-                "Skipping {kind} {} (already there)",
-                printable(&name)
-            )),
+            Event::BlobSkipped { kind, name } => {
+                self.line(&skipped(kind, &printable(&name), columns()));
+            }
         }
     }
 }
@@ -221,6 +223,13 @@ fn full(columns: usize, total: u64) -> String {
     }
 }
 
+/// `Skipping blob sha256:8e674ad7... (already there)`: where there is no room, the name is cut.
+fn skipped(kind: BlobKind, name: &str, columns: usize) -> String {
+    let line = |name: &str| format!("Skipping {kind} {name} (already there)");
+    let room = columns.saturating_sub(line("").width());
+    shorten(&line(&shorten(name, room)), columns)
+}
+
 /// Cuts a line that would wrap: a wrapped line cannot be redrawn cleanly. Characters count by the columns
 /// they take.
 fn shorten(line: &str, columns: usize) -> String {
@@ -258,6 +267,16 @@ mod tests {
         assert_eq!(shorten("名前名前名前", 13), "名前名前名前");
         assert_eq!(shorten("名前名前名前", 12), "名前名前...");
         assert_eq!(shorten("名前名前名前", 11), "名前名...");
+        let digest = format!("sha256:{}", "8e67".repeat(16));
+        let skip = |columns| skipped(BlobKind::Layer, &digest, columns);
+        assert_eq!(
+            skip(60),
+            "Skipping blob sha256:8e678e678e678e678e6... (already there)"
+        );
+        assert!(skip(103).ends_with("8e67 (already there)"), "{}", skip(103));
+        for columns in 4..120 {
+            assert!(skip(columns).width() < columns.max(4), "{}", skip(columns));
+        }
         assert_eq!(full(20, 575), "575 B / 575 B 0s");
         assert_eq!(full(50, 575), "575 B / 575 B [==============] 0s");
         assert!(full(200, 762_734).len() < 96);

@@ -3,6 +3,8 @@
 mod stubs;
 
 use std::env;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use pcocc_shellenv::Dialect;
@@ -12,6 +14,9 @@ use crate::errors::{Outcome, While as _};
 use crate::output;
 
 use stubs::Stub;
+
+/// In the files that are installed with pcocc itself, and removed with it.
+const INSTALLED: &str = "# Installed with pcocc.";
 
 /// Put completion where your shells look for it
 ///
@@ -35,6 +40,15 @@ enum Verb {
     /// Take away what install wrote
     #[command(after_help = "Example:\n  pcocc completions uninstall")]
     Uninstall(Shells),
+    /// Print the file of a shell, for those who install pcocc for a whole machine
+    #[command(hide = true)]
+    Stub {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+        /// Where pcocc will be
+        program: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,6 +80,10 @@ impl From<Shell> for Dialect {
 impl Args {
     /// Writes or removes the files, and says which.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        if let Verb::Stub { shell, program } = &self.verb {
+            let code = stubs::code(Dialect::from(*shell), INSTALLED, program);
+            return output::bytes(code.as_bytes());
+        }
         let environment = &invocation.environment;
         let chosen = |shells: &Shells, stub: &Stub| match shells.shell.as_slice() {
             [] => stub.is_used(environment),

@@ -92,6 +92,7 @@ fn warning(found: impl Into<String>, fix: impl Into<String>) -> Trouble {
 /// What the two ways to a docker daemon came to; either is enough.
 const DAEMON: &str = "docker daemon";
 const QEMU: &str = "qemu";
+const GUEST: &str = "guest image";
 
 impl Args {
     /// Looks.
@@ -128,10 +129,10 @@ impl Args {
             ("fuse", of(machine::fuse)),
             ("mounts", of(storage::mounts)),
             ("user namespaces", of(machine::user_namespaces)),
-            ("bubblewrap", of(machine::bubblewrap)),
             (DAEMON, of(services::daemon)),
             ("docker command", of(services::docker_command)),
             (QEMU, of(machine::qemu)),
+            (GUEST, of(storage::guest)),
             ("kvm", of(machine::kvm)),
             ("slurm", of(services::slurm)),
             (
@@ -176,11 +177,11 @@ fn settle(findings: &mut [Finding]) {
             .iter()
             .any(|finding| finding.check == name && finding.state == Verdict::Ok)
     };
-    let (daemon, qemu) = (works(DAEMON), works(QEMU));
+    let (daemon, machine) = (works(DAEMON), works(QEMU) && works(GUEST));
     for finding in findings {
         let spared = match finding.check {
-            DAEMON => qemu,
-            QEMU => daemon,
+            DAEMON => machine,
+            QEMU | GUEST => daemon,
             _ => false,
         };
         if spared && finding.state == Verdict::Failed {
@@ -229,23 +230,25 @@ mod tests {
 
     #[test]
     fn either_way_to_a_daemon_is_enough() {
-        let answers = |daemon: bool, qemu: bool| {
+        let answers = |daemon: bool, qemu: bool, guest: bool| {
             let answer = |works: bool| match works {
                 true => Ok("there".to_owned()),
                 false => Err(failed("gone", "get one")),
             };
-            let mut findings = vec![
+            let mut findings = [
                 Finding::new(DAEMON, answer(daemon)),
                 Finding::new(QEMU, answer(qemu)),
+                Finding::new(GUEST, answer(guest)),
             ];
             settle(&mut findings);
-            [findings[0].state, findings[1].state]
+            findings.map(|finding| finding.state)
         };
         use Verdict::{Failed, Ok as Fine, Warning};
-        assert_eq!(answers(true, true), [Fine, Fine]);
-        assert_eq!(answers(true, false), [Fine, Warning]);
-        assert_eq!(answers(false, true), [Warning, Fine]);
-        assert_eq!(answers(false, false), [Failed, Failed]);
+        assert_eq!(answers(true, true, true), [Fine, Fine, Fine]);
+        assert_eq!(answers(true, false, false), [Fine, Warning, Warning]);
+        assert_eq!(answers(false, true, true), [Warning, Fine, Fine]);
+        assert_eq!(answers(false, true, false), [Failed, Fine, Failed]);
+        assert_eq!(answers(false, false, true), [Failed, Failed, Fine]);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use pcocc_vm::job::{Backend, Here, JobFolder, Jobs, Record, State};
+
 /// A temporary home with the command in it.
 #[derive(Debug)]
 pub(crate) struct Sandbox(tempfile::TempDir);
@@ -30,6 +32,18 @@ impl Sandbox {
         let path = self.home().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
+    }
+
+    /// Writes the record of a job on this machine for which this process stands.
+    pub(crate) fn job(&self, name: &str, state: State) -> JobFolder {
+        let jobs = Jobs::open(&self.home().join(".pcocc")).unwrap();
+        let folder = jobs.create_local().unwrap();
+        let mut record = Record::new(folder.id(), name, Backend::Local, "doe", 1_767_323_045);
+        record.state = state;
+        let here = Here::look().unwrap();
+        record.launcher = Some(here.holder(std::process::id()).unwrap());
+        folder.write(&record).unwrap();
+        folder
     }
 
     /// The command, ready to run.

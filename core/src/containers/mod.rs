@@ -11,23 +11,27 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::yaml::{self, ConfigError};
+use crate::yaml::{self, At, ConfigError};
 
+pub(crate) use templates::File as SectionsFile;
 pub use templates::{Namespace, Settings, TemplateChoiceError, TemplateMount, Templates};
 
 /// The `runtime` section of `containers.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Runtime {
-    /// Registry that takes the place of Docker Hub for references without a host.
+    /// Registry for references without a host.
+    #[schemars(extend("x-default" = "Docker Hub"))]
     pub default_registry: Option<String>,
     /// Registries (`host` or `host:port`) that may be reached over HTTP or unverified TLS.
     pub insecure_registries: Vec<String>,
-    /// Name of the VM template that runs the docker daemon.
+    /// The template of `templates.yaml` that docker VMs are made of, unless `--template` names another.
+    #[schemars(extend("x-default" = "none: the guest image `docker-vm`"))]
     pub docker_template: Option<String>,
-    /// Folders of the host that the docker daemon's VM sees.
-    pub docker_mounts: Vec<DockerMount>,
-    /// Folder of the docker command line, put in front of `PATH` in docker shells.
+    /// Folders of the host that docker VMs see besides your home.
+    pub docker_mounts: Vec<At<DockerMount>>,
+    /// Folder of the docker command, put in front of `PATH` in docker shells.
+    #[schemars(extend("x-default" = "none: the `docker` of `PATH`"))]
     pub docker_path: Option<String>,
     /// Files and folders created in every image for bind mounts (`/` at the end: a folder).
     pub image_mountpoints: Vec<String>,
@@ -38,8 +42,12 @@ pub struct Runtime {
 pub struct DockerMount {
     /// Path on the host; may use path templates such as `%{env:HOME}`.
     pub source: String,
-    /// Path in the VM; the same as on the host when missing.
+    /// Path in the VM.
+    #[schemars(extend("x-default" = "the same as `source`"))]
     pub dest: Option<String>,
+    /// `FILE:LINE:COLUMN` of it, for messages.
+    #[serde(skip)]
+    pub place: String,
 }
 
 /// Name of the config file within a config directory.
@@ -48,18 +56,24 @@ pub const FILE: &str = "containers.yaml";
 impl Runtime {
     /// Reads the system's file and the user's over it; files that do not exist are passed over.
     pub fn load(system: &Path, user: &Path) -> Result<Self, ConfigError> {
-        let read = |file| Ok(Self::of(yaml::read(file)?.flatten()));
+        let read = |file| Ok(Self::of(yaml::read(file)?.flatten(), file));
         Ok(read(system)?.overlaid(read(user)?))
     }
 
     /// Parses `text`, the content of the `containers.yaml` called `file`.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        Ok(Self::of(yaml::parse(text, file)?))
+        Ok(Self::of(yaml::parse(text, file)?, file))
     }
 
     /// An empty file, or an empty section, is all defaults.
-    fn of(file: Option<File>) -> Self {
-        file.and_then(|file| file.runtime).unwrap_or_default()
+    fn of(content: Option<RuntimeFile>, file: &Path) -> Self {
+        let mut runtime = content
+            .and_then(|content| content.runtime)
+            .unwrap_or_default();
+        for mount in &mut runtime.docker_mounts {
+            mount.value.place = mount.place(file);
+        }
+        runtime
     }
 
     /// Lays a user's file over a system's: what the user's file sets wins, as in pcocc 0.7.
@@ -78,13 +92,27 @@ impl Runtime {
     }
 }
 
-/// Registries, the docker VM, and what containers get.
+/// The section of a file that images and docker need.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-#[schemars(rename = "containers.yaml")]
-pub(crate) struct File {
+pub(crate) struct RuntimeFile {
     /// How images and the docker VM are reached.
     runtime: Option<Runtime>,
+}
+
+// Each reader has its own part: a mistake in what containers get keeps nobody from moving images.
+/// Registries, the docker VM, and what containers get.
+#[derive(JsonSchema)]
+#[schemars(rename = "containers.yaml")]
+#[expect(
+    dead_code,
+    reason = "the parts are read one by one; only the schema is of the whole"
+)]
+pub(crate) struct File {
+    #[serde(flatten)]
+    runtime: RuntimeFile,
+    #[serde(flatten)]
+    sections: templates::File,
 }
 
 #[cfg(test)]
@@ -127,6 +155,7 @@ modules:
             Some("registry.mydomain.com:5000")
         );
         assert_eq!(runtime.docker_mounts[0].source, "/home");
+        assert_eq!(runtime.docker_mounts[0].place, "containers.yaml:5:12");
     }
 
     #[test]

@@ -11,15 +11,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::yaml::{self, ConfigError};
+use crate::yaml::{self, At, ConfigError, Places};
 
 /// Section of `containers` that every container starts from.
 const DEFAULT: &str = "default";
 
 /// A namespace of the kernel's that a container can have for itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Namespace {
     /// Host and domain name.
@@ -37,18 +40,24 @@ pub enum Namespace {
 }
 
 /// A mount of a template.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TemplateMount {
-    /// Path on the host, or what stands for it with another type; may use path templates.
+    /// Path on the host, which may use path templates; nothing for a mount of another type.
+    #[schemars(extend("x-default" = "none; a bind mount needs it"))]
     pub source: Option<String>,
-    /// Path in the container; the same as the source when missing.
+    /// Path in the container; may use path templates.
+    #[schemars(extend("x-default" = "the same as `source`"))]
     pub destination: Option<String>,
-    /// Type of file system; a bind mount when missing.
+    /// Type of file system: `bind`, `tmpfs`, `proc` and so on.
     #[serde(rename = "type")]
+    #[schemars(extend("x-default" = "`bind`"))]
     pub kind: Option<String>,
-    /// Mount options.
+    /// Mount options, such as `ro`.
     pub options: Option<Vec<String>>,
+    /// `FILE:LINE:COLUMN` of it, for messages.
+    #[serde(skip)]
+    pub place: Option<String>,
 }
 
 /// What a container, or a module, is given.
@@ -97,20 +106,28 @@ impl Settings {
 }
 
 /// One section as it is written.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Template {
+    /// Sections of the same kind whose settings this one adds to, the closest first.
     #[serde(default)]
     inherits: Inherits,
-    mounts: Option<BTreeMap<String, TemplateMount>>,
+    /// Mounts by name; the name only tells them apart. A mount of the same name takes the place of one that is inherited.
+    mounts: Option<BTreeMap<String, At<TemplateMount>>>,
+    /// Commands that print `MOUNT`, `ENV`, `PATHPREFIX`, `PATHSUFFIX` and `MODULE` lines, which are added.
     generator: Option<Vec<String>>,
+    /// Environment: `VAR=VALUE`, or `VAR` or `re(REGEX)` for what is set where the container is started.
     env: Option<Vec<String>>,
+    /// What goes in front of variables such as `PATH`: `VAR=VALUE`.
     pathprefix: Option<Vec<String>>,
+    /// What goes behind variables such as `PATH`: `VAR=VALUE`.
     pathsuffix: Option<Vec<String>>,
+    /// What containers have for themselves; mounts and users always.
+    #[schemars(extend("x-default" = "`[pid, ipc]`"))]
     ns: Option<Vec<Namespace>>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Inherits {
     One(String),
@@ -137,9 +154,9 @@ impl Template {
         Settings {
             mounts: self
                 .mounts
-                .clone()
-                .unwrap_or_default()
-                .into_iter()
+                .iter()
+                .flatten()
+                .map(|(name, mount)| (name.clone(), mount.value.clone()))
                 .collect(),
             env: self.env.clone().unwrap_or_default(),
             path_prefix: self.pathprefix.clone().unwrap_or_default(),
@@ -157,9 +174,11 @@ impl Template {
         };
         let mut settings = self.own();
         settings.overlay(user.own());
+        let mut mounts = self.mounts.unwrap_or_default();
+        mounts.extend(user.mounts.unwrap_or_default());
         Self {
             inherits,
-            mounts: Some(settings.mounts.into_iter().collect()),
+            mounts: Some(mounts),
             generator: Some(settings.generators),
             env: Some(settings.env),
             pathprefix: Some(settings.path_prefix),
@@ -171,11 +190,42 @@ impl Template {
 
 type Sections = BTreeMap<String, Template>;
 
-#[derive(Debug, Default, Deserialize)]
+/// The two sections of a file.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
-struct File {
+pub(crate) struct File {
+    /// What containers are given, by the name of their image; `default` is for all.
     containers: Option<BTreeMap<String, Option<Template>>>,
+    /// What `pcocc run -M MODULE` gives a container besides, by the name of the module.
     modules: Option<BTreeMap<String, Option<Template>>>,
+}
+
+impl File {
+    /// Reads the sections of `file`; both are empty when there is no such file, or nothing in it.
+    pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
+        let mut found = yaml::read::<Option<Self>>(file)?
+            .flatten()
+            .unwrap_or_default();
+        found.remember(file);
+        Ok(found)
+    }
+
+    /// Tells every mount where it stands.
+    fn remember(&mut self, file: &Path) {
+        let sections = [&mut self.containers, &mut self.modules];
+        for template in sections
+            .into_iter()
+            .flatten()
+            .flat_map(BTreeMap::values_mut)
+        {
+            let mounts = template
+                .as_mut()
+                .and_then(|template| template.mounts.as_mut());
+            for mount in mounts.into_iter().flat_map(BTreeMap::values_mut) {
+                mount.value.place = Some(mount.place(file));
+            }
+        }
+    }
 }
 
 /// Why settings cannot be made out.
@@ -191,8 +241,10 @@ pub enum TemplateChoiceError {
         known: String,
     },
     /// Someone inherits from a section that is not there.
-    #[error("{section} {child:?} of containers.yaml inherits from {parent:?}, which is not there")]
+    #[error("{place}: {child:?} inherits from {parent:?}, which is not there among the {section}")]
     UnknownParent {
+        /// `FILE:LINE:COLUMN` of what it says.
+        place: String,
         /// Which part of the file.
         section: &'static str,
         /// Who inherits.
@@ -201,8 +253,10 @@ pub enum TemplateChoiceError {
         parent: String,
     },
     /// Someone inherits from itself in the end.
-    #[error("{section} of containers.yaml inherit from each other in a circle: {circle}")]
+    #[error("{place}: {section} inherit from each other in a circle: {circle}")]
     Circle {
+        /// `FILE:LINE:COLUMN` of what closes it.
+        place: String,
         /// Which part of the file.
         section: &'static str,
         /// The way round.
@@ -211,11 +265,12 @@ pub enum TemplateChoiceError {
 }
 
 /// The two sections of a site's and a user's file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Templates {
     containers: Sections,
     modules: Sections,
     /// The files that were there, for messages.
+    #[serde(skip)]
     files: Vec<PathBuf>,
 }
 
@@ -224,8 +279,8 @@ impl Templates {
     pub fn load(system: &Path, user: &Path) -> Result<Self, ConfigError> {
         let mut templates = Self::default();
         for file in [system, user] {
-            if let Some(found) = yaml::read::<Option<File>>(file)? {
-                templates.overlay(found.unwrap_or_default());
+            templates.overlay(File::read(file)?);
+            if file.exists() {
                 templates.files.push(file.to_owned());
             }
         }
@@ -235,7 +290,9 @@ impl Templates {
     /// Parses `text`, the content of the `containers.yaml` called `file`.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let mut templates = Self::default();
-        templates.overlay(yaml::parse::<Option<File>>(text, file)?.unwrap_or_default());
+        let mut found = yaml::parse::<Option<File>>(text, file)?.unwrap_or_default();
+        found.remember(file);
+        templates.overlay(found);
         templates.files.push(file.to_owned());
         Ok(templates)
     }
@@ -271,7 +328,7 @@ impl Templates {
             .find(|name| self.containers.contains_key(**name));
         let default = Some(DEFAULT).filter(|_| defaults && self.containers.contains_key(DEFAULT));
         for name in default.into_iter().chain(own.copied()) {
-            settings.overlay(inherited(&self.containers, "containers", name)?);
+            settings.overlay(self.inherited("containers", name)?);
         }
         for name in modules {
             settings.overlay(self.module(name)?);
@@ -296,52 +353,73 @@ impl Templates {
                 },
             });
         }
-        inherited(&self.modules, "modules", name)
+        self.inherited("modules", name)
     }
-}
 
-/// A section over all it inherits from.
-fn inherited(
-    sections: &Sections,
-    section: &'static str,
-    name: &str,
-) -> Result<Settings, TemplateChoiceError> {
+    fn sections(&self, section: &str) -> &Sections {
+        match section {
+            "modules" => &self.modules,
+            _ => &self.containers,
+        }
+    }
+
+    /// A section over all it inherits from.
+    fn inherited(
+        &self,
+        section: &'static str,
+        name: &str,
+    ) -> Result<Settings, TemplateChoiceError> {
+        let mut settings = Settings::default();
+        if let Some((name, _)) = self.sections(section).get_key_value(name) {
+            self.add(section, name, &mut Vec::new(), &mut settings)?;
+        }
+        Ok(settings)
+    }
+
+    /// Lays a section over `settings`, after all it inherits from; `way` led to it.
     fn add<'s>(
-        sections: &'s Sections,
+        &'s self,
         section: &'static str,
         name: &'s str,
         way: &mut Vec<&'s str>,
         settings: &mut Settings,
     ) -> Result<(), TemplateChoiceError> {
+        let child = way.last().copied().unwrap_or(name);
         if way.contains(&name) {
             way.push(name);
             return Err(TemplateChoiceError::Circle {
+                place: self.place(section, child),
                 section,
                 circle: way.join(" → "),
             });
         }
-        let Some(template) = sections.get(name) else {
+        let Some(template) = self.sections(section).get(name) else {
             return Err(TemplateChoiceError::UnknownParent {
+                place: self.place(section, child),
                 section,
-                child: way.last().copied().unwrap_or(name).to_owned(),
+                child: child.to_owned(),
                 parent: name.to_owned(),
             });
         };
         way.push(name);
         // The first one named is the closest, as in pcocc 0.7.
         for parent in template.inherits.names().iter().rev() {
-            add(sections, section, parent, way, settings)?;
+            self.add(section, parent, way, settings)?;
         }
         way.pop();
         settings.overlay(template.own());
         Ok(())
     }
-    let mut settings = Settings::default();
-    let Some((name, _)) = sections.get_key_value(name) else {
-        return Ok(settings);
-    };
-    add(sections, section, name, &mut Vec::new(), &mut settings)?;
-    Ok(settings)
+
+    /// Where it stands what `name` inherits: the files are only looked at again once something is wrong with it.
+    fn place(&self, section: &str, name: &str) -> String {
+        let found = self.files.iter().rev().find_map(|file| {
+            let places = Places::read(file).ok()??;
+            let (line, column) = places.position(&[section, name, "inherits"])?;
+            Some(format!("{}:{line}:{column}", file.display()))
+        });
+        found.unwrap_or_else(|| super::FILE.to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -438,6 +516,15 @@ modules:
         let names: Vec<_> = found.mounts.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["data", "home"]);
         assert_eq!(found.mounts[0].1.source.as_deref(), Some("/mine"));
+        let place = found.mounts[0].1.place.as_deref();
+        assert_eq!(place, Some(&*format!("{}:1:39", user.display())));
+        let circle = file("circle", "containers:\n  a: {}\n  b:\n    inherits: [c]\n");
+        let wrong = Templates::load(&system, &circle)
+            .unwrap()
+            .settings(&["b"], &[], true)
+            .unwrap_err();
+        let start = format!("{}:4:5: \"b\" inherits from \"c\"", circle.display());
+        assert!(wrong.to_string().starts_with(&start), "{wrong}");
         let nothing = Templates::load(&folder.path().join("a"), &folder.path().join("b")).unwrap();
         assert_eq!(nothing.settings(&[], &[], true), Ok(Settings::default()));
         assert!(nothing.files().is_empty());

@@ -49,21 +49,20 @@ fn every_key_is_documented() {
     let found = fs::read_to_string(&file).unwrap();
     let mut wanted = found.clone();
     for name in FILES {
-        let mut table = String::from("| key | value | |\n|---|---|---|\n");
+        let mut table = String::from("| key | value | default | |\n|---|---|---|---|\n");
         for key in keys(&schema(name).unwrap()) {
             assert!(
                 !key.description.is_empty(),
                 "{name}: {} has no doc comment",
                 key.path
             );
-            let mut kind = key.kind;
-            if key.required {
-                kind += ", required";
-            }
-            if let Some(default) = key.default {
-                kind += &format!("; default `{}`", default.trim_matches('"'));
-            }
-            table += &format!("| `{}` | {kind} | {} |\n", key.path, key.description);
+            let default = match (key.required, key.default) {
+                (true, _) => "must be there".to_owned(),
+                (false, Some(default)) => default,
+                (false, None) => panic!("{name}: nothing says the default of {}", key.path),
+            };
+            let (path, kind, words) = (key.path, key.kind, key.description);
+            table += &format!("| `{path}` | {kind} | {default} | {words} |\n");
         }
         let begin = format!("<!-- generated: keys of {name} -->\n");
         let (before, rest) = wanted
@@ -164,7 +163,9 @@ fn readable(name: &str, yaml: &str) -> Result<(), String> {
     let file = Path::new(name);
     match name {
         repos::FILE => crate::yaml::parse::<repos::File>(yaml, file).map(drop),
-        containers::FILE => crate::yaml::parse::<Option<containers::File>>(yaml, file).map(drop),
+        containers::FILE => crate::yaml::parse::<Option<containers::RuntimeFile>>(yaml, file)
+            .and_then(|_| crate::yaml::parse::<Option<containers::SectionsFile>>(yaml, file))
+            .map(drop),
         batch::FILE => crate::yaml::parse::<Option<batch::File>>(yaml, file).map(drop),
         templates::FILE => crate::yaml::parse::<Option<templates::File>>(yaml, file).map(drop),
         _ => panic!("{name} has no reader here"),
@@ -199,6 +200,14 @@ fn schema_and_reader_refuse_the_same() {
         (repos::FILE, "repos: []\nrepo: []"),
         (containers::FILE, "runtime: {insecure_registries: one}"),
         (containers::FILE, "runtime: {docker_mounts: [{dest: /a}]}"),
+        (containers::FILE, "containers: {default: {mount: {}}}"),
+        (
+            containers::FILE,
+            "containers: {a: {mounts: {m: {src: /a}}}}",
+        ),
+        (containers::FILE, "containers: {a: {ns: [cgroup]}}"),
+        (containers::FILE, "modules: {a: {env: X=1}}"),
+        (containers::FILE, "modules: {a: {inherits: {b: c}}}"),
         (batch::FILE, "type: pbs"),
         (batch::FILE, "docker_resolve_address: maybe"),
         (templates::FILE, "a: {cpus: many}"),

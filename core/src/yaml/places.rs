@@ -12,6 +12,7 @@ use super::{At, ConfigError, read};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
     line: u64,
+    column: u64,
     below: Below,
 }
 
@@ -32,22 +33,36 @@ impl Places {
     /// The line of the value at `path`: keys, and numbers for the items of lists; `None` when the file
     /// does not say it, or says nothing but the key. A path that goes on below a plain value ends there: that value says it all.
     pub fn line(&self, path: &[&str]) -> Option<u64> {
+        Some(self.position(path)?.0)
+    }
+
+    /// The same, line and column.
+    pub fn position(&self, path: &[&str]) -> Option<(u64, u64)> {
+        let here = (self.line, self.column);
         let Some((first, rest)) = path.split_first() else {
-            return (self.below != Below::Null).then_some(self.line);
+            return (self.below != Below::Null).then_some(here);
         };
         match &self.below {
             Below::Null => None,
-            Below::Nothing => Some(self.line),
-            Below::Items(items) => items.get(first.parse::<usize>().ok()?)?.line(rest),
-            Below::Keys(keys) => keys.iter().find(|(key, _)| key == first)?.1.line(rest),
+            Below::Nothing => Some(here),
+            Below::Items(items) => items.get(first.parse::<usize>().ok()?)?.position(rest),
+            Below::Keys(keys) => keys.iter().find(|(key, _)| key == first)?.1.position(rest),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Places {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let At { value, line, .. } = At::<Below>::deserialize(deserializer)?;
-        Ok(Self { line, below: value })
+        let At {
+            value,
+            line,
+            column,
+        } = At::<Below>::deserialize(deserializer)?;
+        Ok(Self {
+            line,
+            column,
+            below: value,
+        })
     }
 }
 
@@ -126,7 +141,7 @@ impl<'de> Deserialize<'de> for Below {
                 while let Some(key) = entries.next_key::<At<String>>()? {
                     let mut place = entries.next_value::<Places>()?;
                     // What people look for is the key, which may stand above its value.
-                    place.line = key.line;
+                    (place.line, place.column) = (key.line, key.column);
                     places.push((key.value, place));
                 }
                 Ok(Below::Keys(places))

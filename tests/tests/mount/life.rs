@@ -98,6 +98,36 @@ fn a_stale_mount_is_replaced_and_a_busy_one_ends() {
 }
 
 #[test]
+fn doctor_finds_a_stale_mount_and_what_it_says_mends_it() {
+    let (pcocc, _) = with_image(Pcocc::new());
+    let mount = Mount::new(&pcocc);
+    kill(guards(&pcocc)[0], Signal::KILL);
+    kill(server(&mount), Signal::KILL);
+    wait_until("nobody answers", SOON, || {
+        fs::read_dir(mount.path()).is_err()
+    });
+    let look = || {
+        let outcome = pcocc.try_run(&["doctor"]);
+        let line = outcome
+            .stdout
+            .lines()
+            .find(|line| line.contains(" mounts "));
+        line.map(str::to_owned)
+            .unwrap_or_else(|| panic!("{outcome}"))
+    };
+    let line = look();
+    let path = text(mount.path());
+    assert!(line.starts_with("warning "), "{line}");
+    assert!(
+        line.contains(&format!("pcocc docker umount {path}")),
+        "{line}"
+    );
+    pcocc.run(&["docker", "umount", path]);
+    // Other tests may have stale mounts at the same time.
+    assert!(!look().contains(path), "{}", look());
+}
+
+#[test]
 fn each_signal_that_ends_a_program_unmounts() {
     let (pcocc, _) = with_image(Pcocc::new());
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {

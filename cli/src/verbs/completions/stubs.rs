@@ -3,6 +3,7 @@
 //! A file holds no completion itself, but asks the program: what both say to each other always fits. All
 //! begin with a mark; what has none is not ours, and stays.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -83,19 +84,7 @@ impl Stub {
                     .hint("move it away if you do not need it"),
             );
         }
-        let text = match self.dialect {
-            Dialect::Zsh => {
-                "#compdef pcocc pcocc-use\nMARK\nsource <(COMPLETE=zsh @P@)\n_pcocc \"$@\"\n"
-            }
-            Dialect::Fish => "MARK\nCOMPLETE=fish @P@ | source\n",
-            _ => "MARK\nsource <(COMPLETE=bash @P@)\n",
-        };
-        let text = filled(
-            self.dialect,
-            &text.replace("MARK", MARK),
-            b"@P@",
-            program.as_os_str(),
-        );
+        let text = code(self.dialect, MARK, program);
         replace(&self.file, text.as_bytes()).map_err(|error| Failure::new(action(), error))?;
         let mut said = format!("Wrote {}\n", self.file.display());
         if let (Some(rc), Some(folder)) = (&self.rc, self.file.parent()) {
@@ -130,6 +119,19 @@ impl Stub {
         }
         Ok(said)
     }
+}
+
+/// The file of a shell, which asks `program`; `mark` is a comment in it.
+pub(super) fn code(dialect: Dialect, mark: &str, program: &Path) -> OsString {
+    let text = match dialect {
+        Dialect::Zsh => {
+            "#compdef pcocc pcocc-use\nMARK\nsource <(COMPLETE=zsh @P@)\n_pcocc \"$@\"\n"
+        }
+        Dialect::Fish => "MARK\nCOMPLETE=fish @P@ | source\n",
+        _ => "MARK\nsource <(COMPLETE=bash @P@)\n",
+    };
+    let text = text.replace("MARK", mark);
+    filled(dialect, &text, b"@P@", program.as_os_str())
 }
 
 fn is_ours(text: &[u8]) -> bool {

@@ -51,32 +51,31 @@ pub(super) fn user_namespaces(_: &Environment) -> Answer {
     }
 }
 
-/// bubblewrap, which `pcocc run` calls.
-pub(super) fn bubblewrap(_: &Environment) -> Answer {
-    match ask("bwrap", &["--version"], SOON) {
-        Ok(said) if said.succeeded => Ok(said.words().to_owned()),
-        Ok(said) => Err(warning(said.words(), "install the package bubblewrap")),
-        Err(error) => Err(warning(
-            format!("bwrap: {error}; pcocc run cannot work"),
-            "install the package bubblewrap",
-        )),
-    }
-}
-
 /// The program of this machine's QEMU.
 fn program() -> String {
     format!("qemu-system-{}", std::env::consts::ARCH)
 }
 
-/// QEMU, which runs docker VMs on this machine.
+/// QEMU, which runs docker VMs on this machine, and what connects them.
 pub(super) fn qemu(_: &Environment) -> Answer {
     let fix = "install the package qemu-system-x86, or set DOCKER_HOST to a docker daemon";
-    match ask(&program(), &["--version"], SOON) {
-        Ok(said) if said.succeeded => Ok(said.words().to_owned()),
-        Ok(said) => Err(failed(said.words(), fix)),
-        Err(error) => Err(failed(format!("{}: {error}", program()), fix)),
+    let version = match ask(&program(), &["--version"], SOON) {
+        Ok(said) if said.succeeded => said.words().to_owned(),
+        Ok(said) => return Err(failed(said.words(), fix)),
+        Err(error) => return Err(failed(format!("{}: {error}", program()), fix)),
+    };
+    // Only VMs that may reach nothing at all do without.
+    match ask("slirp4netns", &["--version"], SOON) {
+        Ok(said) if said.succeeded => Ok(format!("{version}, {}", said.words())),
+        Ok(said) => Err(failed(said.words(), NETWORK)),
+        Err(error) => Err(failed(
+            format!("{version}, but slirp4netns: {error}"),
+            NETWORK,
+        )),
     }
 }
+
+const NETWORK: &str = "install the package slirp4netns, which connects docker VMs";
 
 /// KVM: a device that opens proves nothing, so firmware has to say a word on it.
 pub(super) fn kvm(_: &Environment) -> Answer {

@@ -1,12 +1,14 @@
 //! Where things are kept: configuration, repository, cache, temporary files, jobs, mounts, and the clock of the
 //! file server.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use pcocc_core::settings;
+use pcocc_image::reference::ImageUri;
+use pcocc_image::repository::Kind;
+use pcocc_vm::guest_image::IMAGE_NAME;
 use pcocc_vm::job::Jobs;
 use pcocc_vm::slurm::Squeue;
 use rustix::fs::FallocateFlags;
@@ -121,33 +123,49 @@ fn room(folder: &Path) -> Result<String, Trouble> {
     }
 }
 
-/// Mounts of ours that are dead.
-pub(super) fn mounts(_: &Environment) -> Answer {
-    let table = fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|error| warning(format!("/proc/self/mountinfo: {error}"), "mount /proc"))?;
-    let ours: Vec<&str> = table
-        .lines()
-        .filter(|line| {
-            line.split_once(" - ")
-                .is_some_and(|(_, back)| back.starts_with("fuse.pcocc "))
-        })
-        .filter_map(|line| line.split(' ').nth(4))
-        .collect();
-    let dead: Vec<&str> = ours
-        .iter()
-        .copied()
-        .filter(|point| {
-            fs::metadata(point)
-                .is_err_and(|error| error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
-        })
-        .collect();
-    match dead.as_slice() {
-        [] => Ok(format!("{} of ours, none stale", ours.len())),
-        [first, ..] => Err(warning(
-            format!("{} stale: {}", dead.len(), dead.join(" ")),
-            format!("pcocc docker umount {first}"),
-        )),
+/// The image that docker VMs boot from.
+pub(super) fn guest(environment: &Environment) -> Answer {
+    let fix = "pcocc docker guest build";
+    let wrong = |why: String| failed(why, fix);
+    let repositories = stores::repositories(environment).map_err(|failure| wrong(failure.why()))?;
+    let uri: ImageUri = IMAGE_NAME
+        .parse()
+        .map_err(|error: pcocc_image::Error| wrong(error.to_string()))?;
+    let (repository, meta) = repositories
+        .find(&uri)
+        .map_err(|error| wrong(format!("docker VMs have nothing to boot from: {error}")))?;
+    match meta.kind() {
+        Kind::VirtualMachine => Ok(format!("{}:{IMAGE_NAME}", repository.name())),
+        Kind::Container => Err(wrong(format!("{IMAGE_NAME} is no image of a VM"))),
     }
+}
+
+/// Mounts of ours that are dead. Those of other users cannot be looked into, and are no concern.
+pub(super) fn mounts(_: &Environment) -> Answer {
+    let ours = pcocc_fs::mount_points()
+        .map_err(|error| warning(format!("/proc/self/mountinfo: {error}"), "mount /proc"))?;
+    let dead: Vec<String> = ours
+        .iter()
+        // One below another is taken off with it.
+        .filter(|point| {
+            !ours
+                .iter()
+                .any(|other| other != *point && point.starts_with(other))
+        })
+        .filter(|point| pcocc_fs::is_dead(point))
+        .map(|point| shell_words::quote(&point.to_string_lossy()).into_owned())
+        .collect();
+    if dead.is_empty() {
+        return Ok(format!("{} of ours, none stale", ours.len()));
+    }
+    let fixes: Vec<String> = dead
+        .iter()
+        .map(|point| format!("pcocc docker umount {point}"))
+        .collect();
+    Err(warning(
+        format!("{} stale: {}", dead.len(), dead.join(" ")),
+        fixes.join("; "),
+    ))
 }
 
 /// Jobs whose launcher is gone without having said so.

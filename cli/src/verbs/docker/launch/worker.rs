@@ -385,9 +385,12 @@ fn shares(
         });
     }
     for mount in &runtime.docker_mounts {
-        let source = template::expand(&mount.source, &variables).when(|| action)?;
+        let expand = |path: &str| {
+            template::expand(path, &variables).when(|| format!("{action}: {}", mount.place))
+        };
+        let source = expand(&mount.source)?;
         let dest = match &mount.dest {
-            Some(dest) => template::expand(dest, &variables).when(|| action)?,
+            Some(dest) => expand(dest)?,
             None => source.clone(),
         };
         if !source.is_dir() {
