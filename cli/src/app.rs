@@ -220,15 +220,19 @@ mod tests {
         });
         own.chain(quoted)
             .filter(|line| line.starts_with("pcocc "))
-            .map(|line| {
-                let end = [" #", " | ", " && ", ";"]
-                    .iter()
-                    .filter_map(|mark| line.find(mark));
-                line.get(..end.min().unwrap_or(line.len()))
-                    .unwrap_or(line)
-                    .to_owned()
-            })
+            .map(str::to_owned)
             .collect()
+    }
+
+    /// The words of the first command of a line.
+    fn words(line: &str) -> Vec<std::ffi::OsString> {
+        let ends = [" #", " | ", " && ", ";"];
+        let end = ends.iter().filter_map(|mark| line.find(mark)).min();
+        let first = end.and_then(|end| line.get(..end)).unwrap_or(line);
+        // What looks like an end may be in quotes; and prose has apostrophes.
+        let words = shell_words::split(first).or_else(|_| shell_words::split(line));
+        let words = words.unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
+        words.into_iter().map(Into::into).collect()
     }
 
     #[test]
@@ -248,12 +252,9 @@ mod tests {
             }
             let text = std::fs::read_to_string(&document).unwrap();
             for line in command_lines(&text) {
-                let words = shell_words::split(&line)
-                    .unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
-                let words = words.into_iter().map(Into::into).collect();
                 tried += 1;
                 // What stands for something else may be missing or of another form; verbs and options are real.
-                if let Err(error) = CommandLine::try_parse_from(arguments::arranged(words)) {
+                if let Err(error) = CommandLine::try_parse_from(arguments::arranged(words(&line))) {
                     assert!(
                         !matches!(
                             error.kind(),

@@ -65,10 +65,16 @@ fn lasting(line: &str) -> Option<String> {
 }
 
 fn all_lasting<'t>(lines: impl Iterator<Item = &'t str>) -> Vec<String> {
-    lines
+    let mut lines: Vec<String> = lines
         .filter_map(lasting)
         .filter(|line| !line.is_empty())
-        .collect()
+        .collect();
+    // Layers come in the order of their digests.
+    let is_layer = |line: &str| line.starts_with("Copied blob");
+    for layers in lines.chunk_by_mut(|one, next| is_layer(one) && is_layer(next)) {
+        layers.sort();
+    }
+    lines
 }
 
 /// Takes the guide's images out of a daemon that others use as well.
@@ -76,7 +82,8 @@ struct Names<'d>(&'d Docker);
 
 impl Drop for Names<'_> {
     fn drop(&mut self) {
-        self.0.try_run(&["rmi", "-f", "hello", "hello-back", "hello-evening"]);
+        self.0
+            .try_run(&["rmi", "-f", "hello", "hello-back", "hello-evening"]);
     }
 }
 
