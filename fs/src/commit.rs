@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pcocc_core::cancel::Cancel;
 use pcocc_image::oci::{self, Image, Layer, MAX_DOCUMENT};
+use pcocc_image::origin::Origin;
 use pcocc_image::transfer::{Context, Layout};
 use pcocc_image::{Digest, Error, Result};
 
@@ -32,7 +33,15 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct StagedImage {
     image: Image,
+    origin: Option<Box<Origin>>,
     blobs: BTreeMap<Digest, Arc<StagedFile>>,
+}
+
+impl StagedImage {
+    /// Where the image came from, as far as its index says.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
 }
 
 impl Layout for StagedImage {
@@ -89,8 +98,9 @@ pub fn examine(items: &BTreeMap<String, Item>, cancel: &Cancel) -> Result<Verdic
         cancel,
     };
     match examination.image() {
-        Ok(image) => Ok(Verdict::Complete(StagedImage {
+        Ok((image, origin)) => Ok(Verdict::Complete(StagedImage {
             image,
+            origin,
             blobs: examination.blobs,
         })),
         Err(Obstacle::Missing(what)) => Ok(Verdict::Incomplete(what)),
@@ -105,7 +115,7 @@ struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    fn image(&self) -> Result<Image, Obstacle> {
+    fn image(&self) -> Result<(Image, Option<Box<Origin>>), Obstacle> {
         let marker = self.file("oci-layout")?;
         let index = self.file("index.json")?;
         check_marker(&marker)?;
@@ -121,12 +131,14 @@ impl Examination<'_> {
                 wanted = Some(document.image.clone());
             }
         }
-        wanted.ok_or_else(|| {
+        let image = wanted.ok_or_else(|| {
             Obstacle::Error(Error::invalid(
                 "image index",
                 "names no image for this machine",
             ))
-        })
+        })?;
+        let origin = Origin::of_index(&String::from_utf8_lossy(&index));
+        Ok((image, origin.map(Box::new)))
     }
 
     fn file(&self, path: &str) -> Result<Vec<u8>, Obstacle> {

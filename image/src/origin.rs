@@ -68,6 +68,26 @@ impl Origin {
         .collect()
     }
 
+    /// Writes it on the descriptor of an index's first manifest. An index that cannot be read stays as it is.
+    pub fn annotate(&self, index: Vec<u8>) -> Vec<u8> {
+        let Ok(mut document) = serde_json::from_slice::<Value>(&index) else {
+            return index;
+        };
+        let descriptor = document.pointer_mut("/manifests/0");
+        let Some(descriptor) = descriptor.and_then(Value::as_object_mut) else {
+            return index;
+        };
+        let annotations = descriptor
+            .entry("annotations")
+            .or_insert_with(|| Value::Object(serde_json::Map::new()));
+        if let Some(annotations) = annotations.as_object_mut() {
+            for (key, value) in self.annotations() {
+                annotations.insert(key, value.into());
+            }
+        }
+        serde_json::to_vec(&document).unwrap_or(index)
+    }
+
     /// Reads it off an OCI index; `None` when the index says nothing of it. What makes no sense is
     /// passed over: annotations are anybody's.
     pub fn of_index(index: &str) -> Option<Self> {
@@ -75,7 +95,8 @@ impl Origin {
         let annotations = index.pointer("/manifests/0/annotations")?;
         let text = |key: &str| {
             let value = annotations.get(key)?.as_str()?;
-            Some(value.chars().take(MAX_TEXT).collect::<String>())
+            let value = value.chars().filter(|c| !c.is_control());
+            Some(value.take(MAX_TEXT).collect::<String>())
         };
         let digest = |key: &str| text(key)?.parse().ok();
         Some(Self {
@@ -125,7 +146,17 @@ mod tests {
                     .map(|(key, value)| (key, value.into()))
                     .collect(),
             );
-            assert_eq!(Origin::of_index(&index(&annotations)), Some(origin));
+            assert_eq!(Origin::of_index(&index(&annotations)), Some(origin.clone()));
+            let named = index(&serde_json::json!({"org.opencontainers.image.ref.name": "latest"}));
+            let noted = String::from_utf8(origin.annotate(named.into_bytes())).unwrap();
+            assert!(noted.contains("latest"), "{noted}");
+            assert_eq!(Origin::of_index(&noted), Some(origin.clone()));
+            let bare = serde_json::json!({"manifests": [{}]}).to_string();
+            let noted = String::from_utf8(origin.annotate(bare.into_bytes())).unwrap();
+            assert_eq!(Origin::of_index(&noted), Some(origin.clone()));
+            for odd in ["{", "{}", r#"{"manifests":[]}"#] {
+                assert_eq!(origin.annotate(odd.into()), odd.as_bytes());
+            }
         }
     }
 
@@ -140,7 +171,7 @@ mod tests {
         }
         assert_eq!(Origin::of_index("{"), None);
         let odd = serde_json::json!({
-            VERB: "x".repeat(5000), DOCKERFILE: "none", BASE_NAME: "b", PARENT_ID: "sha256:zz",
+            VERB: format!("\u{1b}{}", "x".repeat(5000)), DOCKERFILE: "none", BASE_NAME: "b", PARENT_ID: "sha256:zz",
         });
         let origin = Origin::of_index(&index(&odd)).unwrap();
         assert_eq!(origin.made_by.len(), MAX_TEXT);

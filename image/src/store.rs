@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::origin::Origin;
 use crate::transfer::{Context, Layout, Sink};
 
 /// One named image of a store.
@@ -49,8 +50,13 @@ pub trait Store: Send + Sync {
     /// made first when it is missing.
     fn root_filesystem(&self, name: &str, context: &Context) -> Result<Arc<File>>;
 
-    /// A sink that creates `name`.
-    fn sink(&self, name: &str) -> Result<Box<dyn Sink>>;
+    /// Where the image came from, or for a daemon's: that it comes from there.
+    fn origin(&self, _name: &str) -> Option<Origin> {
+        None
+    }
+
+    /// A sink that creates `name`, and keeps where it came from if the store can.
+    fn sink(&self, name: &str, origin: Option<Origin>) -> Result<Box<dyn Sink>>;
 
     /// Gives the image another name, which must be free; the old name goes.
     fn rename(&self, from: &str, to: &str) -> Result<()>;

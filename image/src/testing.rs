@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::digest::{DiffId, Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::oci::{Compression, Image, Layer};
+use crate::origin::Origin;
 use crate::store::{Entry, Store};
 use crate::transfer::{Context, Layout, Offer, Receiver, Sink};
 
@@ -255,7 +256,7 @@ impl Store for MemoryStore {
         Err(Error::NotFound(format!("root file system of {name}")))
     }
 
-    fn sink(&self, name: &str) -> Result<Box<dyn Sink>> {
+    fn sink(&self, name: &str, _: Option<Origin>) -> Result<Box<dyn Sink>> {
         self.check_name(name)?;
         Ok(Box::new(MemorySink {
             store: self.clone(),

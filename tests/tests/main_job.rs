@@ -71,6 +71,20 @@ fn main_job(pcocc: &Pcocc, docker: &Docker) {
     );
     assert_eq!(pcocc.image_id("from-folder"), id);
 
+    // The index tells where it came from, and so do all copies of it.
+    for name in ["by-cp", "from-folder"] {
+        let shown = pcocc.run(&["image", "show", "--format", "json", name]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let origin = &shown["origin"];
+        assert_eq!(origin["made_by"], "pcocc docker mount", "{origin}");
+        assert_eq!(origin["daemon"], docker.host(), "{origin}");
+        assert_eq!(
+            origin["source"],
+            format!("{exported}:latest").as_str(),
+            "{origin}"
+        );
+    }
+
     let names = pcocc.run_any("ls", &[text(&mount.join("repo/user"))]);
     assert_eq!(
         names.lines().collect::<Vec<_>>(),

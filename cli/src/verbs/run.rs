@@ -231,11 +231,23 @@ impl Args {
             .when(|| action)?;
         let generated = match settings.generators.is_empty() {
             true => Vec::new(),
-            false => settings::generate(&mut settings, &site, &image, &request, &host, action)?,
+            false => settings::generate(
+                invocation,
+                &mut settings,
+                &site,
+                &image,
+                &request,
+                &host,
+                action,
+            )?,
         };
         let mut plan = plan(&image.config, &settings, &request, &host).when(|| action)?;
         plan.add_mounts(generated);
         let tree = image.tree(&host.account).when(|| action)?;
+        // From here on signals are the command's.
+        if invocation.cancel.is_cancelled() {
+            return Err(Failure::new(action, pcocc_image::Error::Cancelled));
+        }
         let surroundings = Surroundings {
             image_mountpoints: &site.runtime.image_mountpoints,
             program: program(),

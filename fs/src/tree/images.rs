@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use pcocc_core::cancel::Cancel;
 use pcocc_image::oci::Image;
+use pcocc_image::origin::Origin;
 use pcocc_image::store::Store;
 use pcocc_image::transfer::{Context, Layout};
 use pcocc_image::{Digest, Error};
@@ -76,8 +77,14 @@ impl std::fmt::Debug for ImageView {
 }
 
 impl ImageView {
-    /// Shows an image; without a layout only names and sizes are known.
-    pub fn new(image: Image, name: &str, layout: Option<Arc<dyn Layout>>) -> Result<Self, Error> {
+    /// Shows an image; without a layout only names and sizes are known. Its index tells where it came from,
+    /// so that a copy of it can be asked, too.
+    pub fn new(
+        image: Image,
+        name: &str,
+        origin: Option<&Origin>,
+        layout: Option<Arc<dyn Layout>>,
+    ) -> Result<Self, Error> {
         // Tools that pick an image by its tag (umoci) find it under its own, or the usual one.
         let tag = match name
             .rsplit('/')
@@ -87,7 +94,11 @@ impl ImageView {
             Some((_, tag)) => tag,
             None => "latest",
         };
-        let index = image.index(Some(tag))?.into();
+        let index = image.index(Some(tag))?;
+        let index = match origin {
+            Some(origin) => origin.annotate(index).into(),
+            None => index.into(),
+        };
         Ok(Self {
             image,
             index,
@@ -226,8 +237,8 @@ impl Images {
     }
 
     /// Notes what a commit left behind, so that its names and sizes can be told without an export.
-    pub fn note(&self, key: &ImageKey, image: Image) {
-        match ImageView::new(image, &key.name, None) {
+    pub fn note(&self, key: &ImageKey, image: Image, origin: Option<&Origin>) {
+        match ImageView::new(image, &key.name, origin, None) {
             Ok(view) => self.slot(key).set(&Arc::new(view)),
             Err(error) => tracing::debug!(%error, "an image just written has no index"),
         }
@@ -296,7 +307,8 @@ impl Opening {
         };
         let opened = self.store.layout(name, &context).and_then(|layout| {
             let image = layout.image(&context)?;
-            ImageView::new(image, name, Some(layout))
+            let origin = self.store.origin(name);
+            ImageView::new(image, name, origin.as_ref(), Some(layout))
         });
         begun.end(&opened);
         let opened = opened.map_err(|error| {

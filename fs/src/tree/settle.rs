@@ -145,7 +145,7 @@ impl Tree {
         };
         let result = view
             .store
-            .sink(name)
+            .sink(name, image.origin().cloned())
             .and_then(|sink| transfer::copy(image, &*sink, &context));
         running.end(&result);
         result
@@ -178,7 +178,9 @@ impl Tree {
         };
         self.staging
             .note_committed(key.clone(), index.unwrap_or_else(|| Digest::of(b"")), by);
-        self.images.note(&key, image);
+        let view = self.view(staged.store()).ok();
+        let origin = view.and_then(|view| view.store.origin(&key.name));
+        self.images.note(&key, image, origin.as_ref());
         // Only now: whoever finds the image before its blobs are noted would have it exported.
         self.staging.remove(staged);
         let folder = |path: &str| Node::StagedDir(Arc::clone(staged), path.into());

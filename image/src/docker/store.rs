@@ -10,6 +10,7 @@ use super::client::Daemon;
 use super::load::DaemonSink;
 use super::save::DaemonSource;
 use crate::error::{Error, Result};
+use crate::origin::Origin;
 use crate::reference::DockerReference;
 use crate::spool::{Spool, SpoolImage};
 use crate::store::{Entry, Store};
@@ -67,7 +68,16 @@ impl Store for DaemonStore {
         Ok(self.spooled(name, context)?.root_filesystem())
     }
 
-    fn sink(&self, name: &str) -> Result<Box<dyn Sink>> {
+    fn origin(&self, name: &str) -> Option<Origin> {
+        Some(Origin {
+            made_by: "pcocc docker mount".to_owned(),
+            daemon: Some(self.daemon.endpoint().to_string()),
+            source: Some(name.to_owned()),
+            ..Origin::default()
+        })
+    }
+
+    fn sink(&self, name: &str, _: Option<Origin>) -> Result<Box<dyn Sink>> {
         Ok(Box::new(
             DaemonSink::new(self.daemon.clone(), name)?.only_new(),
         ))

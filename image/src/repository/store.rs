@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::ingest::Options;
+use crate::origin::Origin;
 use crate::reference::{ImageUri, check_name};
 use crate::repository::cache::CacheKey;
 use crate::repository::folder::Repository;
@@ -164,13 +165,14 @@ impl Store for RepositoryStore {
             .map(Arc::new)
     }
 
-    fn sink(&self, name: &str) -> Result<Box<dyn Sink>> {
+    fn origin(&self, name: &str) -> Option<Origin> {
+        self.meta(name).ok()?.origin()
+    }
+
+    fn sink(&self, name: &str, origin: Option<Origin>) -> Result<Box<dyn Sink>> {
         let uri = self.parse(name)?.within(self.repository.name());
-        Ok(Box::new(RepositorySink::new(
-            Arc::clone(&self.repositories),
-            &uri,
-            self.options,
-        )?))
+        let sink = RepositorySink::new(Arc::clone(&self.repositories), &uri, self.options)?;
+        Ok(Box::new(sink.with_origin(origin)))
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {

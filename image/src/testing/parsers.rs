@@ -128,7 +128,7 @@ pub fn archive(data: &[u8]) {
         return;
     };
     let store = MemoryStore::repository(folder.path());
-    let Ok(sink) = store.sink("copy") else {
+    let Ok(sink) = store.sink("copy", None) else {
         return;
     };
     let copied = transfer::copy(&source, &*sink, &context);

@@ -10,7 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use pcocc_core::cancel::Cancel;
 use pcocc_fs::root::{RootTree, serve};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::own::{self, Ids};
@@ -18,6 +20,12 @@ use super::{RunError, refusal, servers, sys, wait_for_threads};
 
 /// Longest answer, in bytes.
 const MOST: u64 = 1 << 20;
+
+/// How often it is looked whether to give up.
+const TICK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 
 /// Folders the image may be shown on: the first one that is empty. Only generators see it there.
 const PLACES: [&str; 4] = ["/mnt", "/media", "/srv", "/tmp"];
@@ -66,9 +74,13 @@ impl View {
         }
     }
 
-    /// Runs a command with the two paths behind its words; gives what it printed.
-    pub fn run(&mut self, words: &[String]) -> Result<String, String> {
-        let answer = self.stream.as_mut().map(|stream| ask(stream, words));
+    /// Runs a command with the two paths behind its words; gives what it printed. It is given up when
+    /// `cancel` is raised, and ends when the showing does.
+    pub fn run(&mut self, words: &[String], cancel: &Cancel) -> Result<String, String> {
+        let answer = self
+            .stream
+            .as_mut()
+            .map(|stream| ask(stream, words, cancel));
         match answer {
             Some(Ok(answer)) => answer,
             Some(Err(error)) => Err(format!("could not be run: {error}")),
@@ -100,8 +112,19 @@ impl Drop for View {
     }
 }
 
-fn ask(stream: &mut UnixStream, words: &[String]) -> io::Result<Result<String, String>> {
+fn ask(
+    stream: &mut UnixStream,
+    words: &[String],
+    cancel: &Cancel,
+) -> io::Result<Result<String, String>> {
     send(stream, true, &words.join("\0"))?;
+    while poll(&mut [PollFd::new(&*stream, PollFlags::IN)], Some(&TICK))
+        .is_ok_and(|ready| ready == 0)
+        && !cancel.is_cancelled()
+    {}
+    if cancel.is_cancelled() {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
     let (done, text) = receive(stream)?;
     Ok(if done { Ok(text) } else { Err(text) })
 }
@@ -146,6 +169,7 @@ fn show(tree: RootTree, ids: Ids, mut stream: UnixStream) -> io::Result<()> {
             .args(words)
             .arg(place.join(CONFIG))
             .arg(place.join(ROOT));
+        sys::end_with_us(&mut command);
         match command
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())

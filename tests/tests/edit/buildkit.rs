@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use pcocc_tests::{Docker, Pcocc, Proxy, run};
+use pcocc_tests::{Docker, Pcocc, Proxy, Terminal, run};
 use rustix::process::Signal;
 
 use crate::site::Site;
@@ -209,10 +209,19 @@ fn docker_build_that_is_killed() {
     terminal.signal(Signal::KILL);
     terminal.end();
     proxy.release();
-    let shown = terminal.shown();
-    let tag = shown.split("Successfully tagged ").nth(1);
-    let tag = tag.and_then(|rest| rest.split(':').next()).expect("a tag");
-    assert!(random_names(&site.docker).iter().any(|name| name == tag));
+    let tag = &tag_of(&terminal);
+    assert!(random_names(&site.docker).contains(tag));
+
+    // Ctrl-C at the same place leaves nothing, and takes away what was left.
+    proxy.hold("/get");
+    let mut terminal = site.terminal(&["docker", "build", "hello", &new]);
+    proxy.wait_until_held();
+    assert!(!random_names(&site.docker).contains(tag));
+    terminal.keys("\x03");
+    assert_eq!(terminal.end().code(), Some(130), "{}", terminal.shown());
+    proxy.release();
+    assert!(!random_names(&site.docker).contains(&tag_of(&terminal)));
+    assert!(!site.has(&new));
 
     // While docker builds: what it runs ends with the terminal.
     let mut terminal = site.terminal(&["docker", "build", "slow", &new]);
@@ -222,11 +231,17 @@ fn docker_build_that_is_killed() {
     terminal.end();
 
     site.pcocc.run(&["-q", "docker", "build", "hello", &new]);
-    let names = random_names(&site.docker);
-    assert!(!names.iter().any(|name| name == tag), "{tag} in {names:?}");
     assert_eq!(build_folders(site.pcocc.home()), Vec::<PathBuf>::new());
     assert!(site.config(&new).contains("\"only=here\""));
     site.assert_nothing_left();
+}
+
+/// The name that docker says it gave the image.
+fn tag_of(terminal: &Terminal) -> String {
+    let shown = terminal.shown();
+    let tag = shown.split("Successfully tagged ").nth(1);
+    let tag = tag.and_then(|rest| rest.split(':').next());
+    tag.expect("a tag").to_owned()
 }
 
 fn build_folders(home: &Path) -> Vec<PathBuf> {

@@ -20,7 +20,11 @@ impl Busybox {
 
     /// An image with this configuration and these files.
     pub fn with(config: Value, files: &[Entry<'_>]) -> Self {
-        let pcocc = Pcocc::new();
+        Self::of(Pcocc::new(), config, files)
+    }
+
+    /// The same in a home that is there.
+    pub fn of(pcocc: Pcocc, config: Value, files: &[Entry<'_>]) -> Self {
         let watch = leaks::Watch::new(pcocc.home());
         let image = Self { pcocc, watch };
         image.add("bb", config, files);

@@ -120,6 +120,35 @@ fn odd_images() {
     image.end();
 }
 
+/// A home that cannot be written to: the image is there, and nothing has to be made for it.
+#[test]
+fn a_home_that_is_read_only_as_root() {
+    if !pcocc_tests::in_own_namespace("images::a_home_that_is_read_only_as_root") {
+        return;
+    }
+    for pcocc in [
+        pcocc_tests::Pcocc::new(),
+        pcocc_tests::Pcocc::as_ordinary_user(),
+    ] {
+        let image = Busybox::of(pcocc, json!({"Env": ["PATH=/bin"]}), &[]);
+        // Its root file system is made when it is imported, and nothing later.
+        let home = text(image.pcocc.home()).to_owned();
+        let mount = |arguments: &[&str]| {
+            pcocc_tests::run(std::process::Command::new("mount").args(arguments)).ok();
+        };
+        mount(&["--bind", &home, &home]);
+        mount(&["-o", "remount,bind,ro", &home]);
+        assert_eq!(
+            image.shell(&["--cwd", "/"], "echo hello; cd; pwd"),
+            format!("hello\n{home}")
+        );
+        let words = image.shell(&[], "touch $HOME/new 2>&1; true");
+        assert!(words.contains("Read-only file system"), "{words}");
+        pcocc_tests::run(std::process::Command::new("umount").args(["-l", &home])).ok();
+        image.end();
+    }
+}
+
 #[test]
 fn exit_codes_are_the_commands() {
     let image = Busybox::plain();

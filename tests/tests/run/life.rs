@@ -87,6 +87,17 @@ impl Sleeping {
     }
 }
 
+/// Images on the folders of the machine that containers begin on. Mounted trees are elsewhere.
+fn images_that_show() -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let on_base = |line: &&str| {
+        let place = line.split(' ').nth(4).unwrap_or_default();
+        line.contains("fuse.pcocc")
+            && ["/tmp", "/mnt", "/media", "/opt", "/srv", "/"].contains(&place)
+    };
+    table.lines().filter(on_base).map(str::to_owned).collect()
+}
+
 fn send(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
@@ -103,6 +114,35 @@ fn whichever_process_is_killed_nothing_stays() {
             assert_eq!(found, code, "{victim}");
         }
     }
+    image.end();
+}
+
+/// At any moment: while the image is opened, mounts are made, the command starts or runs.
+#[test]
+fn killed_at_any_moment_nothing_stays() {
+    let image = Busybox::plain();
+    let seconds = format!("8{}", std::process::id());
+    for round in 0..25 {
+        let mut command = image
+            .pcocc
+            .command(&["run", "-s", "-I", "bb", "sleep", &seconds]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(round as u64 * 5));
+        // Whichever of those that there are: the one that serves, the first one inside, the command.
+        let all = processes(&seconds);
+        let victim = all.get(round % all.len().max(1)).map(|(pid, ..)| *pid);
+        let victim = victim.unwrap_or(child.id() as i32);
+        // One that has just become another's is gone; then the whole is killed.
+        if kill_process(Pid::from_raw(victim).unwrap(), Signal::KILL).is_err() {
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+        wait_until("all processes end", Duration::from_secs(20), || {
+            processes(&seconds).is_empty()
+        });
+    }
+    assert_eq!(images_that_show(), Vec::<String>::new());
     image.end();
 }
 
@@ -174,13 +214,8 @@ fn what_is_ignored_stays_ignored() {
 #[test]
 fn mounts_are_nobody_elses_to_see() {
     let image = Busybox::plain();
-    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let sleeping = Sleeping::start(&image, 0);
-    let now = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let new = now
-        .lines()
-        .filter(|line| line.contains("fuse.pcocc") && !before.contains(line));
-    assert_eq!(new.count(), 0);
+    assert_eq!(images_that_show(), Vec::<String>::new());
     send(sleeping.three()[0], Signal::TERM);
     sleeping.ends();
     image.end();

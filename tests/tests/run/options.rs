@@ -24,6 +24,8 @@ SHLVL"
         "-e",
         "A=b=c",
         "-e",
+        "LINES=first\nLINES=second\n",
+        "-e",
         "re(SLURM_.*)",
     ]);
     command.args([
@@ -34,13 +36,16 @@ SHLVL"
         "-I",
         "bb",
     ]);
-    command.args(["sh", "-c", "echo \"$TWO|$A|$SLURM_X|$OTHER|$PATH\""]);
+    command.args(["sh", "-c", "echo \"$TWO|$A|$LINES|$SLURM_X|$OTHER|$PATH\""]);
     command
         .env("TWO", "one\nand two")
         .env("SLURM_X", "x")
         .env("OTHER", "no");
     let outcome = pcocc_tests::run(&mut command);
-    assert_eq!(outcome.ok(), "one\nand two|b=c|x||/first:/bin:/last");
+    assert_eq!(
+        outcome.ok(),
+        "one\nand two|b=c|first\nLINES=second\n|x||/first:/bin:/last"
+    );
     let mut command = image
         .pcocc
         .command(&["run", "-s", "--mirror-env", "-I", "bb", "/bin/env"]);

@@ -1,6 +1,12 @@
 //! `containers.yaml`: what a site gives containers.
 
+use std::time::Duration;
+
+use pcocc_tests::{Terminal, wait_until};
+use rustix::process::Signal;
+
 use crate::busybox::{Busybox, refused, text};
+use crate::life::processes;
 
 /// Writes the user's file; what it names by `HOME` is in the home of the test.
 fn configure(image: &Busybox, yaml: &str) {
@@ -162,5 +168,46 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         }
     }
     drop(failing);
+    image.end();
+}
+
+/// By Ctrl-C at the terminal, by a signal to pcocc alone, and by SIGKILL: the generator ends with it.
+#[test]
+fn a_generator_that_is_interrupted_ends() {
+    let image = Busybox::plain();
+    let seconds = format!("7{}", std::process::id());
+    // A generator is given two more arguments, which are not for sleep.
+    image.write("slow", &format!("#!/bin/sh\nexec sleep {seconds}\n"));
+    configure(
+        &image,
+        "containers: {default: {generator: ['HOME/slow']}}\n",
+    );
+    for (signal, code) in [
+        (None, Some(130)),
+        (Some(Signal::TERM), Some(143)),
+        (Some(Signal::KILL), None),
+    ] {
+        let command = image.pcocc.command(&["run", "-s", "-I", "bb", "true"]);
+        let mut terminal = Terminal::start(&command);
+        wait_until("the generator runs", Duration::from_secs(20), || {
+            !processes(&seconds).is_empty()
+        });
+        match signal {
+            None => terminal.keys("\x03"),
+            Some(signal) => terminal.signal(signal),
+        }
+        let status = terminal.end();
+        if code.is_some() {
+            assert_eq!(status.code(), code, "{}", terminal.shown());
+            assert!(
+                terminal.shown().contains("interrupted"),
+                "{}",
+                terminal.shown()
+            );
+        }
+        wait_until("the generator ends", Duration::from_secs(20), || {
+            processes(&seconds).is_empty()
+        });
+    }
     image.end();
 }

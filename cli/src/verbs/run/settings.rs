@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use pcocc_core::containers::{Runtime, Settings, Templates};
+use pcocc_image::Error;
 use pcocc_run::generator::{self, GeneratorError};
 use pcocc_run::mount::Mount;
 use pcocc_run::plan::{Host, Request, plan};
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::image::RunImage;
 use crate::app::Invocation;
-use crate::errors::{Outcome, While as _};
+use crate::errors::{Failure, Outcome, While as _};
 
 /// The site's and the user's `containers.yaml`.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(super) fn load(invocation: &Invocation) -> Outcome<Site> {
 
 /// Runs the generators of `settings`, and gives the mounts they ask for.
 pub(super) fn generate(
+    invocation: &Invocation,
     settings: &mut Settings,
     site: &Site,
     image: &RunImage,
@@ -72,7 +74,12 @@ pub(super) fn generate(
             why,
         };
         let words = shell_words::split(command).map_err(|error| failed(error.to_string()))?;
-        view.run(&words).map_err(failed)
+        view.run(&words, &invocation.cancel).map_err(failed)
     };
-    generator::apply(settings, &site.templates, &host.variables, &mut run).when(|| action)
+    let mounts = generator::apply(settings, &site.templates, &host.variables, &mut run);
+    // Ctrl-C ends the generator as well, which is no failure of its own.
+    if invocation.cancel.is_cancelled() {
+        return Err(Failure::new(action, Error::Cancelled));
+    }
+    mounts.when(|| action)
 }

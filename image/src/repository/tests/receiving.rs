@@ -306,7 +306,7 @@ fn the_store_lists_renames_and_removes() {
     let store = RepositoryStore::new(repositories(), "user", Options::default()).unwrap();
     let empty = store.version().unwrap();
     let source = memory("hello");
-    transfer::copy(&source, &*store.sink("a").unwrap(), &context).unwrap();
+    transfer::copy(&source, &*store.sink("a", None).unwrap(), &context).unwrap();
     assert_ne!(store.version().unwrap(), empty);
     let disk = put_blob(site.repo(), b"QFI\xfb");
     let vm = Meta::virtual_machine("vm", 0, "doe", SystemTime::now(), &[disk]).unwrap();
@@ -340,7 +340,7 @@ fn the_store_lists_renames_and_removes() {
     store.rename("a", "b").unwrap();
     assert_ne!(store.version().unwrap(), before);
     assert!(matches!(store.rename("a", "c"), Err(Error::NotFound(_))));
-    transfer::copy(&source, &*store.sink("a").unwrap(), &context).unwrap();
+    transfer::copy(&source, &*store.sink("a", None).unwrap(), &context).unwrap();
     assert!(matches!(store.rename("a", "b"), Err(Error::Exists(_))));
     assert!(
         store
