@@ -143,7 +143,7 @@ pub(crate) fn run() -> ExitCode {
     };
     start_log(log.as_deref().or(verb.log()), environment.terminal.color);
     let cancel = Cancel::new();
-    let signals = match Signals::install(&cancel, verb.is_patient()) {
+    let signals = match Signals::install(&cancel, verb.is_patient(), verb.lasts()) {
         Ok(signals) => signals,
         Err(error) => return Failure::new("install signal handlers", error).report(None),
     };

@@ -1,11 +1,14 @@
 //! Jobs as the verbs see them: which one is meant, and where its docker daemon is.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, ToSocketAddrs as _};
 
 use pcocc_core::containers::Runtime;
 use pcocc_core::template::{self, Variables};
 use pcocc_shellenv::DockerEnvironment;
 use pcocc_vm::job::{Job, JobId, Jobs, Queue, Queued, Wanted};
+use pcocc_vm::machine::ClientIdentity;
+use pcocc_vm::service::EndpointClient;
 use pcocc_vm::slurm::Squeue;
 
 use crate::environment::Environment;
@@ -84,6 +87,30 @@ pub(crate) fn docker_environment(
         cert_path: std::path::absolute(job.folder.client_certificates()).when(|| action)?,
         docker_path: docker_path(environment, action)?,
     })
+}
+
+/// What connects to the endpoint of a job.
+pub(crate) fn endpoint_client(
+    environment: &Environment,
+    job: &Job,
+    action: &str,
+) -> Outcome<EndpointClient> {
+    let docker = docker_environment(environment, job, action)?;
+    let read = |name: &str| {
+        let path = docker.cert_path.join(name);
+        std::fs::read_to_string(&path).when(|| format!("{action}: read {}", path.display()))
+    };
+    let client = ClientIdentity {
+        cert_pem: read("cert.pem")?,
+        key_pem: read("key.pem")?,
+    };
+    let address = docker.host.trim_start_matches("tcp://");
+    let address = address
+        .to_socket_addrs()
+        .when(|| format!("{action}: find {address}"))?
+        .min_by_key(|address| matches!(address.ip(), IpAddr::V6(_)))
+        .ok_or_else(|| Failure::message(action, format!("{address} has no address")))?;
+    EndpointClient::new(address, &read("ca.pem")?, &client).when(|| action)
 }
 
 /// The folder of the docker command, if `containers.yaml` names one.

@@ -48,6 +48,8 @@ pub(crate) struct Session<'a> {
     pub(crate) mount: Option<&'a Path>,
     /// When waiting ends.
     pub(crate) give_up: Option<GiveUp>,
+    /// Whether the launcher is on a node of Slurm's, which is told as a step of its own.
+    pub(crate) elsewhere: bool,
 }
 
 /// When a wait is too long.
@@ -134,11 +136,16 @@ impl Session<'_> {
 
     /// Waits until docker answers.
     fn wait(&mut self, invocation: &Invocation, action: &str) -> Outcome<Record> {
+        let mut first = match self.elsewhere {
+            true => self.reach_node(invocation)?,
+            false => None,
+        };
         let (drawing, context) = invocation.draw();
         context.progress.stage("Waiting for docker VM to start ...");
         let mut over = None;
         loop {
-            match self.launcher.next(Duration::from_millis(20)) {
+            let report = first.take();
+            match report.or_else(|| self.launcher.next(Duration::from_millis(20))) {
                 Some(Report::Record(record)) if record.state == State::Ready => {
                     return Ok(*record);
                 }
@@ -169,6 +176,30 @@ impl Session<'_> {
                 return Err(self.explain(over.map(|record| *record), status, action));
             }
         }
+    }
+
+    /// Waits for the launcher's first word from its node, or for what ends the wait.
+    fn reach_node(&mut self, invocation: &Invocation) -> Outcome<Option<Report>> {
+        let speaks = invocation.speaks();
+        if speaks {
+            output::complain("Configuring hosts...");
+        }
+        let report = loop {
+            let report = self.launcher.next(Duration::from_millis(20));
+            let over = invocation.cancel.is_cancelled()
+                || self.give_up.is_some_and(|give_up| give_up.is_over())
+                || self.launcher.ended().when(|| "wait for srun")?.is_some();
+            if report.is_some() || over {
+                break report;
+            }
+        };
+        if speaks {
+            output::complain(match report {
+                Some(_) => " (done)\n",
+                None => "\n",
+            });
+        }
+        Ok(report)
     }
 
     /// Why there is no VM.

@@ -2,6 +2,9 @@
 //!
 //! The first SIGINT, SIGTERM or SIGHUP raises the [`Cancel`] flag: the verb rolls back and returns.
 //! A second one ends the process at once, but for the launcher of a VM.
+//!
+//! SIGUSR1 and SIGUSR2 are what Slurm sends to all processes of a job when `--signal` asks for it: verbs that run as long
+//! as a job does note them, and go on.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,21 +12,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pcocc_core::cancel::Cancel;
 use signal_hook::SigId;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
 /// The signals that were received.
 #[derive(Debug)]
 pub(crate) struct Signals {
     received: Arc<AtomicUsize>,
+    noted: Arc<AtomicUsize>,
     handlers: Mutex<Vec<SigId>>,
 }
 
 impl Signals {
     /// Installs the handlers, but for signals that whoever started this process wants ignored (`nohup`). A `patient`
-    /// verb is not ended by a second signal: it has others to clean up after.
-    pub(crate) fn install(cancel: &Cancel, patient: bool) -> io::Result<Self> {
+    /// verb is not ended by a second signal: it has others to clean up after. One that `lasts` as long as a job does
+    /// is not ended by a warning.
+    pub(crate) fn install(cancel: &Cancel, patient: bool, lasts: bool) -> io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
+        let noted = Arc::new(AtomicUsize::new(0));
         let ignored = pcocc_run::sandbox::ignored_signals();
         let mut handlers = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -42,8 +48,15 @@ impl Signals {
             handlers.push(flag::register_usize(signal, number, signal as usize)?);
             handlers.push(flag::register(signal, cancel.flag())?);
         }
+        if lasts {
+            for signal in [SIGUSR1, SIGUSR2] {
+                let number = Arc::clone(&noted);
+                handlers.push(flag::register_usize(signal, number, signal as usize)?);
+            }
+        }
         Ok(Self {
             received,
+            noted,
             handlers: Mutex::new(handlers),
         })
     }
@@ -53,6 +66,15 @@ impl Signals {
         let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
         for handler in handlers.drain(..) {
             low_level::unregister(handler);
+        }
+    }
+
+    /// The name of a warning that has come since this was last asked.
+    pub(crate) fn warning(&self) -> Option<&'static str> {
+        match self.noted.swap(0, Ordering::AcqRel) {
+            0 => None,
+            signal if signal == SIGUSR1 as usize => Some("SIGUSR1"),
+            _ => Some("SIGUSR2"),
         }
     }
 

@@ -50,6 +50,11 @@ impl Verb {
         matches!(self, Self::Docker(args) if args.launches())
     }
 
+    /// Whether the verb may run as long as a job does, and share the signals the job is sent.
+    pub(crate) fn lasts(&self) -> bool {
+        matches!(self, Self::Docker(args) if args.launches() || args.serves())
+    }
+
     /// Does it.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self {

@@ -1,11 +1,11 @@
 //! Docker VMs without jobs: the guest image, and machines on QEMU that tests start themselves.
 //!
-//! `scripts/test-guest` builds the image once; `PCOCC_TEST_GUEST` names the folder it printed. All machines of a user
-//! share one cache, so the guest boots once and every test resumes it in seconds.
+//! `scripts/test-guest` builds the image once; `PCOCC_TEST_GUEST` names the folder it printed. All machines of a user,
+//! those of jobs included, share one cache, so the guest boots once and every test resumes it in seconds.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -33,26 +33,36 @@ pub fn guest_folder() -> PathBuf {
     run(&mut Command::new(script)).ok().into()
 }
 
-/// Gives the guest's files, unpacked in the cache of whoever runs the tests.
+/// Gives the folder that all VMs of the tests have as their `docker_scratch`, open to everybody as such folders are.
+#[track_caller]
+pub fn guest_scratch() -> PathBuf {
+    let folder = guest_folder();
+    let name = folder.file_name().expect("a folder").to_string_lossy();
+    let scratch = std::env::temp_dir().join(format!("pcocc-t-guest-{name}"));
+    if fs::create_dir(&scratch).is_ok() {
+        fs::set_permissions(&scratch, fs::Permissions::from_mode(0o1777))
+            .expect("open the scratch folder");
+    }
+    scratch
+}
+
+/// Gives the guest's files, unpacked in the cache of whoever runs the tests: where jobs of that user have it, too.
 #[track_caller]
 pub fn guest_files() -> (GuestFiles, PathBuf) {
     let folder = guest_folder();
     let user = rustix::process::getuid().as_raw();
-    let name = folder
-        .file_name()
-        .expect("a folder")
-        .to_string_lossy()
-        .into_owned();
-    let cache = std::env::temp_dir().join(format!("pcocc-t-guest-{user}-{name}"));
-    if fs::create_dir(&cache).is_ok() {
-        fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).expect("close the cache");
-    }
+    let cache = guest_scratch().join(format!("pcocc-{user}/guest"));
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&cache)
+        .expect("make the cache");
     let meta = fs::read(folder.join("repo/meta/docker-vm@0")).expect("the image's record");
     let meta: serde_json::Value = serde_json::from_slice(&meta).expect("JSON");
     let digest = meta["data_blobs"][0].as_str().expect("a disk");
     let hex = digest.trim_start_matches("sha256:");
     let disk = folder.join("repo/data").join(&hex[..2]).join(hex);
-    let files = guest_image::unpack(&disk, &cache.join("image"), &hex[..32])
+    let files = guest_image::unpack(&disk, &cache.join("images").join(hex), hex)
         .unwrap_or_else(|error| panic!("unpack the guest image: {error}"));
     (files, cache)
 }

@@ -29,7 +29,7 @@ mod window;
 pub use certificates::certificates;
 pub use children::{Guarded, Outcome, run, wait_until};
 pub use docker::{Docker, Dockerd, Paused};
-pub use guest::{TestVm, guest_files, guest_folder, hypervisor, share, vm_spec};
+pub use guest::{TestVm, guest_files, guest_folder, guest_scratch, hypervisor, share, vm_spec};
 pub use mount::Mount;
 pub use namespace::{fill, in_own_namespace, in_own_network, small_disk};
 pub use pcocc::{Pcocc, binary};

@@ -27,11 +27,13 @@ impl OrdinaryUser {
         if switch {
             chown(home.path(), Some(NOBODY), Some(NOBODY)).expect("give the user its home folder");
             // Mode 600 is what a bare machine has; udev makes it 666.
-            if let Ok(fuse) = fs::metadata("/dev/fuse")
-                && fuse.permissions().mode() & 0o006 != 0o006
-            {
-                fs::set_permissions("/dev/fuse", Permissions::from_mode(0o666))
-                    .expect("let ordinary users open /dev/fuse");
+            for device in ["/dev/fuse", "/dev/net/tun"] {
+                if let Ok(found) = fs::metadata(device)
+                    && found.permissions().mode() & 0o006 != 0o006
+                {
+                    fs::set_permissions(device, Permissions::from_mode(0o666))
+                        .expect("let ordinary users open a device");
+                }
             }
         }
         Self { home, switch }

@@ -51,9 +51,6 @@ pub enum LaunchError {
         /// Highest port.
         last: u16,
     },
-    /// What was asked for cannot be had; in words.
-    #[error("{0}")]
-    Refused(String),
 }
 
 /// Where a docker endpoint is to be.

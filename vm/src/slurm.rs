@@ -136,6 +136,28 @@ pub fn cancel(id: JobId) -> Result<(), SlurmError> {
     }
 }
 
+/// Finds the user's jobs that have `comment` as theirs.
+pub fn marked(comment: &str) -> Result<Vec<JobId>, SlurmError> {
+    let arguments = ["--noheader", "--me", "--format=%A|%k"].map(OsStr::new);
+    let output = ask("squeue", &arguments)?;
+    match output.succeeded {
+        true => Ok(with_comment(&output.text, comment)),
+        false => Err(SlurmError::Failed {
+            program: "squeue",
+            why: output.why(),
+        }),
+    }
+}
+
+fn with_comment(text: &str, comment: &str) -> Vec<JobId> {
+    text.lines()
+        .filter_map(|line| {
+            let (id, found) = line.trim().split_once('|')?;
+            (found == comment).then(|| id.parse().ok())?
+        })
+        .collect()
+}
+
 /// Slurm's queue, seen through squeue.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Squeue;
@@ -289,6 +311,12 @@ mod tests {
         ] {
             assert_eq!(jobs.get(&id(job)).copied(), expected, "{job}");
         }
+    }
+
+    #[test]
+    fn jobs_are_found_by_their_comment() {
+        let text = "12|pcocc-a\n13|(null)\n 14|pcocc-ab\n15|pcocc-a|b\n";
+        assert_eq!(with_comment(text, "pcocc-a"), [id(12)]);
     }
 
     #[test]

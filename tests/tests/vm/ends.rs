@@ -111,12 +111,16 @@ fn strangers_are_refused_and_services_served() {
     };
     assert_eq!(how, "dockerd was killed by signal 9");
     vm.client().ping().expect("dockerd answers again");
-    // A stop with nothing running is quick, and leaves nothing.
     assert_eq!(
         vm.run(&["ps", "-q"]),
         "",
         "containers end with their dockerd"
     );
+    // Later than its certificates are good for, by the guest's clock: the agent refuses them.
+    in_guest(&vm, "date -s @$(($(date +%s) + 400 * 86400))");
+    let expired = vm.client().ping().expect_err("a certificate that is over");
+    assert!(expired.to_string().contains("xpired"), "{expired}");
+    // A stop with nothing running is quick, and leaves nothing.
     let processes = vm.machine.processes();
     assert_eq!(processes.len(), 2);
     vm.machine.stop(Duration::from_secs(10)).expect("stop");

@@ -115,9 +115,14 @@ impl Namespace {
         Ok(())
     }
 
-    /// Finds out whether this node lets the user have such namespaces.
+    /// Finds out whether this node lets the user have such namespaces, and connect them.
     #[expect(unsafe_code, reason = "code between fork and exec")]
     pub(crate) fn is_possible(&self) -> Result<(), String> {
+        fs::File::options()
+            .read(true)
+            .write(true)
+            .open(TUN)
+            .map_err(|error| format!("{TUN} cannot be opened: {error}"))?;
         let namespace = self.clone();
         let mut command = Command::new("true");
         command
@@ -133,6 +138,9 @@ impl Namespace {
         }
     }
 }
+
+/// The device that slirp4netns makes its end of the cable with; for everybody, where udev runs.
+const TUN: &str = "/dev/net/tun";
 
 /// Everything, as two routes that are more exact than the default one.
 const EVERYTHING: [(Ipv4Addr, u8); 2] = [
@@ -314,7 +322,10 @@ impl Uplink {
                     why: format!(
                         "{}: {}",
                         how.as_deref().unwrap_or("does not get ready"),
-                        text.lines().last().unwrap_or("it said nothing")
+                        match text.trim() {
+                            "" => "it said nothing".to_owned(),
+                            words => words.replace('\n', "; "),
+                        }
                     ),
                 });
             }

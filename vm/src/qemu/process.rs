@@ -38,6 +38,14 @@ impl Process {
     ) -> io::Result<Self> {
         let parent = getpid();
         let prepare = move || {
+            for signal in [libc::SIGUSR1, libc::SIGUSR2] {
+                // Slurm sends these to every process of a job that is about to end. A program that is started keeps
+                // ignoring what was ignored.
+                // SAFETY: signal(2) with SIG_IGN is async-signal-safe, and installs no code.
+                if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+                    return Err(io::Error::last_os_error());
+                }
+            }
             before()?;
             // After `before`: a change of credentials clears the setting.
             set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -129,6 +137,13 @@ mod tests {
         command.args(arguments);
         // SAFETY: nothing is done before the program.
         unsafe { Process::start(command, || Ok(())) }
+    }
+
+    #[test]
+    fn warnings_of_slurm_end_nothing() {
+        let mut process = start("sh", &["-c", "kill -USR1 $$; kill -USR2 $$; exit 4"]).unwrap();
+        let how = process.wait(Duration::from_secs(20)).unwrap();
+        assert_eq!(how, "exited with status 4");
     }
 
     #[test]

@@ -28,6 +28,8 @@ use crate::service::EndpointClient;
 const MIN_MEMORY: u64 = 512;
 /// Least size of the data disk: that of its template.
 const MIN_DISK: u64 = 1 << 30;
+/// Largest size of it: as far as the template's file system can grow.
+const MAX_DISK: u64 = 1 << 40;
 /// What a VM needs of its scratch disk to do anything at all, in MiB.
 const MIN_FREE: u64 = 512;
 
@@ -52,7 +54,7 @@ impl Hypervisor for Qemu {
             Ok(()) => true,
             Err(why) => {
                 on_stage(Stage::Warning(format!(
-                    "this node gives no network namespace ({why}): the VM reaches nothing outside"
+                    "this node gives no network of its own to a VM ({why}): it reaches nothing outside"
                 )));
                 false
             }
@@ -85,6 +87,12 @@ fn check(spec: &MachineSpec) -> Result<(), MachineError> {
     if spec.disk_bytes < MIN_DISK {
         return refuse(format!(
             "a disk of {} bytes is too small: ask for {MIN_DISK} or more",
+            spec.disk_bytes
+        ));
+    }
+    if spec.disk_bytes > MAX_DISK {
+        return refuse(format!(
+            "a disk of {} bytes is too large: ask for {MAX_DISK} (1T) or less",
             spec.disk_bytes
         ));
     }

@@ -8,7 +8,7 @@ mod slurm;
 pub(crate) use slurm::BEGUN;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pcocc_core::batch::BatchType;
@@ -80,7 +80,7 @@ impl Args {
             )?,
             BatchType::Local => {
                 invocation.tell("Starting the docker VM ...");
-                let local = LocalJob::create(invocation, &self.batch, &self.machine, action)?;
+                let local = LocalJob::create(invocation, &self.batch, None, &self.machine, action)?;
                 let launcher = local.launch(true, action)?;
                 let session = Session {
                     id: local.folder.id(),
@@ -89,6 +89,7 @@ impl Args {
                     script: self.script.as_deref(),
                     mount: mount.as_deref(),
                     give_up,
+                    elsewhere: false,
                 };
                 session.run(invocation)?
             }
@@ -122,6 +123,7 @@ impl LocalJob {
     pub(crate) fn create(
         invocation: &Invocation,
         batch: &[OsString],
+        mount: Option<&Path>,
         machine: &MachineArgs,
         action: &str,
     ) -> Outcome<Self> {
@@ -141,6 +143,7 @@ impl LocalJob {
         let name = request.name.as_deref().unwrap_or("docker");
         let mut record = Record::new(folder.id(), name, Backend::Local, &environment.user, now);
         record.deadline = request.time.map(|time| now + time.as_secs());
+        record.mount = mount.map(Path::to_owned);
         // Until the launcher takes over, we stand for it.
         record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
         folder.write(&record).when(|| action)?;
@@ -149,6 +152,7 @@ impl LocalJob {
             false,
             request.cpus,
             request.memory_mib,
+            mount,
             machine,
         );
         Ok(Self { folder, words })
@@ -199,11 +203,7 @@ impl LocalJob {
 
 impl Args {
     /// The same as words for a session in an allocation.
-    fn session_words(
-        &self,
-        mount: Option<&std::path::Path>,
-        give_up: Option<&GiveUp>,
-    ) -> Vec<OsString> {
+    fn session_words(&self, mount: Option<&Path>, give_up: Option<&GiveUp>) -> Vec<OsString> {
         let mut words = self.machine.words();
         let mut add = |option: &str, value: OsString| {
             let mut word = OsString::from(option);

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
     after_help = "Example:\n  pcocc docker batch -p sandy -c 16 -J work\n  pcocc docker shell -j work"
 )]
 pub(crate) struct Args {
+    /// Show docker and the repositories as folders there, on the VM's node, as long as the VM is ready
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
     /// Options of sbatch
@@ -43,15 +47,17 @@ impl Args {
     /// Submits.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         let action = "allocate a docker VM";
+        let mount = self.mount.as_ref().map(std::path::absolute);
+        let mount = mount.transpose().when(|| action)?;
         match allocation::backend(invocation, action)? {
-            BatchType::Slurm => self.through_slurm(invocation, action),
-            BatchType::Local => self.here(invocation, action),
+            BatchType::Slurm => self.through_slurm(invocation, mount.as_deref(), action),
+            BatchType::Local => self.here(invocation, mount.as_deref(), action),
         }
     }
 
     /// Starts a launcher on this machine that outlives us, and sees it take over.
-    fn here(&self, invocation: &Invocation, action: &str) -> Outcome {
-        let local = LocalJob::create(invocation, &self.batch, &self.machine, action)?;
+    fn here(&self, invocation: &Invocation, mount: Option<&Path>, action: &str) -> Outcome {
+        let local = LocalJob::create(invocation, &self.batch, mount, &self.machine, action)?;
         let mut child = local.launch_alone(action)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -80,12 +86,17 @@ impl Args {
     }
 
     /// Hands a script to sbatch, and makes the folder of the job it tells.
-    fn through_slurm(&self, invocation: &Invocation, action: &str) -> Outcome {
+    fn through_slurm(
+        &self,
+        invocation: &Invocation,
+        mount: Option<&Path>,
+        action: &str,
+    ) -> Outcome {
         options::check(&self.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
         let environment = &invocation.environment;
         let logs = environment.user_conf.join("log");
         std::fs::create_dir_all(&logs).when(|| format!("create the folder {}", logs.display()))?;
-        let words = launch::words(None, false, None, None, &self.machine);
+        let words = launch::words(None, false, None, None, mount, &self.machine);
         let script = slurm::script(
             &logs.join("job-%j.out").to_string_lossy(),
             &launch::program(action)?,
@@ -108,7 +119,7 @@ impl Args {
             for line in BufReader::new(stdout).lines() {
                 let line = line.when(|| action)?;
                 if let Some(id) = slurm::submitted(&line) {
-                    self.note(invocation, id, action)?;
+                    self.note(invocation, id, mount, action)?;
                 }
                 output::text(&format!("{line}\n"))?;
             }
@@ -121,19 +132,26 @@ impl Args {
     }
 
     /// Makes the folder of a job that was submitted, unless its launcher was faster.
-    fn note(&self, invocation: &Invocation, id: JobId, action: &str) -> Outcome {
+    fn note(
+        &self,
+        invocation: &Invocation,
+        id: JobId,
+        mount: Option<&Path>,
+        action: &str,
+    ) -> Outcome {
         let environment = &invocation.environment;
         let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
         allocation::forget_old(environment, &jobs);
         let folder = jobs.create_slurm(id, false).when(|| action)?;
         let name = options::value_of(&self.batch, &["J", "job-name"]);
-        let record = Record::new(
+        let mut record = Record::new(
             id,
             name.as_deref().unwrap_or("docker"),
             Backend::Slurm,
             &environment.user,
             SystemClock.unix(),
         );
+        record.mount = mount.map(Path::to_owned);
         folder.write_first(&record).when(|| action)?;
         Ok(())
     }

@@ -1,15 +1,11 @@
 //! `pcocc docker forward`: published ports of a docker VM on this machine.
 
-use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pcocc_vm::forward::{Rule, forward};
-use pcocc_vm::job::Job;
-use pcocc_vm::machine::ClientIdentity;
-use pcocc_vm::service::EndpointClient;
 
 use crate::allocation::{self, JobOption};
 use crate::app::Invocation;
@@ -51,7 +47,7 @@ impl Args {
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         let action = "forward ports of a docker VM";
         let job = self.job.choose(invocation, action)?;
-        let client = client(invocation, &job, action)?;
+        let client = jobs::endpoint_client(&invocation.environment, &job, action)?;
         let mut rules = Vec::new();
         for (here, port) in self.ports {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, here));
@@ -90,26 +86,6 @@ impl Args {
             false => Ok(()),
         }
     }
-}
-
-/// What connects to the endpoint of a job.
-fn client(invocation: &Invocation, job: &Job, action: &str) -> Outcome<EndpointClient> {
-    let docker = jobs::docker_environment(&invocation.environment, job, action)?;
-    let read = |name: &str| {
-        let path = docker.cert_path.join(name);
-        fs::read_to_string(&path).when(|| format!("{action}: read {}", path.display()))
-    };
-    let client = ClientIdentity {
-        cert_pem: read("cert.pem")?,
-        key_pem: read("key.pem")?,
-    };
-    let address = docker.host.trim_start_matches("tcp://");
-    let address = address
-        .to_socket_addrs()
-        .when(|| format!("{action}: find {address}"))?
-        .min_by_key(|address| matches!(address.ip(), IpAddr::V6(_)))
-        .ok_or_else(|| Failure::message(action, format!("{address} has no address")))?;
-    EndpointClient::new(address, &read("ca.pem")?, &client).when(|| action)
 }
 
 #[cfg(test)]

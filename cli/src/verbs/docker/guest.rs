@@ -1,6 +1,8 @@
 //! `pcocc docker guest`: the inside of docker VMs.
 
 mod build;
+mod console;
+mod shell;
 
 use crate::app::Invocation;
 use crate::errors::Outcome;
@@ -15,6 +17,8 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Build(build::Args),
+    Shell(shell::Args),
+    Console(console::Args),
 }
 
 impl Args {
@@ -22,6 +26,8 @@ impl Args {
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
             Verb::Build(args) => args.run(invocation),
+            Verb::Shell(args) => args.run(invocation),
+            Verb::Console(args) => args.run(invocation),
         }
     }
 }

@@ -13,9 +13,12 @@ mod keeper;
 mod node;
 mod worker;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use pcocc_vm::job::{Backend, JobId};
+use pcocc_vm::report::Report;
 
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome};
@@ -39,6 +42,9 @@ pub(crate) struct Args {
     /// Memory in MiB
     #[arg(long)]
     memory: Option<u64>,
+    /// Show docker and the repositories as folders there while the VM is ready
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
 }
@@ -52,6 +58,9 @@ pub(crate) struct MachineArgs {
     /// Size of the docker daemon's disk, such as 50G; only what is used takes room
     #[arg(long, value_name = "SIZE", value_parser = pcocc_core::size::parse)]
     disk: Option<u64>,
+    /// Settings of the docker daemon, a file like its own daemon.json, instead of the template's
+    #[arg(long, value_name = "FILE")]
+    docker_daemon_json: Option<PathBuf>,
     /// Boot the VM instead of resuming a snapshot of a booted one
     #[arg(long)]
     no_snapshot: bool,
@@ -59,13 +68,19 @@ pub(crate) struct MachineArgs {
 
 impl MachineArgs {
     /// The same as words for a launcher.
-    pub(crate) fn words(&self) -> Vec<std::ffi::OsString> {
-        let mut words = Vec::new();
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
         if let Some(template) = &self.template {
             words.push(format!("--template={template}").into());
         }
         if let Some(disk) = self.disk {
             words.push(format!("--disk={disk}").into());
+        }
+        if let Some(file) = &self.docker_daemon_json {
+            let mut word = OsString::from("--docker-daemon-json=");
+            // The launcher may run elsewhere.
+            word.push(std::path::absolute(file).as_ref().unwrap_or(file));
+            words.push(word);
         }
         if self.no_snapshot {
             words.push("--no-snapshot".into());
@@ -120,9 +135,10 @@ pub(crate) fn words(
     lifeline: bool,
     cpus: Option<u32>,
     memory: Option<u64>,
+    mount: Option<&Path>,
     machine: &MachineArgs,
-) -> Vec<std::ffi::OsString> {
-    let mut words: Vec<std::ffi::OsString> = vec!["docker".into(), "launch".into()];
+) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["docker".into(), "launch".into()];
     if let Some(id) = job {
         words.push(format!("--job={id}").into());
     }
@@ -135,6 +151,11 @@ pub(crate) fn words(
     if let Some(memory) = memory {
         words.push(format!("--memory={memory}").into());
     }
+    if let Some(mount) = mount {
+        let mut word = OsString::from("--mount=");
+        word.push(mount);
+        words.push(word);
+    }
     words.extend(machine.words());
     words
 }
@@ -142,4 +163,17 @@ pub(crate) fn words(
 /// This program, by a name that another process, perhaps on another node, can start it by.
 pub(crate) fn program(action: &str) -> Outcome<PathBuf> {
     std::env::current_exe().map_err(|error| Failure::new(action, error))
+}
+
+/// Reports to whoever holds us, at the other end of our standard output.
+fn tell(report: &Report, held: bool) {
+    if let Report::Warning(text) = report {
+        tracing::warn!("{text}");
+    }
+    if held {
+        // Nobody there to hear it any more: the record has it all.
+        let _ = io::stdout()
+            .write_all(report.line().as_bytes())
+            .and_then(|()| io::stdout().flush());
+    }
 }

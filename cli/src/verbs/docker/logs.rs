@@ -30,41 +30,61 @@ pub(crate) struct Args {
 impl Args {
     /// Shows them.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "show the log of a docker VM";
-        let job = self.job.find(invocation, action)?;
-        let path = match self.launcher {
-            true => job.folder.launcher_log(),
-            false => job.folder.console_log(),
+        let source = match self.launcher {
+            true => Source::Launcher,
+            false => Source::Console,
         };
-        let jobs = jobs::open(&invocation.environment, action)?;
-        let mut log = Log::new(path);
-        let mut looked = Instant::now();
-        loop {
-            // Looked at before the log is read: what is written before the end is shown.
-            let over = !self.follow
-                || job.folder.read().is_ok_and(|record| record.state.is_over())
-                || (looked.elapsed() > Duration::from_secs(2) && {
-                    looked = Instant::now();
-                    allocation::look_again(&jobs, job.id())
-                        .is_ok_and(|job| job.record.state.is_over())
-                });
-            log.show().map_err(|error| match error {
-                LogError::Output(failure) => failure,
-                LogError::Read(error) => {
-                    Failure::new(format!("read {}", log.path.display()), error)
-                }
-            })?;
-            if over || invocation.cancel.is_cancelled() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        if !log.seen && !self.follow {
-            let why = format!("job {} has not written one yet", job.id());
-            return Err(Failure::message(action, why));
-        }
-        Ok(())
+        show(invocation, &self.job, source, self.follow)
     }
+}
+
+/// Whose words are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The VM's console.
+    Console,
+    /// The process beside the VM.
+    Launcher,
+}
+
+/// Shows what there is, and with `follow` what comes, until the job is over.
+pub(crate) fn show(
+    invocation: &Invocation,
+    job: &JobOption,
+    source: Source,
+    follow: bool,
+) -> Outcome {
+    let action = "show the log of a docker VM";
+    let job = job.find(invocation, action)?;
+    let path = match source {
+        Source::Launcher => job.folder.launcher_log(),
+        Source::Console => job.folder.console_log(),
+    };
+    let jobs = jobs::open(&invocation.environment, action)?;
+    let mut log = Log::new(path);
+    let mut looked = Instant::now();
+    loop {
+        // Looked at before the log is read: what is written before the end is shown.
+        let over = !follow
+            || job.folder.read().is_ok_and(|record| record.state.is_over())
+            || (looked.elapsed() > Duration::from_secs(2) && {
+                looked = Instant::now();
+                allocation::look_again(&jobs, job.id()).is_ok_and(|job| job.record.state.is_over())
+            });
+        log.show().map_err(|error| match error {
+            LogError::Output(failure) => failure,
+            LogError::Read(error) => Failure::new(format!("read {}", log.path.display()), error),
+        })?;
+        if over || invocation.cancel.is_cancelled() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    if !log.seen && !follow {
+        let why = format!("job {} has not written one yet", job.id());
+        return Err(Failure::message(action, why));
+    }
+    Ok(())
 }
 
 /// A file that grows.

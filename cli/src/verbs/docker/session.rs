@@ -90,7 +90,7 @@ impl Args {
         record.mount = self.mount.clone();
         record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
         folder.write(&record).when(|| action)?;
-        let words = launch::words(None, true, None, None, &self.machine);
+        let words = launch::words(None, true, None, None, None, &self.machine);
         let log = fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -106,6 +106,7 @@ impl Args {
             script: self.script.as_deref(),
             mount: self.mount.as_deref(),
             give_up: self.give_up,
+            elsewhere: true,
         };
         session.run(invocation)
     }

@@ -38,8 +38,15 @@ pub(super) fn run(
         .prefix("pcocc-session-")
         .tempfile()
         .when(|| action)?;
+    // What tells this job from others while it waits: killed then, salloc leaves it in the queue, and nobody was told its
+    // number. The user's own comment comes later, and counts.
+    let mark = format!(
+        "pcocc-{}",
+        result.path().file_name().unwrap_or_default().display()
+    );
     let mut command = Command::new("salloc");
     command
+        .arg(format!("--comment={mark}"))
         .args(&args.batch)
         .arg("--")
         .arg(launch::program(action)?)
@@ -79,6 +86,13 @@ pub(super) fn run(
         return Err(give_up.failure(action));
     }
     match read().trim() {
+        "" if status.code().is_none() && !invocation.cancel.is_cancelled() => {
+            for id in slurm::marked(&mark).when(|| action)? {
+                slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
+            }
+            let why = format!("salloc was killed ({status})");
+            Err(Failure::message(action, why).code(exit_code(status)))
+        }
         // It said why.
         "" if !status.success() => Err(Failure::reported(1)),
         "" => Err(Failure::message(

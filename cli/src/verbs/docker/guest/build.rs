@@ -10,7 +10,10 @@ use pcocc_vm::guest_image::{self, BuildOptions, IMAGE_NAME};
 
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::session::Session;
 use crate::stores;
+use crate::verbs::docker::alloc::LocalJob;
+use crate::verbs::docker::launch::MachineArgs;
 use crate::verbs::transfer;
 
 /// The agent's program.
@@ -41,6 +44,9 @@ pub(crate) struct Args {
     /// The guest's agent, a static program; pcocc-guest beside pcocc unless given
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
+    /// Start a VM on this machine once, so that the first job here finds a snapshot to resume
+    #[arg(long)]
+    snapshot: bool,
 }
 
 impl Args {
@@ -88,7 +94,31 @@ impl Args {
             format: DiskFormat::Raw,
         };
         let verb = "pcocc docker guest build";
-        transfer::import(invocation, &source, &self.dest, verb, &action)
+        transfer::import(invocation, &source, &self.dest, verb, &action)?;
+        match self.snapshot {
+            true => make_snapshot(invocation),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Starts a VM as a job of this machine, of the size and with the image a job without options has; that makes the snapshot.
+fn make_snapshot(invocation: &Invocation) -> Outcome {
+    let action = "make a snapshot of the guest";
+    let machine = MachineArgs::default();
+    let local = LocalJob::create(invocation, &[], None, &machine, action)?;
+    let session = Session {
+        id: local.folder.id(),
+        folder: local.folder.clone(),
+        launcher: local.launch(true, action)?,
+        script: Some("true"),
+        mount: None,
+        give_up: None,
+        elsewhere: false,
+    };
+    match session.run(invocation)? {
+        0 => Ok(()),
+        code => Err(Failure::reported(code)),
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use pcocc_vm::job::{Backend, Jobs, State};
+use pcocc_vm::report::Report;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::folders::NodeFolders;
@@ -37,7 +38,7 @@ pub(super) fn run(invocation: &Invocation, args: &Args, assignment: Assignment) 
     let folders =
         NodeFolders::new(&node.scratch, std::process::id(), assignment.id).when(|| &*action)?;
     let mut worker = start(args, &action)?;
-    let waited = wait(invocation, &mut worker);
+    let waited = wait(invocation, &mut worker, args.lifeline);
     let mut left = end_orphans();
     if let Err(error) = folders.remove() {
         left.get_or_insert(error);
@@ -97,6 +98,7 @@ fn start(args: &Args, action: &str) -> Outcome<Child> {
         args.lifeline,
         args.cpus,
         args.memory,
+        args.mount.as_deref(),
         &args.machine,
     );
     words.push(format!("--worker={}", std::process::id()).into());
@@ -109,9 +111,18 @@ fn start(args: &Args, action: &str) -> Outcome<Child> {
 }
 
 /// Waits for the worker; hands on the first signal that asks to stop, and kills it when that does not help.
-fn wait(invocation: &Invocation, worker: &mut Child) -> io::Result<std::process::ExitStatus> {
+/// Hands warnings of Slurm's on, too: the worker has them as well, and leaves them to us.
+fn wait(
+    invocation: &Invocation,
+    worker: &mut Child,
+    held: bool,
+) -> io::Result<std::process::ExitStatus> {
     let mut told: Option<Instant> = None;
     loop {
+        if let Some(name) = invocation.signals.warning() {
+            let text = format!("Slurm sent the job {name}: its time is nearly over");
+            super::tell(&Report::Warning(text), held);
+        }
         if let Some(status) = worker.try_wait()? {
             return Ok(status);
         }

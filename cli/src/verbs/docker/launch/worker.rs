@@ -1,21 +1,18 @@
 //! The worker: everything the VM is made of, put together on its node, and the launcher run with it.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pcocc_core::cancel::Cancel;
 use pcocc_core::containers::Runtime;
 use pcocc_core::template;
 use pcocc_core::templates::{Reach, Template, Templates};
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::Kind;
-use pcocc_image::transfer::Context;
-use pcocc_image::vmdisk::{self, DiskFormat};
 use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::guest_image;
-use pcocc_vm::job::{Backend, JobFolder, Jobs, Record, State};
-use pcocc_vm::launch::{Launch, LaunchError, Place};
+use pcocc_vm::job::{Backend, Job, JobFolder, Jobs, Record, State};
+use pcocc_vm::launch::{Launch, Place};
 use pcocc_vm::machine::{
     GuestEnvironment, GuestFiles, GuestUser, Hypervisor, MAX_SHARES, MachineSpec, NetworkPolicy,
     Share,
@@ -25,9 +22,10 @@ use pcocc_vm::slurm::{Resources, Squeue};
 
 use super::folders::NodeFolders;
 use super::node::Node;
-use super::{Args, Assignment};
+use super::{Args, Assignment, tell};
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::mounted;
 use crate::stores;
 
 /// The guest image unless a template names another.
@@ -63,7 +61,7 @@ pub(super) fn run(
     }
     let (folder, mut record) = take_over(invocation, assignment, keeper, args.lifeline, &action)?;
     let prepared = prepare(invocation, args, assignment, keeper, &folder, &action);
-    let mut prepared = match prepared {
+    let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(failure) => {
             record.state = State::Failed;
@@ -76,6 +74,7 @@ pub(super) fn run(
     record.node = Some(prepared.place.node.clone());
     let hypervisor = hypervisor();
     let place = prepared.place.clone();
+    let mut mounted = None;
     let last = Launch {
         folder: &folder,
         record,
@@ -85,12 +84,19 @@ pub(super) fn run(
             spec.listen = listen;
             spec.identity = identities.server.clone();
             spec.client = identities.client.clone();
-            spec.image = prepared.guest(&invocation.cancel)?;
+            // Once on a node; its files are taken as they are from then on.
+            let image = &prepared.image;
+            spec.image = guest_image::unpack(&image.disk, &image.target, &image.id)?;
             Ok(spec)
         },
         hypervisor: &*hypervisor,
         cancel: &invocation.cancel,
-        report: &mut |report| tell(&report, args.lifeline),
+        report: &mut |report| {
+            if let (Some(point), Report::Record(record)) = (&args.mount, &report) {
+                follow(invocation, &folder, record, point, &mut mounted);
+            }
+            tell(&report, args.lifeline);
+        },
         clock: &SystemClock,
     }
     .run()
@@ -101,6 +107,30 @@ pub(super) fn run(
             Err(Failure::message(action, why))
         }
         _ => Ok(()),
+    }
+}
+
+/// Has the images shown at `point` while the VM is ready.
+fn follow(
+    invocation: &Invocation,
+    folder: &JobFolder,
+    record: &Record,
+    point: &Path,
+    mounted: &mut Option<mounted::Mounted>,
+) {
+    if record.state != State::Ready {
+        *mounted = None;
+    } else if mounted.is_none() {
+        let job = Job {
+            folder: folder.clone(),
+            record: record.clone(),
+            confirmed: true,
+        };
+        // The VM is of use without; what the mount said is in the launcher's log, as this is.
+        match mounted::mount(invocation, &job, point) {
+            Ok(new) => *mounted = Some(new),
+            Err(failure) => tracing::warn!("no images at {}: {}", point.display(), failure.why()),
+        }
     }
 }
 
@@ -177,38 +207,6 @@ struct Image {
     disk: PathBuf,
     target: PathBuf,
     id: String,
-    unpacked: Option<GuestFiles>,
-}
-
-impl Prepared {
-    /// The guest image's files, unpacked on the node once.
-    fn guest(&mut self, cancel: &Cancel) -> Result<GuestFiles, LaunchError> {
-        let image = &mut self.image;
-        if let Some(files) = &image.unpacked {
-            return Ok(files.clone());
-        }
-        // What is unpacked already is taken as it is, and its source is not looked at.
-        let mut raw = None;
-        if !image.target.exists() {
-            let refused = |what: String| LaunchError::Refused(what);
-            let folder = tempfile::Builder::new()
-                .prefix("image-")
-                .tempdir_in(&self.spec.scratch)
-                .map_err(|error| refused(format!("make a temporary folder: {error}")))?;
-            let path = folder.path().join("image.raw");
-            let context = Context {
-                cancel: cancel.clone(),
-                ..Context::silent()
-            };
-            vmdisk::export(&image.disk, &path, DiskFormat::Raw, &context)
-                .map_err(|error| refused(format!("unpack the guest image: {error}")))?;
-            raw = Some((folder, path));
-        }
-        let source = raw.as_ref().map_or(&image.disk, |(_, path)| path);
-        let files = guest_image::unpack(source, &image.target, &image.id)?;
-        image.unpacked = Some(files.clone());
-        Ok(files)
-    }
 }
 
 fn prepare(
@@ -257,7 +255,7 @@ fn prepare(
         console_log: folder.console_log(),
         shares: shares(invocation, &runtime, &user, action)?,
         user,
-        environment: guest_environment(&template, action)?,
+        environment: guest_environment(args, &template, action)?,
         network: match template.reach {
             Some(Reach::Closed) => NetworkPolicy::Closed,
             Some(Reach::Open) => NetworkPolicy::Open,
@@ -415,12 +413,15 @@ fn shares(
 }
 
 /// The docker daemon's settings.
-fn guest_environment(template: &Template, action: &str) -> Outcome<GuestEnvironment> {
-    let read =
-        |path: &String| std::fs::read_to_string(path).when(|| format!("{action}: read {path}"));
-    let daemon_json = match &template.daemon_json {
+fn guest_environment(args: &Args, template: &Template, action: &str) -> Outcome<GuestEnvironment> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).when(|| format!("{action}: read {}", path.display()))
+    };
+    let given = args.machine.docker_daemon_json.as_deref();
+    let daemon_json = match given.or(template.daemon_json.as_ref().map(Path::new)) {
         Some(path) => Some(
-            serde_json::from_str(&read(path)?).when(|| format!("{action}: understand {path}"))?,
+            serde_json::from_str(&read(path)?)
+                .when(|| format!("{action}: understand {}", path.display()))?,
         ),
         None => None,
     };
@@ -429,7 +430,7 @@ fn guest_environment(template: &Template, action: &str) -> Outcome<GuestEnvironm
         ca_certificates: template
             .ca_certificates
             .iter()
-            .map(read)
+            .map(|path| read(Path::new(path)))
             .collect::<Outcome<_>>()?,
         registry_mirrors: template.registry_mirrors.clone(),
         daemon_json,
@@ -454,24 +455,10 @@ fn find_image(invocation: &Invocation, name: &str, cache: &Path, action: &str) -
         disk: repository.blob_path(blob),
         target: cache.join("images").join(&id),
         id,
-        unpacked: None,
     })
 }
 
 /// What starts VMs.
 fn hypervisor() -> Box<dyn Hypervisor> {
     Box::new(pcocc_vm::qemu::Qemu::default())
-}
-
-/// Reports to whoever holds us, at the other end of our standard output.
-fn tell(report: &Report, held: bool) {
-    if let Report::Warning(text) = report {
-        tracing::warn!("{text}");
-    }
-    if held {
-        // Nobody there to hear it any more: the record has it all.
-        let _ = io::stdout()
-            .write_all(report.line().as_bytes())
-            .and_then(|()| io::stdout().flush());
-    }
 }

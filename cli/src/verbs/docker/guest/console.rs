@@ -1,0 +1,24 @@
+//! `pcocc docker guest console`: the VM's serial console, as it is written.
+
+use crate::allocation::JobOption;
+use crate::app::Invocation;
+use crate::errors::Outcome;
+use crate::verbs::docker::logs::{self, Source};
+
+/// Watch a docker VM's console
+///
+/// From its beginning until the job is over, or Ctrl-C: what the guest's kernel and its docker daemon say. Nothing can be
+/// typed there; `pcocc docker guest shell` starts a shell.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pcocc docker guest console -j 1756495")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    job: JobOption,
+}
+
+impl Args {
+    /// Follows the console.
+    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+        logs::show(invocation, &self.job, Source::Console, true)
+    }
+}
