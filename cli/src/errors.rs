@@ -138,6 +138,14 @@ impl Failure {
         chain(&*self.error)
     }
 
+    /// What went wrong and what to do next, for a place that has one line.
+    pub(crate) fn why_and_hint(&self) -> String {
+        match self.hint.clone().or_else(|| self.classify().1) {
+            Some(hint) => format!("{}; {hint}", self.why()),
+            None => self.why(),
+        }
+    }
+
     /// The message, with its hint.
     fn text(&self) -> String {
         let mut text = format!(

@@ -65,7 +65,7 @@ pub(super) fn run(
         Ok(prepared) => prepared,
         Err(failure) => {
             record.state = State::Failed;
-            record.error = Some(failure.why());
+            record.error = Some(failure.why_and_hint());
             folder.write(&record).when(|| &*action)?;
             tell(&Report::Record(Box::new(record)), args.lifeline);
             return Err(failure);
