@@ -126,7 +126,7 @@ fn forwarded(pcocc: &Pcocc) {
         client:\n    image: bb\n    depends_on: [web]\n    \
         command: sh -c 'until wget -q -O - http://web/index.html; do sleep 1; done'\n";
     fs::write(pcocc.home().join("docker-compose.yml"), compose).unwrap();
-    let up = "docker-compose --no-ansi up -d";
+    let up = "env COMPOSE_HTTP_TIMEOUT=300 docker-compose --ansi never up -d";
     let outcome = pcocc.try_run(&["docker", "shell", "-E", up]);
     assert!(
         outcome.status.success(),
@@ -138,7 +138,7 @@ fn forwarded(pcocc: &Pcocc) {
         "one service reaches the other",
         Duration::from_secs(60),
         || {
-            let logs = "docker-compose --no-ansi logs --no-color client";
+            let logs = "docker-compose --ansi never logs --no-color client";
             pcocc.run(&["docker", "shell", "-E", logs]).contains("page")
         },
     );

@@ -39,7 +39,12 @@ fn each_says_why() {
     ]);
     refused(&pcocc, &["--template", "wrong"], 1, "is not a guest image");
     fs::write(conf.join("templates.yaml"), "test: {cpus: 0}\n").unwrap();
-    refused(&pcocc, &[], 1, "templates.yaml: template \"test\": cpus");
+    refused(
+        &pcocc,
+        &[],
+        1,
+        "templates.yaml:1:14: template \"test\": cpus must be at least 1",
+    );
     let failed = record(&pcocc, 1);
     assert_eq!(failed["state"], "failed");
     assert!(failed["error"].as_str().unwrap().contains("no template"));
