@@ -2,12 +2,13 @@
 //!
 //! The API version is negotiated at the first request from `/_ping`. A request that stays without an
 //! answer is not given a deadline, for a daemon may work for minutes; instead the daemon is asked for a
-//! sign of life beside it, so that one that vanished is noticed in time.
+//! sign of life beside it, so that one that vanished is noticed in time. Whatever it does on another
+//! connection meanwhile is such a sign, too.
 
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bollard::models::ImageInspect;
 use bollard::query_parameters::{
@@ -84,7 +85,7 @@ pub struct Inspected {
 /// A docker daemon. Clones share the connection; methods block and may be called from any thread that
 /// is not a tokio worker.
 #[derive(Clone)]
-pub struct Daemon(Arc<Inner>, Cancel);
+pub struct Daemon(Arc<Inner>, Cancel, Patience);
 
 struct Inner {
     link: Arc<Link>,
@@ -161,9 +162,12 @@ impl Link {
     pub(super) async fn silence(&self, patience: Patience) -> Error {
         loop {
             tokio::time::sleep(patience.pause).await;
+            let asked = Instant::now();
             match tokio::time::timeout(patience.answer, self.ping()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error,
+                // Busy, with the transfers of others perhaps.
+                Err(_) if self.connector.heard.since(asked) => {}
                 Err(_) => return self.connector.unreachable("does not answer any more"),
             }
         }
@@ -270,21 +274,22 @@ impl Daemon {
             watch: OnceLock::new(),
             runtime: Some(runtime),
         };
-        Ok(Self(Arc::new(inner), Cancel::new()))
+        Ok(Self(Arc::new(inner), Cancel::new(), QUICK))
     }
 
     /// The same daemon, whose requests end with [`Error::Cancelled`] when `cancel` is raised.
     pub(super) fn until(&self, cancel: &Cancel) -> Self {
-        Self(Arc::clone(&self.0), cancel.clone())
+        Self(Arc::clone(&self.0), cancel.clone(), self.2)
+    }
+
+    /// The same daemon, whose silence is borne with for as long as that of one that is busy with transfers.
+    pub(super) fn in_transfer(&self) -> Self {
+        Self(Arc::clone(&self.0), self.1.clone(), TRANSFER)
     }
 
     /// The daemon's address.
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.link.endpoint
-    }
-
-    pub(super) fn cancel(&self) -> &Cancel {
-        &self.1
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -308,7 +313,7 @@ impl Daemon {
         self.runtime()?.block_on(async {
             tokio::select! {
                 answer = request => answer,
-                error = self.0.link.silence(QUICK) => Err(error),
+                error = self.0.link.silence(self.2) => Err(error),
                 error = cancelled(&self.1) => Err(error),
             }
         })

@@ -23,6 +23,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::endpoint::{Endpoint, TlsFiles};
+use super::heard::{Heard, Listened};
 use crate::error::{Error, Result};
 
 /// Longest wait for a connection, and again for the TLS handshake.
@@ -46,6 +47,8 @@ impl Drop for CloseOnDrop {
 pub(super) struct Connector {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// When the daemon was last heard of on any of them.
+    pub(super) heard: Heard,
 }
 
 impl Connector {
@@ -67,7 +70,11 @@ impl Connector {
             }
             _ => None,
         };
-        Ok(Self { endpoint, tls })
+        Ok(Self {
+            endpoint,
+            tls,
+            heard: Heard::default(),
+        })
     }
 
     pub(super) fn unreachable(&self, why: impl Into<String>) -> Error {
@@ -86,7 +93,8 @@ impl Connector {
         let request = self.origin_form(request, prefix)?;
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-            .handshake(TokioIo::new(stream))
+            // Inside TLS, whose end may be another program than the daemon.
+            .handshake(TokioIo::new(Listened::new(stream, &self.heard)))
             .await
             .map_err(|error| self.broken(&error))?;
         // An attached terminal takes the connection over after the answer.

@@ -16,8 +16,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
-use super::client::{Daemon, TRANSFER};
-use super::stream::cancelled;
+use super::client::Daemon;
 use crate::error::{Error, Result};
 
 /// What a container shall be like.
@@ -305,13 +304,7 @@ impl Daemon {
 
     /// Waits for an answer that takes a busy daemon long.
     pub(super) fn patient<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime()?.block_on(async {
-            tokio::select! {
-                answer = request => answer,
-                error = self.link().silence(TRANSFER) => Err(error),
-                error = cancelled(self.cancel()) => Err(error),
-            }
-        })
+        self.in_transfer().quick(request)
     }
 }
 

@@ -54,7 +54,8 @@ impl DaemonSink {
             ));
         }
         Ok(Self {
-            daemon,
+            // Questions in between are part of the transfer: giving up on one gives up on all of it.
+            daemon: daemon.in_transfer(),
             reference,
             only_new: false,
             full: AtomicBool::new(false),

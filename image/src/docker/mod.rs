@@ -14,6 +14,7 @@ mod counted;
 pub mod edit;
 mod endpoint;
 mod events;
+mod heard;
 mod load;
 mod roles;
 mod save;

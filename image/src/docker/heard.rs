@@ -1,0 +1,128 @@
+//! When a daemon was last heard of, on whichever connection.
+//!
+//! A daemon that is busy with many transfers may leave a question of ours unanswered for long, while it goes on with the
+//! others. What it sends, and what it takes of a body it kept us waiting with, shows that it lives.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The moment at which a daemon was last heard of; clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard(Arc<AtomicU64>);
+
+impl Heard {
+    fn note(&self) {
+        let now = START.elapsed().as_millis();
+        // Later by one, so that zero means never.
+        let now = u64::try_from(now).unwrap_or(u64::MAX).saturating_add(1);
+        self.0.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Whether it was heard of after `moment`.
+    pub(super) fn since(&self, moment: Instant) -> bool {
+        let moment = moment.saturating_duration_since(*START).as_millis();
+        u128::from(self.0.load(Ordering::Relaxed)) > moment + 1
+    }
+}
+
+/// A connection on which the daemon is listened to.
+pub(super) struct Listened<S> {
+    stream: S,
+    heard: Heard,
+    /// The last write had to wait: the next one that succeeds was made room for.
+    blocked: bool,
+}
+
+impl<S> Listened<S> {
+    pub(super) fn new(stream: S, heard: &Heard) -> Self {
+        Self {
+            stream,
+            heard: heard.clone(),
+            blocked: false,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listened<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
+        if buffer.filled().len() > before {
+            self.heard.note();
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listened<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if self.blocked && matches!(written, Poll::Ready(Ok(_))) {
+            self.heard.note();
+        }
+        self.blocked = written.is_pending();
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn what_comes_and_what_is_taken_is_heard_and_what_is_only_sent_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_time().build().unwrap();
+        runtime.block_on(async {
+            let heard = Heard::default();
+            let (ours, mut daemon) = tokio::io::duplex(8);
+            let mut ours = Listened::new(ours, &heard);
+            let pause = || tokio::time::sleep(Duration::from_millis(10));
+            let start = Instant::now();
+            pause().await;
+            assert!(!heard.since(start));
+            ours.write_all(b"8 bytes.").await.unwrap();
+            assert!(!heard.since(start), "it fits into a buffer");
+            let mut eight = [0; 8];
+            let (sent, taken) = tokio::join!(ours.write_all(b"and more"), async {
+                pause().await;
+                daemon.read_exact(&mut eight).await
+            });
+            (sent.unwrap(), taken.unwrap());
+            assert!(heard.since(start));
+            pause().await;
+            let later = Instant::now();
+            assert!(!heard.since(later));
+            pause().await;
+            daemon.write_all(b"x").await.unwrap();
+            ours.read_u8().await.unwrap();
+            assert!(heard.since(later));
+        });
+    }
+}
