@@ -77,7 +77,10 @@ pub struct Names {
 
 impl Names {
     /// Arranges a listing.
-    pub fn new(notation: Notation, entries: Vec<Entry>) -> Self {
+    ///
+    /// A name that cannot be a path, which no sane daemon has, is left out: it would spoil the listing for all others.
+    pub fn new(notation: Notation, mut entries: Vec<Entry>) -> Self {
+        entries.retain(|entry| entry.name.split('/').all(is_file_name));
         let mut folders: BTreeMap<String, BTreeMap<String, Place>> = BTreeMap::new();
         folders.insert(String::new(), BTreeMap::new());
         for entry in &entries {
@@ -115,9 +118,6 @@ impl Names {
             }
             let (parent, shown) = split(notation.path_of(&entry.name));
             let full = split(&entry.name).1;
-            if full.is_empty() || full.contains('\0') {
-                continue;
-            }
             let children = folders.entry(parent.to_owned()).or_default();
             let child = if children.get(shown) == Some(&Place::Folder) {
                 full
@@ -172,6 +172,12 @@ impl Names {
                 _ => None,
             })
     }
+}
+
+/// Whether a folder may list this.
+fn is_file_name(name: &str) -> bool {
+    const LONGEST: usize = 255;
+    !matches!(name, "" | "." | "..") && name.len() <= LONGEST && !name.contains('\0')
 }
 
 /// Splits a path into its folder (empty at the top) and its last name.
@@ -241,6 +247,17 @@ mod tests {
         assert_eq!(listing(&names, "localhost:5000/x"), ["y"]);
         assert!(names.image("a:latest").is_some());
         assert!(names.image("localhost:5000/x/y:latest").is_some());
+    }
+
+    #[test]
+    fn names_that_are_no_paths_are_left_out() {
+        let long = "x".repeat(256);
+        let list = ["/a", "a//b", "../b", "a/..", ".", "", "a\0b", &long];
+        let mut all = list.to_vec();
+        all.push("good:1");
+        let names = names(&all);
+        assert_eq!(listing(&names, ""), ["good:1"]);
+        assert_eq!(names.children("a"), None);
     }
 
     #[test]

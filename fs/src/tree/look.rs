@@ -271,7 +271,10 @@ impl Tree {
     }
 
     pub(super) fn describe(&self, node: &Node) -> Result<(Attributes, Duration), Errno> {
-        if let Node::Part(key, part @ (Part::Index | Part::Blob(_))) = node {
+        if let Node::Part(key, part @ (Part::Index | Part::Blob(_))) = node
+            // An image whose removal has begun is not exported for the size of what is removed next.
+            && !self.staging.is_going(key)
+        {
             let view = self.glance(key)?;
             let size = view.size(*part).ok_or(Errno::NOENT)?;
             let validity = if view.is_final() {

@@ -57,17 +57,18 @@ impl Staging {
     }
 
     pub(super) fn get(&self, store: StoreId, path: &str) -> Option<Arc<Staged>> {
-        let table = lock(&self.0);
-        table.staged.get(&(store, path.to_owned())).cloned()
+        let image = lock(&self.0).staged.get(&(store, path.to_owned())).cloned();
+        // One that somebody else takes away right now: waits until it is.
+        image.filter(|image| image.state().phase != Phase::Gone)
     }
 
     /// The staged image or made folder at a path.
     pub(super) fn find(&self, store: StoreId, path: &str) -> Option<Node> {
+        if let Some(image) = self.get(store, path) {
+            return Some(Node::StagedDir(image, "".into()));
+        }
         let table = lock(&self.0);
         let key = (store, path.to_owned());
-        if let Some(image) = table.staged.get(&key) {
-            return Some(Node::StagedDir(Arc::clone(image), "".into()));
-        }
         table
             .is_folder(&key)
             .then(|| Node::Names(Side::Images, store, path.into()))
@@ -105,19 +106,17 @@ impl Staging {
         true
     }
 
-    /// Takes a staged image away, as far as its path is still its own.
-    pub(super) fn remove(&self, image: &Staged) {
-        let path = {
-            let mut state = image.state();
-            state.phase = Phase::Gone;
-            for item in state.items.values() {
-                if let Item::File(file) = item {
-                    file.retire();
-                }
+    /// Takes a staged image away, as far as its path is still its own. Returns false when somebody else did.
+    pub(super) fn remove(&self, image: &Staged) -> bool {
+        // Held until the name is free: who sees that it is gone may use the name.
+        let mut state = image.state();
+        let before = std::mem::replace(&mut state.phase, Phase::Gone);
+        for item in state.items.values() {
+            if let Item::File(file) = item {
+                file.retire();
             }
-            state.path.clone()
-        };
-        let key = (image.store(), path);
+        }
+        let key = (image.store(), state.path.clone());
         let mut table = lock(&self.0);
         if table
             .staged
@@ -126,6 +125,7 @@ impl Staging {
         {
             table.staged.remove(&key);
         }
+        before != Phase::Gone
     }
 
     /// Moves a staged image to another path, which must be free.
@@ -272,6 +272,9 @@ impl Tree {
                 let state = image.state();
                 (state.path.clone(), state.items.len(), state.missing.clone())
             };
+            if !self.staging.remove(image) {
+                continue;
+            }
             let store = self.view(image.store()).map_or("", |view| &view.label);
             tracing::info!(store, path, items, "an unfinished copy is dropped");
             if let Some(missing) = missing {
@@ -280,7 +283,6 @@ impl Tree {
                     .begin(store, &path, "copy")
                     .end::<(), _>(&Err(why));
             }
-            self.staging.remove(image);
         }
         let mut table = lock(&self.staging.0);
         let empty: Vec<_> = table

@@ -80,15 +80,20 @@ impl Tree {
         process: Process,
     ) -> Result<(Attributes, Duration), Errno> {
         let view = self.view(store)?;
-        let image_name = view.notation.name_of(path).ok_or(Errno::INVAL)?;
         let refuse = |error: pcocc_image::Error| {
             // The text explains the rule: it is worth more than the errno.
             tracing::warn!(store = %view.label, path, %error, "refused");
-            let running = self.status.begin(&view.label, &image_name, "copy");
+            let running = self.status.begin(&view.label, path, "copy");
             let errno = errno_of(&error);
             running.end::<(), _>(&Err(error));
             errno
         };
+        let image_name = view.notation.name_of(path).ok_or_else(|| {
+            refuse(pcocc_image::Error::invalid(
+                format!("the name '{path}'"),
+                "is not one of an image: those do not begin with a dot",
+            ))
+        })?;
         view.store.check_name(&image_name).map_err(refuse)?;
         let (folder, last) = crate::naming::split(path);
         if self
