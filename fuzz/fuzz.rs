@@ -9,7 +9,8 @@ use pcocc_image::testing::parsers::{TARGETS, Target};
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let wanted = std::env::var("PCOCC_FUZZ_TARGET").unwrap_or_default();
-    let found = TARGETS.iter().find(|(name, _)| *name == wanted);
+    let mut all = TARGETS.iter().chain(&pcocc_fs::testing::TARGETS);
+    let found = all.find(|(name, _)| *name == wanted);
     found.expect("PCOCC_FUZZ_TARGET names a target").1
 });
 

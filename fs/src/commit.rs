@@ -4,7 +4,7 @@
 //! of the right size and content. Nothing else counts: neither temporary names nor times, and never
 //! the end of the tool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +19,9 @@ use crate::staging::{Item, StagedFile};
 
 /// Most documents an index may reach.
 const MAX_DOCUMENTS: usize = 1000;
+
+/// Most bytes in them: they are all held in memory.
+const MAX_REACHED: u64 = 8 * MAX_DOCUMENT;
 
 /// What a staged folder amounts to.
 #[derive(Debug)]
@@ -158,14 +161,29 @@ impl Examination<'_> {
     fn reach(&self, index: &[u8]) -> Result<Vec<Reached>, Obstacle> {
         let mut found = Vec::new();
         let mut indexes = vec![index.to_vec()];
-        let mut seen = 0;
+        let mut known = BTreeSet::new();
+        let mut bytes = 0_u64;
+        let mut hold = |size| {
+            bytes = bytes.saturating_add(size);
+            match bytes > MAX_REACHED {
+                true => Err(Error::invalid(
+                    "image index",
+                    format!("reaches documents of more than {MAX_REACHED} bytes"),
+                )),
+                false => Ok(()),
+            }
+        };
         while let Some(index) = indexes.pop() {
             for descriptor in oci::parse_index(&index)? {
-                seen += 1;
-                if seen > MAX_DOCUMENTS {
+                // One image may stand under several names.
+                if !known.insert((descriptor.digest, descriptor.is_index)) {
+                    continue;
+                }
+                if known.len() > MAX_DOCUMENTS {
                     return Err(Error::invalid("image index", "names too many manifests").into());
                 }
                 self.verify(descriptor.digest, descriptor.size)?;
+                hold(descriptor.size)?;
                 let manifest = self.document(descriptor.digest)?;
                 if descriptor.is_index {
                     indexes.push(manifest);
@@ -173,6 +191,7 @@ impl Examination<'_> {
                 }
                 let (config, size) = oci::config_of(&manifest)?;
                 self.verify(config, size)?;
+                hold(size)?;
                 found.push(Reached {
                     manifest: descriptor.digest,
                     image: Image::parse(&manifest, &self.document(config)?)?,

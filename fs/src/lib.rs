@@ -19,6 +19,7 @@ pub mod root;
 pub mod staging;
 pub mod status;
 mod sync;
+pub mod testing;
 pub mod tree;
 mod workers;
 
