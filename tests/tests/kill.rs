@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Tests that share the kills.
-const TESTS: u64 = 5;
+const TESTS: u64 = 6;
 
 /// How long a command may take to end after a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -57,6 +57,24 @@ fn copies_from_docker_are_killed_at_random_moments() {
             made: Made::InRepository(name),
         }
     });
+    assert_nothing_staged(&mount);
+    mount.end();
+}
+
+#[test]
+fn copies_of_docker_images_into_a_repository_are_killed_at_random_moments() {
+    let job = Job::new();
+    let mount = Mount::new(&job.pcocc);
+    // From a folder outside the mount, so that the bytes are written and not only named.
+    let folder = job.plain(&mount.join(&format!("docker/{}", job.image)));
+    job.repeat(|number| {
+        let name = format!("copy-{number}");
+        Step {
+            command: job.cp(&folder, &mount.join(&format!("repo/user/{name}"))),
+            made: Made::InRepository(name),
+        }
+    });
+    assert_nothing_staged(&mount);
     mount.end();
 }
 
@@ -65,15 +83,8 @@ fn copies_to_docker_are_killed_at_random_moments() {
     let job = Job::new();
     job.pcocc.run(&["docker", "import", &job.image, "source"]);
     job.forget_in_docker(&job.image);
-    // From a folder outside the mount, so that the bytes are written and not only named.
     let mount = Mount::new(&job.pcocc);
-    let folder = job.pcocc.home().join("plain");
-    assert!(
-        job.cp(&mount.join("repo/user/source"), &folder)
-            .status()
-            .expect("run cp")
-            .success()
-    );
+    let folder = job.plain(&mount.join("repo/user/source"));
     job.repeat(|number| {
         let name = job.docker.name(&format!("copy-{number}"));
         Step {
@@ -81,6 +92,7 @@ fn copies_to_docker_are_killed_at_random_moments() {
             made: Made::InDocker(name),
         }
     });
+    assert_nothing_staged(&mount);
     mount.end();
 }
 
@@ -157,6 +169,15 @@ fn mounts_are_killed_while_they_fill_the_spool_at_random_moments() {
         mount.end();
     }
     println!("{kills} kills: {half_entries} left half an image (seed {seed})");
+}
+
+/// Waits until the mount has dropped what the tools that were killed had copied.
+#[track_caller]
+fn assert_nothing_staged(mount: &Mount) {
+    wait_until("nothing is being copied", PATIENCE, || {
+        let held = &mount.status()["held"];
+        held["staged"] == 0 && held["committing"] == 0
+    });
 }
 
 /// Folders and locks in the spool that belong to images in the making.
@@ -251,6 +272,13 @@ impl Job {
         // -T: after a kill the folder may be there in part, and the next try is to fill it.
         command.arg("-rT").args([from, to]);
         command
+    }
+
+    /// Copies an image to a folder outside the mount.
+    fn plain(&self, image: &Path) -> PathBuf {
+        let folder = self.pcocc.home().join("plain");
+        pcocc_tests::run(&mut self.cp(image, &folder)).ok();
+        folder
     }
 
     /// Takes this test's layers out of the daemon, so that they have to be sent again.

@@ -120,6 +120,9 @@ impl Load {
 
     fn tool(&self, program: &str, arguments: &[&str]) -> String {
         let outcome: Outcome = run(self.pcocc.any(program).args(arguments));
+        if !outcome.status.success() {
+            println!("The mount said:\n{}", self.mount.log());
+        }
         outcome.ok().to_owned()
     }
 

@@ -1,4 +1,4 @@
-//! An image to copy around, lines of shell in a mount, and the tools that copy.
+//! An image to copy around, and lines of shell in a mount.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,56 +44,6 @@ pub fn shell(pcocc: &Pcocc, mount: &Mount, line: &str) -> Outcome {
     run(bash.arg(pcocc.home()))
 }
 
-/// Every tool, as it is used: copies the layout `$from` to `$to`, which is `$name` in its folder. Each
-/// works again after it failed.
-pub const TOOLS: &[(&str, &str)] = &[
-    ("cp-r", "cp -r $from $to"),
-    ("cp-a", "cp -a $from $to"),
-    ("cp-t", "cp -rT $from $to"),
-    ("cp-reflink", "cp -r --reflink=auto $from $to"),
-    ("cp-bytes", "cp -r --reflink=never --sparse=never $from $to"),
-    (
-        "cp-into",
-        "mkdir -p $home/in; cp -rT $from $home/in/$name; cp -r $home/in/$name ${to%/*}",
-    ),
-    (
-        "mv",
-        "mkdir -p $home/mv; cp -rT $from $home/mv/$name; mv $home/mv/$name ${to%/*}/",
-    ),
-    ("busybox", "busybox cp -r $from $to"),
-    ("rsync-a", "rsync -a $from/ $to/"),
-    ("rsync-r", "rsync -r $from/ $to"),
-    ("rsync-inplace", "rsync -a --inplace $from/ $to/"),
-    ("rsync-delayed", "rsync -a --delay-updates $from/ $to/"),
-    (
-        "rsync-into",
-        "mkdir -p $home/in; cp -rT $from $home/in/$name; rsync -a $home/in/$name ${to%/*}/",
-    ),
-    (
-        "tar",
-        "mkdir -p $to; tar -C $from -cf - . | tar -C $to -xf -",
-    ),
-    ("copytree", "python3 -c \"$python\" copytree $from $to"),
-    ("copy2", "python3 -c \"$python\" copy2 $from $to"),
-    ("rename", "python3 -c \"$python\" rename $from $to"),
-    (
-        "install",
-        "rm -rf $to; mkdir $to; cd $from; find . -type f ! -name index.json | while read -r f; do \
-         install -D $f $to/$f; done; install index.json $to/index.json",
-    ),
-    (
-        "dd",
-        "mkdir -p $to/blobs/sha256; cd $from; for f in oci-layout blobs/sha256/* index.json; do \
-         dd status=none if=$f of=$to/$f || exit; done",
-    ),
-    (
-        "cat",
-        "mkdir -p $to/blobs/sha256; cd $from; for f in index.json blobs/sha256/* oci-layout; do \
-         cat $f > $to/$f; done",
-    ),
-    ("skopeo", "skopeo copy -q oci:$from oci:$to"),
-];
-
 /// A mount with the image `hello` in repository `user`, and the folder `plain` of the same in the home.
 pub struct Site {
     pub pcocc: Pcocc,
@@ -137,7 +87,7 @@ impl Site {
         shell(&self.pcocc, &self.mount, line)
     }
 
-    /// Runs a tool of [`TOOLS`] into the folder `to` of the mount.
+    /// Runs a line of shell that copies `$from` to `$to`: `$name` in the folder `to` of the mount.
     pub fn copy(&self, line: &str, from: &str, to: &str, image: &str) -> Outcome {
         self.shell(&format!(
             "from={from} name={image} to=$PWD/{to}/{image}; {line}"

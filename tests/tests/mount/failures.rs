@@ -1,14 +1,19 @@
 //! Copies that fail or are given up: the tool is told, nothing is left, and the next try works.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pcocc_tests::{
-    Docker, Dockerd, Mount, Pcocc, Proxy, fill, in_own_namespace, layout, small_disk, wait_until,
+    Docker, Dockerd, Mount, Outcome, Pcocc, Proxy, fill, in_own_namespace, layout, small_disk,
+    wait_until,
 };
 
-use crate::common::{Site, TOOLS, shell, text, with_image};
+use crate::common::{Site, shell, text, with_image};
+use crate::copiers::{TOOLS, Tool};
 
 const FULL: &str = "No space left on device";
 const GONE: &str = "not connected";
@@ -23,40 +28,45 @@ fn every_tool_fails(
     fails: impl Fn(&str),
     mended: impl Fn(&str),
 ) {
-    let all: Vec<&str> = TOOLS.iter().map(|(tool, _)| *tool).collect();
-    tools_fail(&all, site, to, errno, fails, mended);
-}
-
-fn tools_fail(
-    tools: &[&str],
-    site: &Site,
-    to: &str,
-    errno: &str,
-    fails: impl Fn(&str),
-    mended: impl Fn(&str),
-) {
-    for (tool, line) in TOOLS.iter().filter(|(tool, _)| tools.contains(tool)) {
+    for copier in TOOLS {
+        let tool = copier.name;
         let image = site.name(tool);
+        let source = copier.source(site, "$home/plain", &image);
         fails(&image);
-        let outcome = site.copy(line, "$home/plain", to, &image);
-        let stderr = outcome.failed();
-        // Go writes it in small letters.
-        let said = stderr.to_lowercase().contains(&errno.to_lowercase());
-        assert!(said, "{tool}: {outcome}");
+        assert_says(&copier.run(site, &source, to, &image), errno);
         mended(&image);
         assert_eq!(site.id_of(to, &image), None, "{tool}");
-        site.copy(line, "$home/plain", to, &image).ok();
-        assert_eq!(site.id_of(to, &image).as_ref(), Some(&site.id), "{tool}");
-        let states = site.transfers(&image);
-        assert_eq!(states.iter().filter(|s| *s == "done").count(), 1, "{tool}");
-        if let (Some(docker), "docker") = (&site.docker, to) {
-            docker.run(&["rmi", &image]);
-        } else {
-            // What is there already would not be written again.
-            site.pcocc.run(&["image", "delete", &image]);
-            site.pcocc
-                .run(&["image", "repo", "gc", "--grace", "0", "user"]);
-        }
+        assert_works(site, copier, to, &image);
+        forget(site, to, &image);
+    }
+}
+
+/// Checks that a tool failed with that text; Go writes it in small letters.
+#[track_caller]
+fn assert_says(outcome: &Outcome, errno: &str) {
+    let said = outcome.failed().to_lowercase();
+    assert!(said.contains(&errno.to_lowercase()), "{outcome}");
+}
+
+/// Checks that a tool that failed works now: the same image, by one transfer.
+#[track_caller]
+fn assert_works(site: &Site, copier: &Tool, to: &str, image: &str) {
+    let tool = copier.name;
+    let source = copier.source(site, "$home/plain", image);
+    copier.run(site, &source, to, image).ok();
+    assert_eq!(site.id_of(to, image).as_ref(), Some(&site.id), "{tool}");
+    let states = site.transfers(image);
+    assert_eq!(states.iter().filter(|s| *s == "done").count(), 1, "{tool}");
+}
+
+/// Takes an image away with its blobs: what is there already would not be written again.
+fn forget(site: &Site, to: &str, image: &str) {
+    if let (Some(docker), "docker") = (&site.docker, to) {
+        docker.run(&["rmi", image]);
+    } else {
+        site.pcocc.run(&["image", "delete", image]);
+        site.pcocc
+            .run(&["image", "repo", "gc", "--grace", "0", "user"]);
     }
 }
 
@@ -77,8 +87,9 @@ fn a_name_in_docker_that_is_taken_during_the_transfer() {
     let proxy = Proxy::before(&docker);
     let site = Site::with(Pcocc::new().through(&proxy), Some(docker), &[]);
     let docker = site.docker.as_ref().unwrap();
-    for (tool, line) in TOOLS {
-        let image = site.name(tool);
+    for copier in TOOLS {
+        let image = site.name(copier.name);
+        let source = copier.source(&site, "$home/plain", &image);
         // Between the folder and the transfer.
         proxy.hold(&format!("/images/{image}:latest/json"));
         std::thread::scope(|scope| {
@@ -87,15 +98,12 @@ fn a_name_in_docker_that_is_taken_during_the_transfer() {
                 docker.run(&["tag", &other, &image]);
                 proxy.release();
             });
-            let outcome = site.copy(line, "$home/plain", "docker", &image);
-            let said = outcome.failed().to_lowercase();
-            assert!(said.contains(&TAKEN.to_lowercase()), "{tool}: {outcome}");
+            assert_says(&copier.run(&site, &source, "docker", &image), TAKEN);
             taker.join().unwrap();
         });
-        assert_eq!(docker.image_id(&image), docker.image_id(&other), "{tool}");
+        assert_eq!(docker.image_id(&image), docker.image_id(&other), "{image}");
         docker.run(&["rmi", &image]);
-        site.copy(line, "$home/plain", "docker", &image).ok();
-        assert_eq!(docker.image_id(&image).as_ref(), Some(&site.id), "{tool}");
+        assert_works(&site, copier, "docker", &image);
         docker.run(&["rmi", &image]);
     }
     site.end();
@@ -116,11 +124,15 @@ fn a_name_in_docker_that_is_taken_while_layers_are_sent() {
     std::thread::scope(|scope| {
         let copying = scope.spawn(|| site.copy("cp -r $from $to", "$home/large", "docker", &image));
         proxy.wait_until_held();
+        let changed = site.shell(&format!("echo x | cat >> docker/{image}/oci-layout"));
+        assert!(changed.failed().contains("busy"), "{changed}");
         docker.run(&["tag", &other, &image]);
         proxy.release();
         let outcome = copying.join().unwrap();
         assert!(outcome.failed().contains(TAKEN), "{outcome}");
     });
+    let told = site.shell("getfattr --only-values -n user.pcocc.error docker");
+    assert!(told.ok().contains("already exists"), "{told}");
     assert_eq!(docker.image_id(&image), docker.image_id(&other));
     site.end();
 }
@@ -170,8 +182,7 @@ fn a_daemon_without_room_as_root() {
     let site = Site::new(Pcocc::new(), Some(docker));
     let fails = |_: &str| drop(fill(scratch.path(), 100_000));
     let mended = |_: &str| fs::remove_file(scratch.path().join("filler")).unwrap();
-    let tools = ["cp-r", "mv", "rsync-a", "tar", "skopeo"];
-    tools_fail(&tools, &site, "docker", FULL, fails, mended);
+    every_tool_fails(&site, "docker", FULL, fails, mended);
     site.end();
 }
 
@@ -193,32 +204,92 @@ fn a_daemon_that_is_killed_as_root() {
     site.end();
 }
 
+/// Lets whoever opens the file argv[1] wait for the command in the rest of argv.
+const HELD: &str = r#"
+import fcntl, os, signal, subprocess, sys, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+file = os.open(sys.argv[1], os.O_RDONLY)
+# A lease: who opens the file sleeps until it is given back, and the kernel tells us.
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+signal.sigwait({signal.SIGIO})
+try:
+    subprocess.run(sys.argv[2:], check=True, capture_output=True)
+finally:
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+"#;
+
 #[test]
 fn a_name_in_a_repository_that_is_taken_during_the_copy() {
-    let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
-    let mount = Mount::new(&pcocc);
-    let import = text(&pcocc_tests::binary()).to_owned() + " image import -t oci $home/plain taken";
-    for last in [
-        "cp $home/plain/index.json $to/",
-        "rsync -a $home/plain/ $to/",
-        "tar -C $home/plain -c index.json | tar -C $to -x",
-        "cat $home/plain/index.json > $to/index.json",
-    ] {
-        // Another import is through between the first file and the last.
-        let line = format!(
-            "to=$PWD/repo/user/taken; mkdir $to; rsync -a --exclude index.json $home/plain/ $to; \
-             {import} 2>/dev/null; {last}"
-        );
-        let outcome = shell(&pcocc, &mount, &line);
-        assert!(outcome.failed().contains(TAKEN), "{last}: {outcome}");
-        assert_eq!(pcocc.image_id("taken"), id);
-        pcocc.run(&["image", "delete", "taken"]);
-        // What mkdir made stays for a while, and can be taken away.
-        shell(&pcocc, &mount, "rm -r repo/user/taken").ok();
-        assert_eq!(shell(&pcocc, &mount, "ls repo/user").ok(), "hello");
+    let site = Site::new(Pcocc::as_ordinary_user(), None);
+    site.pcocc.run(&["image", "delete", "hello"]);
+    let scratch = pcocc_tests::scratch();
+    let other = scratch.path().join("other");
+    layout::write(&other, &[b"other"]);
+    let other = text(&other).to_owned();
+    let line = "cd $home/plain/blobs/sha256; ls -S | head -1";
+    let layer = site.shell(line).ok().to_owned();
+    for copier in TOOLS {
+        let image = copier.name;
+        let source = copier.source(&site, "$home/plain", image);
+        if image == "tar" {
+            // It does not wait for a file that is held.
+            site.shell("mkdir repo/user/tar").ok();
+            site.pcocc
+                .run(&["image", "import", "-t", "oci", &other, image]);
+            assert_says(&copier.run(&site, &source, "repo/user", image), TAKEN);
+        } else {
+            let file = format!("{source}/blobs/sha256/{layer}");
+            let file = file.replace("$home", text(site.pcocc.home()));
+            let mut held = site.pcocc.any("bash");
+            held.args(["-c", "exec python3 -c \"$0\" \"$@\"", HELD, &file])
+                .arg(site.pcocc.home().join("bin/pcocc"));
+            held.args(["image", "import", "-t", "oci", &other, image]);
+            let mut held = held.stdout(Stdio::piped()).spawn().unwrap();
+            let mut ready = String::new();
+            let mut said = BufReader::new(held.stdout.take().unwrap());
+            said.read_line(&mut ready).unwrap();
+            assert_eq!(ready, "held\n");
+            assert_says(&copier.run(&site, &source, "repo/user", image), TAKEN);
+            assert!(held.wait().unwrap().success(), "{image}");
+        }
+        // The other one's image is what stands there.
+        let there = site.id_of("repo/user", image).unwrap();
+        assert_ne!(there, site.id, "{image}");
+        site.pcocc.run(&["image", "delete", image]);
+        assert_works(&site, copier, "repo/user", image);
+        forget(&site, "repo/user", image);
     }
-    mount.end();
-    pcocc.verify();
+    site.end();
+}
+
+/// Copies from a daemon that goes when it is asked for the image.
+#[test]
+fn a_daemon_that_goes_while_docker_images_are_read() {
+    let docker = Docker::shared();
+    let proxy = Proxy::before(&docker);
+    let site = Site::with(Pcocc::new().through(&proxy), Some(docker), &[]);
+    let docker = site.docker.as_ref().unwrap();
+    for copier in TOOLS.iter().filter(|copier| copier.reads_its_source()) {
+        let tool = copier.name;
+        // One that nobody has exported yet.
+        let dockerfile = format!("FROM scratch\nCOPY f /{tool}\n");
+        let from = docker.build(tool, &dockerfile, &[("f", Path::new("/etc/hostname"))]);
+        let source = format!("$PWD/docker/{from}");
+        wait_until("it is shown", Duration::from_secs(5), || {
+            site.shell(&format!("ls docker/{from}")).status.success()
+        });
+        proxy.die_at("/get");
+        assert_says(&copier.run(&site, &source, "repo/user", tool), GONE);
+        proxy.revive();
+        assert_eq!(site.id_of("repo/user", tool), None);
+        wait_until("docker is back", Duration::from_secs(10), || {
+            site.shell(&format!("ls docker/{from}")).status.success()
+        });
+        copier.run(&site, &source, "repo/user", tool).ok();
+        assert_eq!(site.id_of("repo/user", tool), docker.image_id(&from));
+    }
+    site.end();
 }
 
 /// Writes the layout `$home/plain` to argv[1], one byte of a blob wrong; says what came of it; mends the blob.

@@ -2,10 +2,12 @@
 
 mod common;
 mod completion;
+mod copiers;
 mod failures;
 mod life;
 mod names;
 mod refusals;
+mod removing;
 mod rootfs;
 mod spool;
 mod tools;

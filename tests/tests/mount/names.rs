@@ -1,6 +1,7 @@
 //! Names, listings, renaming and deleting.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pcocc_tests::{Docker, Dockerd, Mount, Pcocc, Proxy, wait_until};
@@ -139,6 +140,107 @@ fn names_of_docker_images_are_paths() {
 }
 
 #[test]
+fn docker_images_that_are_hard_to_name() {
+    let docker = Docker::shared();
+    let site = Site::with(Pcocc::new().with(&docker), Some(docker), &[]);
+    let docker = site.docker.as_ref().unwrap();
+    let image = docker.name("image");
+    site.pcocc.run(&["docker", "export", "hello", &image]);
+    docker.run(&["tag", &image, &format!("{image}:1")]);
+    wait_until("it is shown", AT_ONCE, || {
+        site.names("docker").contains(&format!("{image}:1"))
+    });
+    // Other tools see a tag in a colon; not in that of a link's target.
+    site.shell(&format!(
+        "ln -s $PWD/docker/{image}:1 $home/link; skopeo copy -q oci:$home/link dir:$home/out; \
+         test -f $home/out/{}",
+        site.id.trim_start_matches("sha256:")
+    ))
+    .ok();
+    // Below an image there is no folder of names, unless docker has one there.
+    let below = site.shell(&format!("mkdir docker/{image}/below"));
+    assert!(below.failed().contains("Read-only"), "{below}");
+    docker.run(&["tag", &image, &format!("{image}/below")]);
+    wait_until("there is a folder", Duration::from_secs(5), || {
+        site.names("docker").contains(&format!("{image}:latest"))
+            && site.names(&format!("docker/{image}")) == ["below"]
+    });
+    site.shell(&format!("cp -r repo/user/hello docker/{image}/beside"))
+        .ok();
+    for name in [format!("{image}/below"), format!("{image}/beside")] {
+        assert_eq!(docker.image_id(&name).as_ref(), Some(&site.id), "{name}");
+        docker.run(&["rmi", &name]);
+    }
+    // One that lost its name to another is not shown.
+    let file = [("f", Path::new("/etc/hostname"))];
+    let lost = docker.build("lost", "FROM scratch\nCOPY f /first\n", &file);
+    let id = docker.image_id(&lost);
+    docker.build("lost", "FROM scratch\nCOPY f /second\n", &file);
+    assert_ne!(docker.image_id(&lost), id);
+    wait_until("the name is shown", AT_ONCE, || {
+        site.names("docker").contains(&lost)
+    });
+    let all = site.names("docker");
+    assert_eq!(all.iter().filter(|n| n.starts_with(&lost)).count(), 1);
+    assert!(all.iter().all(|name| !name.contains("<none>")), "{all:?}");
+    let config = id.unwrap();
+    let config = config.trim_start_matches("sha256:");
+    site.shell(&format!("test ! -e docker/{lost}/blobs/sha256/{config}"))
+        .ok();
+    // A link, a file, or a folder in the place of a folder of names: not in docker.
+    for (line, said) in [
+        ("ln -s x docker/link", "not permitted"),
+        ("echo > docker/file", "not permitted"),
+        ("mkfifo docker/pipe", "not permitted"),
+    ] {
+        let refused = site.shell(line);
+        assert!(refused.failed().contains(said), "{refused}");
+    }
+    let deep = docker.name("deep");
+    docker.run(&["tag", &image, &format!("{deep}/er")]);
+    wait_until("the folder is shown", AT_ONCE, || {
+        site.names("docker").contains(&deep)
+    });
+    let taken = site.shell(&format!("mkdir docker/{deep}"));
+    assert!(taken.failed().contains("File exists"), "{taken}");
+    // The image's own date is its folder's time.
+    let created = docker.run(&["inspect", "--format", "{{.Created}}", &lost]);
+    let times = site.shell(&format!(
+        "stat -c %Y docker/{lost}; date -d {created} +%s; stat -c %Y docker/{lost}/index.json"
+    ));
+    let times: Vec<&str> = times.ok().lines().collect();
+    assert_eq!([times[0], times[2]], [times[1]; 2], "{times:?}");
+    site.end();
+}
+
+#[test]
+fn a_name_that_is_refused_is_refused_with_the_rule() {
+    let (pcocc, _) = with_image(Pcocc::new());
+    let mount = Mount::new(&pcocc);
+    // A disk of a virtual machine is not shown, and its name is taken all the same.
+    let disk = r#"{"name": "disk", "revision": 0, "kind": "vm", "owner": "u", "timestamp": 1,
+        "data_blobs": [], "custom_meta": {}}"#;
+    let line = format!("printf '%s' '{disk}' > $home/.pcocc/images/meta/disk@0; ls repo/user");
+    assert_eq!(shell(&pcocc, &mount, &line).ok(), "hello");
+    for (name, errno, rule) in [
+        ("a b", "Invalid argument", "is not legal"),
+        (".a", "Invalid argument", "begin with a dot"),
+        ("new@1", "Invalid argument", "revision"),
+        ("disk", "File exists", "disk"),
+    ] {
+        let refused = shell(&pcocc, &mount, &format!("mkdir 'repo/user/{name}'"));
+        assert!(refused.failed().contains(errno), "{refused}");
+        let last = mount.status()["transfers"].as_array().unwrap().len() - 1;
+        let told = mount.status()["transfers"][last]["message"].to_string();
+        assert!(told.contains(rule), "{name}: {told}");
+        let line = "getfattr --only-values -n user.pcocc.error repo/user";
+        let told = shell(&pcocc, &mount, line);
+        assert!(told.ok().contains(rule), "{told}");
+    }
+    mount.end();
+}
+
+#[test]
 fn revisions_of_a_repository_are_names() {
     let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
     let mount = Mount::with(&pcocc, "mnt", &["--allow-delete"]);
@@ -174,8 +276,14 @@ fn revisions_of_a_repository_are_names() {
     shell(&pcocc, &mount, "mv repo/user/copy repo/user/x@2").failed();
     shell(&pcocc, &mount, "mv repo/user/hello@0 repo/user/old").ok();
     assert_eq!(names(), "copy\nhello\nold");
-    shell(&pcocc, &mount, "rm -r repo/user/hello").ok();
-    assert_eq!(names(), "copy\nold");
+    // One revision goes alone, the image with all of them.
+    let add = "cd $home/.pcocc/images/meta; sed 's/\"revision\": *3/\"revision\": 5/' hello@3 > t; mv t hello@5";
+    for (removed, left) in [("hello@5", "copy\nhello\nold"), ("hello", "copy\nold")] {
+        shell(&pcocc, &mount, add).ok();
+        assert_eq!(names(), "copy\nhello\nhello@3\nhello@5\nold");
+        shell(&pcocc, &mount, &format!("rm -r repo/user/{removed}")).ok();
+        assert_eq!(names(), left);
+    }
     mount.end();
     pcocc.verify();
 }

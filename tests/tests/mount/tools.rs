@@ -2,14 +2,16 @@
 
 use pcocc_tests::{Docker, Mount, Pcocc, run};
 
-use crate::common::{Site, TOOLS, shell, with_image};
+use crate::common::{Site, shell, with_image};
+use crate::copiers::TOOLS;
 
 /// Runs every tool from `from` into one of the stores, `repo/user` or `docker`.
 fn every_tool(site: &Site, from: &str, to: &str) {
-    for (tool, line) in TOOLS {
+    for copier in TOOLS {
+        let tool = copier.name;
         let image = site.name(tool);
-        let copied = site.copy(line, from, to, &image);
-        copied.ok();
+        let source = copier.source(site, from, &image);
+        copier.run(site, &source, to, &image).ok();
         assert_eq!(site.id_of(to, &image).as_ref(), Some(&site.id), "{tool}");
         let transfers = site.transfers(&image);
         assert_eq!(transfers, ["done"], "{tool}: {}", site.mount.log());
@@ -110,27 +112,6 @@ fn podman_buildah_and_umoci_read_layouts_as_root() {
         assert_eq!(format!("sha256:{}", pulled.ok()), id, "{tool}");
     }
     mount.end();
-}
-
-/// A file manager, its keys pressed in a terminal: F5 copies the folder under the cursor.
-#[test]
-fn mc_copies_by_f5() {
-    let (pcocc, id) = with_image(Pcocc::as_ordinary_user());
-    let mount = Mount::new(&pcocc);
-    // In the left panel is only what shall be copied.
-    shell(
-        &pcocc,
-        &mount,
-        "mkdir $home/left; cp -r $home/plain $home/left/mc-1",
-    )
-    .ok();
-    let mut mc = pcocc.any("bash");
-    mc.args(["-c", r#"exec python3 -c "$keys" left mnt/repo/user"#]);
-    mc.env("keys", include_str!("mc.py")).env("TERM", "xterm");
-    run(&mut mc).ok();
-    assert_eq!(pcocc.image_id("mc-1"), id);
-    mount.end();
-    pcocc.verify();
 }
 
 /// The tag in a layout is an annotation of its index: it is of no concern to a copy, however many there are.
