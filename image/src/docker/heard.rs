@@ -114,7 +114,8 @@ mod tests {
                 pause().await;
                 daemon.read_exact(&mut eight).await
             });
-            (sent.unwrap(), taken.unwrap());
+            sent.unwrap();
+            taken.unwrap();
             assert!(heard.since(start));
             pause().await;
             let later = Instant::now();
