@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno as FuseErrno, FileAttr, FileHandle,
-    FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno as FuseErrno, FileHandle, Filesystem,
+    FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::errno::Errno;
 use crate::process;
+use crate::reply::{NO_GENERATION, attr, data, errno, kind, prepare, xattr};
 use crate::tree::Tree;
 use crate::tree::files::Caching;
 use crate::tree::look::{Attributes, Kind, Looked};
@@ -29,11 +29,6 @@ use crate::tree::write::Change;
 use crate::workers::Workers;
 
 pub(crate) use roots::Roots;
-
-/// Largest write request, in bytes; each event loop keeps a buffer of this size.
-const MAX_WRITE: u32 = 1 << 20;
-
-const NO_GENERATION: Generation = Generation(0);
 
 /// Answers the kernel from a tree.
 #[derive(Debug)]
@@ -63,55 +58,6 @@ impl Adapter {
     }
 }
 
-/// Sizes, and what the kernel is asked for as far as it offers it.
-fn prepare(config: &mut KernelConfig, flags: &[InitFlags]) {
-    // The nearest accepted value is as good.
-    let _ = config.set_max_write(MAX_WRITE);
-    let _ = config.set_max_readahead(MAX_WRITE);
-    let _ = config.set_max_background(64);
-    for flag in flags {
-        if config.add_capabilities(*flag).is_err() {
-            tracing::debug!(?flag, "the kernel does not offer this");
-        }
-    }
-}
-
-fn errno(error: Errno) -> FuseErrno {
-    FuseErrno::from_i32(error.raw_os_error())
-}
-
-fn kind(kind: Kind) -> FileType {
-    match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::Regular => FileType::RegularFile,
-        Kind::Symlink => FileType::Symlink,
-        Kind::BlockDevice => FileType::BlockDevice,
-        Kind::CharDevice => FileType::CharDevice,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-    }
-}
-
-fn attr(attributes: &Attributes) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attributes.number),
-        size: attributes.size,
-        blocks: attributes.blocks,
-        atime: attributes.modified,
-        mtime: attributes.modified,
-        ctime: attributes.changed,
-        crtime: attributes.modified,
-        kind: kind(attributes.kind),
-        perm: attributes.mode,
-        nlink: attributes.links,
-        uid: attributes.owner.0,
-        gid: attributes.owner.1,
-        rdev: attributes.device,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
 fn entry(reply: ReplyEntry, result: Result<(Attributes, Duration), Errno>) {
     match result {
         Ok((attributes, validity)) => reply.entry(&validity, &attr(&attributes), NO_GENERATION),
@@ -130,18 +76,6 @@ fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, Errno>) {
-    match result {
-        Err(error) => reply.error(errno(error)),
-        Ok(value) => match u32::try_from(value.len()) {
-            Err(_) => reply.error(FuseErrno::E2BIG),
-            Ok(length) if size == 0 => reply.size(length),
-            Ok(length) if length > size => reply.error(FuseErrno::ERANGE),
-            Ok(_) => reply.data(&value),
-        },
     }
 }
 
@@ -306,11 +240,7 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         self.run(self.tree.read_may_wait(handle.0), move |tree| {
-            let mut buffer = vec![0; size.min(MAX_WRITE) as usize];
-            match tree.read(handle.0, offset, &mut buffer) {
-                Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
-                Err(error) => reply.error(errno(error)),
-            }
+            data(reply, size, |buffer| tree.read(handle.0, offset, buffer));
         });
     }
 

@@ -15,6 +15,7 @@ pub mod mount;
 mod mountpoint;
 pub mod naming;
 pub mod process;
+mod reply;
 pub mod root;
 pub mod staging;
 pub mod status;

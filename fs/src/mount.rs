@@ -22,6 +22,7 @@ use pcocc_image::store::Store;
 use crate::fuse::{Adapter, Roots};
 use crate::guard::Guard;
 use crate::mountpoint::{absolute, mount_at, prepare, unmount_now};
+use crate::reply::MAX_REQUEST;
 use crate::tree::{Tree, TreeOptions};
 use crate::workers::Workers;
 
@@ -260,6 +261,11 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
             // The tree shows them as well, only slower.
             Err(error) => tracing::warn!(%error, on = %on.display(), "one connection serves all"),
         }
+        for point in [&mountpoint, &on] {
+            if let Err(error) = widen_read_ahead(point) {
+                tracing::debug!(%error, point = %point.display(), "read-ahead stays as it is");
+            }
+        }
     }
     let id = match mount_at(&mountpoint) {
         Ok(found) => found.map(|mounted| mounted.id),
@@ -297,6 +303,20 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
     };
     mounted.watcher = Some(watcher.map_err(MountError::io("start a thread for", &mountpoint))?);
     Ok(mounted)
+}
+
+/// Lets the kernel read whole requests ahead. A file system may only ask for less than the usual 128 KB; more
+/// is root's to say, where the kernel keeps what concerns the device (sysfs-class-bdi).
+fn widen_read_ahead(mountpoint: &Path) -> Result<(), MountError> {
+    let Some(mounted) = mount_at(mountpoint)? else {
+        return Ok(());
+    };
+    let device = mounted.id.rsplit(' ').next().unwrap_or_default();
+    let setting = Path::new("/sys/class/bdi")
+        .join(device)
+        .join("read_ahead_kb");
+    let kilobytes = (MAX_REQUEST >> 10).to_string();
+    fs::write(&setting, kilobytes).map_err(MountError::io("write", &setting))
 }
 
 /// Unmounts the tree at `mountpoint`, a stale one too.

@@ -4,7 +4,6 @@
 //! connection can be told to do so; with it what was read once costs no request any more, as in a file
 //! system of the kernel's own. Everything else is answered as by the first connection.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,17 +14,13 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyXattr, Request,
 };
 
-use super::{Adapter, MAX_WRITE, NO_GENERATION, attr, errno, kind, prepare};
+use super::Adapter;
+use crate::reply::{NO_GENERATION, attr, data, errno, kind, prepare};
 use crate::tree::node::{ROOT, ROOTFS};
 
 /// Answers the kernel below `rootfs`.
 #[derive(Debug)]
 pub(crate) struct Roots(pub(crate) Adapter);
-
-thread_local! {
-    /// What is read before it is handed on; clearing a new one each time costs as much as copying it.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// The tree's number of an inode: the root of this connection is a folder there.
 fn inside(number: INodeNo) -> INodeNo {
@@ -96,16 +91,8 @@ impl Filesystem for Roots {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size.min(MAX_WRITE) as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let buffer = buffer.get_mut(..size).unwrap_or_default();
-            match self.0.tree.read_open(number.0, offset, buffer) {
-                Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
-                Err(error) => reply.error(errno(error)),
-            }
+        data(reply, size, |buffer| {
+            self.0.tree.read_open(number.0, offset, buffer)
         });
     }
 

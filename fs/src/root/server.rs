@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
+    AccessFlags, Config, Errno as FuseErrno, FileAttr, FileHandle, FileType, Filesystem, INodeNo,
     InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
     Session, SessionACL,
@@ -19,13 +19,12 @@ use lru::LruCache;
 use pcocc_image::Error;
 use pcocc_image::squashfs::{FileType as Kind, InodeNo};
 
-use crate::errno::errno_of;
+use crate::errno::{Errno, errno_of};
+use crate::reply::{NO_GENERATION, attr, data, errno, kind, prepare, xattr};
 use crate::root::tree::{Added, Found, Named, Place, RootTree};
 use crate::sync::lock;
 use crate::tree::ALWAYS;
-
-/// Largest read, in bytes.
-const MAX_READ: u32 = 1 << 20;
+use crate::tree::look::{Attributes, is_unsupported, rootfs_attributes};
 
 /// Folders whose names are kept while they are being listed.
 const LISTINGS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
@@ -38,8 +37,6 @@ const SHIFT: u64 = 2;
 
 /// Marks the numbers of added files.
 const ADDED: u64 = 1 << 62;
-
-const NO_GENERATION: Generation = Generation(0);
 
 /// Names and inodes of a folder.
 type Listing = Arc<Vec<Named>>;
@@ -107,58 +104,40 @@ impl Server {
         }
     }
 
-    fn attr(&self, number: u64, place: Place) -> Result<FileAttr, Error> {
-        let plain = FileAttr {
-            ino: INodeNo(number),
+    fn attributes(&self, number: u64, place: Place) -> Result<Attributes, Error> {
+        let plain = Attributes {
+            number,
+            kind: Kind::Directory,
+            mode: 0o755,
+            owner: self.tree.owner,
             size: 0,
             blocks: 0,
-            atime: self.modified,
-            mtime: self.modified,
-            ctime: self.modified,
-            crtime: self.modified,
-            kind: FileType::Directory,
-            perm: 0o755,
             // One link says that the number of folders inside is not told.
-            nlink: 1,
-            uid: self.tree.owner.0,
-            gid: self.tree.owner.1,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
+            links: 1,
+            device: 0,
+            modified: self.modified,
+            changed: self.modified,
         };
         match place {
-            Place::Added(number) => Ok(match self.tree.added.get(number) {
-                Some(Added::File { content, mode }) => FileAttr {
+            Place::Added(added) => Ok(match self.tree.added.get(added) {
+                Some(Added::File { content, mode }) => Attributes {
                     size: content.len() as u64,
                     blocks: (content.len() as u64).div_ceil(512),
-                    kind: FileType::RegularFile,
-                    perm: *mode,
+                    kind: Kind::Regular,
+                    mode: *mode,
                     ..plain
                 },
                 _ => plain,
             }),
             Place::Image(inode) => {
                 let found = self.tree.squashfs.attributes(inode)?;
-                let modified = UNIX_EPOCH
-                    .checked_add(Duration::from_secs(found.mtime.into()))
-                    .unwrap_or(UNIX_EPOCH);
-                Ok(FileAttr {
-                    size: found.size,
-                    blocks: found.blocks,
-                    atime: modified,
-                    mtime: modified,
-                    ctime: modified,
-                    crtime: modified,
-                    kind: kind(found.file_type),
-                    perm: found.mode,
-                    nlink: found.nlink,
-                    uid: found.uid,
-                    gid: found.gid,
-                    rdev: found.rdev,
-                    ..plain
-                })
+                Ok(rootfs_attributes(number, &found))
             }
         }
+    }
+
+    fn attr(&self, number: u64, place: Place) -> Result<FileAttr, Error> {
+        Ok(attr(&self.attributes(number, place)?))
     }
 
     fn attr_of(&self, found: Found) -> Result<FileAttr, Error> {
@@ -203,49 +182,31 @@ impl Server {
         }
     }
 
-    fn xattrs(&self, number: INodeNo) -> Result<Vec<Extended>, Error> {
+    fn xattrs(&self, number: INodeNo) -> Result<Vec<Extended>, Errno> {
         match self.place_of(number.0) {
             Place::Added(_) => Ok(Vec::new()),
-            Place::Image(inode) => self.tree.squashfs.xattrs(inode),
+            Place::Image(inode) => {
+                let found = self.tree.squashfs.xattrs(inode);
+                found.map_err(|error| errno_of(&error))
+            }
         }
-    }
-}
-
-fn errno(error: &Error) -> Errno {
-    Errno::from_i32(errno_of(error).raw_os_error())
-}
-
-fn kind(kind: Kind) -> FileType {
-    match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::Regular => FileType::RegularFile,
-        Kind::Symlink => FileType::Symlink,
-        Kind::BlockDevice => FileType::BlockDevice,
-        Kind::CharDevice => FileType::CharDevice,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
     }
 }
 
 impl Filesystem for Server {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // The nearest accepted value is as good.
-        let _ = config.set_max_write(MAX_READ);
-        let _ = config.set_max_readahead(MAX_READ);
-        let _ = config.set_max_background(64);
-        for flag in [
-            InitFlags::FUSE_ASYNC_READ,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_NO_OPEN_SUPPORT,
-            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-        ] {
-            if config.add_capabilities(flag).is_err() {
-                tracing::debug!(?flag, "the kernel does not offer this");
-            }
-        }
+        prepare(
+            config,
+            &[
+                InitFlags::FUSE_ASYNC_READ,
+                InitFlags::FUSE_DO_READDIRPLUS,
+                InitFlags::FUSE_READDIRPLUS_AUTO,
+                InitFlags::FUSE_PARALLEL_DIROPS,
+                InitFlags::FUSE_CACHE_SYMLINKS,
+                InitFlags::FUSE_NO_OPEN_SUPPORT,
+                InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+            ],
+        );
         Ok(())
     }
 
@@ -257,9 +218,9 @@ impl Filesystem for Server {
             // Inode number zero is how FUSE caches that there is no such name.
             Ok(None) => match self.attr(0, Place::Added(usize::MAX)) {
                 Ok(nothing) => reply.entry(&ALWAYS, &nothing, NO_GENERATION),
-                Err(error) => reply.error(errno(&error)),
+                Err(error) => reply.error(errno(errno_of(&error))),
             },
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(errno(errno_of(&error))),
         }
     }
 
@@ -268,27 +229,27 @@ impl Filesystem for Server {
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.attr(number.0, self.place_of(number.0)) {
             Ok(attr) => reply.attr(&ALWAYS, &attr),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(errno(errno_of(&error))),
         }
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
         match self.place_of(number.0) {
-            Place::Added(_) => reply.error(Errno::EINVAL),
+            Place::Added(_) => reply.error(FuseErrno::EINVAL),
             Place::Image(inode) => match self.tree.squashfs.read_link(inode) {
                 Ok(target) => reply.data(&target),
-                Err(error) => reply.error(errno(&error)),
+                Err(error) => reply.error(errno(errno_of(&error))),
             },
         }
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         // The kernel then opens files by itself, and keeps what it read of them.
-        reply.error(Errno::ENOSYS);
+        reply.error(FuseErrno::ENOSYS);
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+        reply.error(FuseErrno::ENOSYS);
     }
 
     fn read(
@@ -303,13 +264,10 @@ impl Filesystem for Server {
         reply: ReplyData,
     ) {
         match self.place_of(number.0) {
-            Place::Image(inode) => {
-                let mut buffer = vec![0; size.min(MAX_READ) as usize];
-                match self.tree.squashfs.read_at(inode, offset, &mut buffer) {
-                    Ok(n) => reply.data(buffer.get(..n).unwrap_or_default()),
-                    Err(error) => reply.error(errno(&error)),
-                }
-            }
+            Place::Image(inode) => data(reply, size, |buffer| {
+                let read = self.tree.squashfs.read_at(inode, offset, buffer);
+                read.map_err(|error| errno_of(&error))
+            }),
             Place::Added(number) => match self.tree.added.get(number) {
                 Some(Added::File { content, .. }) => {
                     let start = usize::try_from(offset)
@@ -318,7 +276,7 @@ impl Filesystem for Server {
                     let end = start.saturating_add(size as usize).min(content.len());
                     reply.data(content.get(start..end).unwrap_or_default());
                 }
-                _ => reply.error(Errno::EISDIR),
+                _ => reply.error(FuseErrno::EISDIR),
             },
         }
     }
@@ -333,7 +291,7 @@ impl Filesystem for Server {
     ) {
         let listing = match self.listing(number.0) {
             Ok(listing) => listing,
-            Err(error) => return reply.error(errno(&error)),
+            Err(error) => return reply.error(errno(errno_of(&error))),
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         for (place, (name, found)) in listing.iter().enumerate().skip(start) {
@@ -356,13 +314,13 @@ impl Filesystem for Server {
     ) {
         let listing = match self.listing(number.0) {
             Ok(listing) => listing,
-            Err(error) => return reply.error(errno(&error)),
+            Err(error) => return reply.error(errno(errno_of(&error))),
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         for (place, (name, found)) in listing.iter().enumerate().skip(start) {
             let attr = match self.attr_of(*found) {
                 Ok(attr) => attr,
-                Err(error) => return reply.error(errno(&error)),
+                Err(error) => return reply.error(errno(errno_of(&error))),
             };
             let next = place as u64 + 1;
             let name = OsStr::from_bytes(name);
@@ -382,48 +340,32 @@ impl Filesystem for Server {
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if !self.tree.squashfs.has_xattrs() {
             // The kernel does not ask again.
-            return reply.error(Errno::ENOSYS);
+            return reply.error(FuseErrno::ENOSYS);
         }
-        match self.xattrs(number) {
-            Err(error) => reply.error(errno(&error)),
-            Ok(all) => {
-                let value = all.into_iter().find(|(known, _)| known == name.as_bytes());
-                match value {
-                    Some((_, value)) => sized(reply, size, &value),
-                    None => reply.error(Errno::ENODATA),
-                }
-            }
+        if is_unsupported(name) {
+            return reply.error(FuseErrno::EOPNOTSUPP);
         }
+        let value = self.xattrs(number).and_then(|all| {
+            all.into_iter()
+                .find_map(|(known, value)| (known == name.as_bytes()).then_some(value))
+                .ok_or(Errno::NODATA)
+        });
+        xattr(reply, size, value);
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         if !self.tree.squashfs.has_xattrs() {
-            return reply.error(Errno::ENOSYS);
+            return reply.error(FuseErrno::ENOSYS);
         }
-        match self.xattrs(number) {
-            Err(error) => reply.error(errno(&error)),
-            Ok(all) => {
-                let mut names = Vec::new();
-                for (name, _) in all {
-                    names.extend(name);
-                    names.push(0);
-                }
-                sized(reply, size, &names);
-            }
-        }
+        let names = self.xattrs(number).map(|all| {
+            let ended = all.into_iter().map(|(name, _)| [&*name, b"\0"].concat());
+            ended.collect::<Vec<_>>().concat()
+        });
+        xattr(reply, size, names);
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
         // Whoever may run the image may read all of it.
-        reply.error(Errno::ENOSYS);
-    }
-}
-
-fn sized(reply: ReplyXattr, size: u32, value: &[u8]) {
-    match u32::try_from(value.len()) {
-        Err(_) => reply.error(Errno::E2BIG),
-        Ok(length) if size == 0 => reply.size(length),
-        Ok(length) if length > size => reply.error(Errno::ERANGE),
-        Ok(_) => reply.data(value),
+        reply.error(FuseErrno::ENOSYS);
     }
 }

@@ -413,6 +413,9 @@ impl Tree {
 
     /// Value of an extended attribute.
     pub fn attribute(&self, number: u64, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        if is_unsupported(name) {
+            return Err(Errno::OPNOTSUPP);
+        }
         self.extended(number)?
             .into_iter()
             .find_map(|(known, value)| (known == name.as_bytes()).then_some(value))
@@ -468,6 +471,12 @@ impl Tree {
     }
 }
 
+/// Whether no file here can have such an attribute. Access control lists are asked for file by file by `ls -l`,
+/// until a file system says that it has none.
+pub(crate) fn is_unsupported(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"system.")
+}
+
 /// The node of a listed image.
 pub(super) fn image_node(side: Side, store: StoreId, entry: &Entry) -> Node {
     let key = image_key(store, entry);
@@ -496,7 +505,8 @@ pub(super) fn since_1970(seconds: u64) -> SystemTime {
         .unwrap_or(UNIX_EPOCH)
 }
 
-pub(super) fn rootfs_attributes(number: u64, found: &squashfs::Attributes) -> Attributes {
+/// What `stat` tells of a file in an image.
+pub(crate) fn rootfs_attributes(number: u64, found: &squashfs::Attributes) -> Attributes {
     Attributes {
         number,
         kind: found.file_type,

@@ -68,6 +68,9 @@ impl Tree {
             node if node.is_in_rootfs() => Err(Errno::ROFS),
             Node::Fixed(_) => Err(Errno::PERM),
             Node::StagedFile(..) => Err(Errno::NOTDIR),
+            // Where `cp -r IMAGE NAME` ends when NAME is there: it makes a folder in it. In docker that could be
+            // the name of another image.
+            Node::Image(key) if !self.view(key.store)?.notation.nests() => Err(Errno::EXIST),
             _ => Err(Errno::ROFS),
         }
     }

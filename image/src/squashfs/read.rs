@@ -9,6 +9,7 @@
 //! The layout is that of `Documentation/filesystems/squashfs.rst` in the kernel's tree. Files by
 //! [`RootfsWriter`](super::RootfsWriter), by `mksquashfs` (gzip, xz, zstd) and by pcocc 0.7 are read.
 
+mod ahead;
 mod cache;
 mod content;
 mod directory;

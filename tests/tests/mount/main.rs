@@ -3,6 +3,7 @@
 mod common;
 mod completion;
 mod copiers;
+mod counting;
 mod failures;
 mod life;
 mod names;
@@ -10,6 +11,7 @@ mod refusals;
 mod removing;
 mod rootfs;
 mod spool;
+mod stopping;
 mod tools;
 mod tree;
 mod waiting;

@@ -18,7 +18,9 @@ fn folders_that_cannot_be_images() {
         ("repo/user/centos", Errno::EXIST),
         ("docker/bb", Errno::EXIST),
         ("docker/bb:latest", Errno::EXIST),
-        ("repo/user/centos/busybox", Errno::ROFS),
+        ("repo/user/centos/busybox", Errno::EXIST),
+        ("docker/bb/busybox", Errno::ROFS),
+        ("repo/user/centos/blobs/x", Errno::ROFS),
         ("rootfs/docker/x", Errno::ROFS),
     ] {
         let made = tool.mkdir(path);

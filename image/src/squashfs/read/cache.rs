@@ -1,9 +1,15 @@
 //! Decompressed blocks of all open squashfs files, kept while they are in use.
+//!
+//! A block that several want at once is decompressed by the first; the others wait for it. The kernel reads
+//! ahead in pieces that are not those of the file, so that this happens in every large file.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+
+use crate::error::Result;
 
 /// What a block costs beside its content.
 const OVERHEAD: usize = 128;
@@ -25,12 +31,15 @@ pub struct BlockCache {
     limit: usize,
     files: AtomicU64,
     blocks: Mutex<Blocks>,
+    made: Condvar,
 }
 
 #[derive(Debug)]
 struct Blocks {
     recent: LruCache<Key, Arc<Block>>,
     bytes: usize,
+    /// Those that somebody decompresses right now.
+    making: HashSet<Key>,
 }
 
 impl BlockCache {
@@ -42,7 +51,9 @@ impl BlockCache {
             blocks: Mutex::new(Blocks {
                 recent: LruCache::unbounded(),
                 bytes: 0,
+                making: HashSet::new(),
             }),
+            made: Condvar::new(),
         })
     }
 
@@ -56,11 +67,39 @@ impl BlockCache {
         self.files.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The block when it is kept; does not wait for one that is being made.
     pub(super) fn get(&self, key: Key) -> Option<Arc<Block>> {
         self.lock().recent.get(&key).cloned()
     }
 
-    pub(super) fn put(&self, key: Key, block: &Arc<Block>) {
+    /// The block, made by `make` unless it is kept or another thread makes it.
+    pub(super) fn get_or_make(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Block>,
+    ) -> Result<Arc<Block>> {
+        let mut blocks = self.lock();
+        loop {
+            if let Some(block) = blocks.recent.get(&key) {
+                return Ok(Arc::clone(block));
+            }
+            if blocks.making.insert(key) {
+                break;
+            }
+            // When that one fails, or its block is out again, the next in line makes it.
+            blocks = self
+                .made
+                .wait(blocks)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(blocks);
+        let _making = Making { cache: self, key };
+        let block = Arc::new(make()?);
+        self.put(key, &block);
+        Ok(block)
+    }
+
+    fn put(&self, key: Key, block: &Arc<Block>) {
         let mut blocks = self.lock();
         blocks.bytes += cost(block);
         if let Some((_, previous)) = blocks.recent.push(key, Arc::clone(block)) {
@@ -98,4 +137,85 @@ impl BlockCache {
 
 fn cost(block: &Block) -> usize {
     block.data.capacity() + OVERHEAD
+}
+
+/// Takes a block off the list of those being made, whatever became of it.
+struct Making<'c> {
+    cache: &'c BlockCache,
+    key: Key,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.cache.lock().making.remove(&self.key);
+        self.cache.made.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::error::Error;
+
+    fn block() -> Block {
+        Block {
+            data: vec![7; 100],
+            next: 0,
+        }
+    }
+
+    #[test]
+    fn a_block_is_made_once_for_all_who_wait_and_again_after_a_failure() {
+        let cache = BlockCache::new(1 << 20);
+        let made = AtomicUsize::new(0);
+        let (fail, failing) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let (begun, begins) = mpsc::channel();
+            let cache = &cache;
+            let first = scope.spawn(move || {
+                cache.get_or_make((0, 0), || {
+                    begun.send(()).unwrap();
+                    failing.recv().unwrap();
+                    Err(Error::invalid("block", "is broken"))
+                })
+            });
+            begins.recv().unwrap();
+            assert!(cache.get((0, 0)).is_none());
+            // Another block is not waited for.
+            cache.get_or_make((0, 1), || Ok(block())).unwrap();
+            let others: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        cache.get_or_make((0, 0), || {
+                            made.fetch_add(1, Ordering::Relaxed);
+                            Ok(block())
+                        })
+                    })
+                })
+                .collect();
+            fail.send(()).unwrap();
+            assert!(first.join().unwrap().is_err());
+            for other in others {
+                assert_eq!(other.join().unwrap().unwrap().data, [7; 100]);
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+        assert!(cache.lock().making.is_empty());
+    }
+
+    #[test]
+    fn what_was_used_least_recently_goes_first() {
+        let cache = BlockCache::new(3 * (100 + OVERHEAD));
+        for place in [0, 1, 2, 0, 3] {
+            cache.get_or_make((0, place), || Ok(block())).unwrap();
+        }
+        let kept = [0, 1, 2, 3].map(|place| cache.get((0, place)).is_some());
+        assert_eq!(kept, [true, false, true, true]);
+        cache.forget(0);
+        assert_eq!(cache.lock().bytes, 0);
+    }
 }

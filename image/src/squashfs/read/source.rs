@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use backhand::compression::{CompressionAction, Compressor, DefaultCompressor};
 
+use super::ahead::ReadAhead;
 use super::cache::{Block, BlockCache};
 use crate::error::{Error, Result};
 
@@ -35,6 +36,7 @@ pub(super) struct Source {
     file: Arc<File>,
     cache: Arc<BlockCache>,
     number: u64,
+    ahead: ReadAhead,
     compressor: Compressor,
     /// Where the file system ends.
     pub(super) end: u64,
@@ -63,6 +65,7 @@ impl Source {
         }
         Ok(Self {
             number: cache.register(),
+            ahead: ReadAhead::new(end),
             file,
             cache,
             compressor,
@@ -72,7 +75,9 @@ impl Source {
 
     /// Reads exactly `buffer` at `position`.
     pub(super) fn read(&self, position: u64, buffer: &mut [u8]) -> Result<()> {
-        read_exact(&self.file, position, buffer)
+        read_exact(&self.file, position, buffer)?;
+        self.ahead.touch(&self.file, position);
+        Ok(())
     }
 
     pub(super) fn read_u64(&self, position: u64) -> Result<u64> {
@@ -83,12 +88,11 @@ impl Source {
 
     /// A compressed data or fragment block of `stored` bytes, at most `limit` long when inflated.
     pub(super) fn block(&self, position: u64, stored: usize, limit: usize) -> Result<Arc<Block>> {
-        if let Some(block) = self.cache.get((self.number, position)) {
-            return Ok(block);
-        }
-        let data = self.stored(position, stored, limit, |bytes| self.inflate(bytes, limit))?;
-        let next = position.saturating_add(stored as u64);
-        Ok(self.keep(position, Block { data, next }))
+        self.cache.get_or_make((self.number, position), || {
+            let data = self.stored(position, stored, limit, |bytes| self.inflate(bytes, limit))?;
+            let next = position.saturating_add(stored as u64);
+            Ok(Block { data, next })
+        })
     }
 
     /// A compressed data block that is exactly as long as `out` when inflated, without keeping it.
@@ -135,36 +139,29 @@ impl Source {
 
     /// The metadata block at `position`.
     fn metadata(&self, position: u64, end: u64) -> Result<Arc<Block>> {
-        if let Some(block) = self.cache.get((self.number, position)) {
-            return Ok(block);
-        }
-        let room = end.saturating_sub(position).min(METADATA_SIZE as u64 + 2) as usize;
-        let mut bytes = vec![0; room];
-        self.read(position, &mut bytes)?;
-        let [low, high, rest @ ..] = bytes.as_slice() else {
-            return Err(broken("has a metadata reference that leaves its table"));
-        };
-        let header = u16::from_le_bytes([*low, *high]);
-        let length = usize::from(header & !METADATA_STORED);
-        let Some(stored) = rest.get(..length).filter(|stored| !stored.is_empty()) else {
-            return Err(broken("has a metadata block of impossible length"));
-        };
-        let data = if header & METADATA_STORED != 0 {
-            stored.to_vec()
-        } else {
-            self.inflate(stored, METADATA_SIZE)?
-        };
-        if data.is_empty() {
-            return Err(broken("has an empty metadata block"));
-        }
-        let next = position + 2 + length as u64;
-        Ok(self.keep(position, Block { data, next }))
-    }
-
-    fn keep(&self, position: u64, block: Block) -> Arc<Block> {
-        let block = Arc::new(block);
-        self.cache.put((self.number, position), &block);
-        block
+        self.cache.get_or_make((self.number, position), || {
+            let room = end.saturating_sub(position).min(METADATA_SIZE as u64 + 2) as usize;
+            let mut bytes = vec![0; room];
+            self.read(position, &mut bytes)?;
+            let [low, high, rest @ ..] = bytes.as_slice() else {
+                return Err(broken("has a metadata reference that leaves its table"));
+            };
+            let header = u16::from_le_bytes([*low, *high]);
+            let length = usize::from(header & !METADATA_STORED);
+            let Some(stored) = rest.get(..length).filter(|stored| !stored.is_empty()) else {
+                return Err(broken("has a metadata block of impossible length"));
+            };
+            let data = if header & METADATA_STORED != 0 {
+                stored.to_vec()
+            } else {
+                self.inflate(stored, METADATA_SIZE)?
+            };
+            if data.is_empty() {
+                return Err(broken("has an empty metadata block"));
+            }
+            let next = position + 2 + length as u64;
+            Ok(Block { data, next })
+        })
     }
 
     fn inflate(&self, stored: &[u8], limit: usize) -> Result<Vec<u8>> {
