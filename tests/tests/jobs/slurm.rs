@@ -228,8 +228,7 @@ fn a_job_that_is_put_back_into_the_queue_as_root() {
     let first = record(pcocc, job)["endpoint"].clone();
     slurm.run("scontrol", &["requeue", &id]);
     wait_until("it waits again", SOON, || {
-        let list = pcocc.run(&["docker", "ls"]);
-        list.contains("queued")
+        slurm.jobs() == [format!("{id} PENDING")]
     });
     // Slurm lets such a job wait for minutes.
     slurm.run(
