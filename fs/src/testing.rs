@@ -51,7 +51,7 @@ pub fn look(data: &[u8]) -> String {
     };
     let parts = parts_of(&complete);
     let store = MemoryStore::repository(folder.path());
-    let sink = store.sink("copy").expect("a name that is free");
+    let sink = store.sink("copy", None).expect("a name that is free");
     let copied = transfer::copy(&complete, &*sink, &Context::silent());
     assert_eq!(store.get("copy").is_some(), copied.is_ok());
     // Each part counts.
