@@ -18,8 +18,8 @@ use crate::tree::flight::SingleFlight;
 use crate::tree::node::ImageKey;
 use crate::tree::stores::StoreView;
 
-/// Bytes of decompressed blocks kept for all of them.
-const CACHE: usize = 64 << 20;
+/// Bytes of decompressed blocks kept for all of them. The kernel keeps what was read of them besides.
+const CACHE: usize = 32 << 20;
 
 /// How long one nobody uses stays open.
 const IDLE: Duration = Duration::from_secs(60);
