@@ -303,7 +303,7 @@ fn docker_env() {
               
               [possible values: sh, bash, zsh, fish, tcsh]
 
-          -T, --timeout <SECONDS>
+      -T, --timeout <SECONDS>
               Give up when the VM is not ready after so many seconds
 
           --unset
