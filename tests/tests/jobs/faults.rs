@@ -52,8 +52,12 @@ fn a_job_both_of_whose_processes_are_killed_is_not_believed() {
     wait_for(&pcocc, 1, "ready");
     let record = record(&pcocc, 1);
     let qemu = find(&pcocc, "qemu-system").unwrap();
-    for name in ["keeper", "launcher"] {
-        signal(record[name]["pid"].as_u64().unwrap(), Signal::KILL);
+    let pids = ["launcher", "keeper"].map(|name| record[name]["pid"].as_u64().unwrap());
+    // Stopped first, so that neither sees the other's end.
+    for asked in [Signal::STOP, Signal::KILL] {
+        for pid in pids {
+            signal(pid, asked);
+        }
     }
     wait_until("the VM is gone", SOON, || {
         !std::path::Path::new(&format!("/proc/{qemu}/exe")).exists()

@@ -115,21 +115,40 @@ pub fn end(child: &mut Child, what: &str) -> std::process::ExitStatus {
     }
 }
 
-/// What is there of a home's jobs: processes, mounts, the node's folders, records that say they live.
+/// The names of the folders that this home's VMs have on their node.
+fn node_folders(pcocc: &Pcocc) -> Vec<String> {
+    let entries = fs::read_dir(pcocc.home().join(".pcocc")).into_iter();
+    entries
+        .flatten()
+        .flatten()
+        .filter_map(|entry| fs::read(entry.path().join("job.json")).ok())
+        .filter_map(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
+        .map(|record| {
+            let id = record["id"].as_str().expect("a job's number");
+            format!("vm-{}-{id}", record["keeper"]["pid"])
+        })
+        .collect()
+}
+
+/// What is there of a home's jobs: processes, mounts, records that say they live.
 pub fn left(pcocc: &Pcocc) -> Vec<String> {
     let home = format!("HOME={}", pcocc.home().display());
     let mut found = leaks::mounts_below(pcocc.home());
+    // QEMU and slirp4netns have no HOME, but sockets.
+    let folders: Vec<String> = node_folders(pcocc)
+        .iter()
+        .map(|name| format!("/{name}/"))
+        .collect();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        if environment
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let ours = environment
             .split(|byte| *byte == 0)
             .any(|name| name == home.as_bytes())
-        {
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if !line.is_empty() {
-                found.push(format!("process {} {line}", entry.file_name().display()));
-            }
+            || folders.iter().any(|name| line.contains(name));
+        if ours && !line.is_empty() {
+            found.push(format!("process {} {line}", entry.file_name().display()));
         }
     }
     let jobs = fs::read_dir(pcocc.home().join(".pcocc"))
@@ -157,11 +176,7 @@ pub fn left(pcocc: &Pcocc) -> Vec<String> {
 /// The folders on this node of this home's VMs.
 pub fn stale_folders(pcocc: &Pcocc) -> Vec<PathBuf> {
     let list = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
-    let keepers: Vec<String> = list(&pcocc.home().join(".pcocc"))
-        .filter_map(|entry| fs::read(entry.path().join("job.json")).ok())
-        .filter_map(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
-        .map(|record| format!("vm-{}-{}", record["keeper"]["pid"], record["id"]))
-        .collect();
+    let keepers = node_folders(pcocc);
     assert!(!keepers.is_empty(), "no job of this home has a keeper");
     [guest_scratch(), PathBuf::from("/tmp")]
         .iter()

@@ -101,6 +101,10 @@ pub(super) fn run(
     }
     .run()
     .when(|| &*action)?;
+    if !is_child_of(keeper) {
+        // The keeper's work is ours, then.
+        prepared.folders.remove().when(|| &*action)?;
+    }
     match last.state {
         State::Failed => {
             let why = last.error.unwrap_or_default();
@@ -139,14 +143,19 @@ fn die_with(keeper: u32, action: &str) -> Outcome {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
         .map_err(io::Error::from)
         .when(|| action)?;
-    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    match u32::try_from(parent) == Ok(keeper) {
+    match is_child_of(keeper) {
         true => Ok(()),
         false => Err(Failure::message(
             action,
             "the process that started it is gone",
         )),
     }
+}
+
+/// Whether our parent is still the keeper.
+fn is_child_of(keeper: u32) -> bool {
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    u32::try_from(parent) == Ok(keeper)
 }
 
 /// Makes this process the holder of the job's record.
@@ -198,6 +207,7 @@ fn take_over(
 /// A machine's specification but for what the launcher adds.
 struct Prepared {
     place: Place,
+    folders: NodeFolders,
     spec: MachineSpec,
     image: Image,
 }
@@ -249,8 +259,8 @@ fn prepare(
             cert_pem: String::new(),
             key_pem: String::new(),
         },
-        scratch: folders.scratch,
-        sockets: folders.sockets,
+        scratch: folders.scratch.clone(),
+        sockets: folders.sockets.clone(),
         cache: folders.cache.clone(),
         console_log: folder.console_log(),
         shares: shares(invocation, &runtime, &user, action)?,
@@ -269,6 +279,7 @@ fn prepare(
         place: node.place(invocation, assignment.backend, action)?,
         spec,
         image: find_image(invocation, name, &folders.cache, action)?,
+        folders,
     })
 }
 
