@@ -35,7 +35,8 @@ pub(crate) fn sweep(private: &Path, prefix: &str) {
             .to_str()
             .and_then(|name| name.strip_prefix(prefix)?.split('-').next())
             .and_then(|process| process.parse::<u32>().ok());
-        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists())
+        // One that nobody has waited for yet is gone, too.
+        if process.is_some_and(|process| pcocc_core::process::start_time(process).is_none())
             && let Err(error) = fs::remove_dir_all(entry.path())
         {
             tracing::debug!(%error, "an old folder stays");
