@@ -69,8 +69,13 @@ impl Tree {
             Node::Fixed(_) => Err(Errno::PERM),
             Node::StagedFile(..) => Err(Errno::NOTDIR),
             // Where `cp -r IMAGE NAME` ends when NAME is there: it makes a folder in it. In docker that could be
-            // the name of another image.
-            Node::Image(key) if !self.view(key.store)?.notation.nests() => Err(Errno::EXIST),
+            // the name of another image. Who is told so of a temporary name (umoci) would try the next one.
+            Node::Image(key)
+                if role(name) != Some(Role::Temporary)
+                    && !self.view(key.store)?.notation.nests() =>
+            {
+                Err(Errno::EXIST)
+            }
             _ => Err(Errno::ROFS),
         }
     }

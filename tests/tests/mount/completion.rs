@@ -93,7 +93,7 @@ fn a_copy_is_one_transfer_whatever_is_done_to_it_afterwards() {
         "echo '{}' | cat > $to/index.json",
         "echo x | cat > $to/blobs/sha256/$(ls $to/blobs/sha256 | head -1)",
         "echo x | cat >> $to/oci-layout",
-        "mkdir $to/other",
+        "mkdir $to/blobs/other",
         "echo x > $to/other",
     ] {
         let refused = site.copy(line, from, to, "a");

@@ -19,6 +19,7 @@ fn folders_that_cannot_be_images() {
         ("docker/bb", Errno::EXIST),
         ("docker/bb:latest", Errno::EXIST),
         ("repo/user/centos/busybox", Errno::EXIST),
+        ("repo/user/centos/.umoci-1", Errno::ROFS),
         ("docker/bb/busybox", Errno::ROFS),
         ("repo/user/centos/blobs/x", Errno::ROFS),
         ("rootfs/docker/x", Errno::ROFS),
