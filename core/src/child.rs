@@ -2,7 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -40,12 +41,13 @@ pub fn run(
     if cancel.is_cancelled() {
         return Ok(None);
     }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
+    let mut child = spawn(
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0),
+    )?;
     let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let group = Pid::from_child(&child);
     thread::scope(|scope| {
@@ -73,6 +75,23 @@ pub fn run(
                 .unwrap_or_else(|_| Err(io::Error::other("its input could not be made"))),
         };
         Ok((!cancel.is_cancelled()).then_some(finished))
+    })
+}
+
+/// Starts a program; one that no folder of `PATH` has is [`io::ErrorKind::NotFound`].
+///
+/// execvp(3) says "permission denied" of it when `PATH` has a folder that may not be searched, as root's often is when a
+/// user's is derived from it.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    command.spawn().map_err(|error| {
+        let is_searched = Path::new(command.get_program()).components().count() == 1;
+        match error.kind() {
+            io::ErrorKind::PermissionDenied if is_searched => io::Error::new(
+                io::ErrorKind::NotFound,
+                "no folder of PATH that may be read has it",
+            ),
+            _ => error,
+        }
     })
 }
 
@@ -154,5 +173,16 @@ mod tests {
             Ok(())
         });
         assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_path_that_may_not_be_searched_hides_no_missing_program() {
+        // A file that nobody may execute gives the same error, to root, too.
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("no-such-program"), "").unwrap();
+        let missing = spawn(Command::new("no-such-program").env("PATH", folder.path()));
+        assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+        let mine = spawn(&mut Command::new(folder.path().join("no-such-program")));
+        assert_eq!(mine.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -260,11 +260,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 /// Runs `qemu-img` and returns its standard output.
 fn run(mut command: Command, action: &str, path: &Path, context: &Context) -> Result<Vec<u8>> {
     let finished = child::run(&mut command, &context.cancel, |_| Ok(())).map_err(|source| {
-        // A folder in PATH that may not be read is reported as "permission denied", found or not.
-        if matches!(
-            source.kind(),
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
-        ) {
+        if source.kind() == std::io::ErrorKind::NotFound {
             Error::NotFound(
                 "the program qemu-img, which reads and writes disk images (Debian package \
                  qemu-utils),"

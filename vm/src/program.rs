@@ -44,13 +44,14 @@ pub(crate) fn feed(
 
 /// Starts `command` with pipes, in a process group of its own.
 pub(crate) fn spawn(command: &mut Command, package: &'static str) -> Result<Child, MachineError> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| not_started(command, package, error))
+    child::spawn(
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0),
+    )
+    .map_err(|error| not_started(command, package, error))
 }
 
 /// Says why a program could not be started.

@@ -4,6 +4,8 @@ use std::io::{self, Read as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pcocc_core::child;
+
 /// What a program said.
 #[derive(Debug)]
 pub(super) struct Said {
@@ -31,12 +33,13 @@ impl Said {
 pub(super) fn ask(program: &str, arguments: &[&str], patience: Duration) -> io::Result<Said> {
     // Files rather than pipes: no reader waits for what a killed program's children hold open.
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(out.try_clone()?)
-        .stderr(err.try_clone()?)
-        .spawn()?;
+    let mut child = child::spawn(
+        Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(err.try_clone()?),
+    )?;
     let begun = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait()? {
