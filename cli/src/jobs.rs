@@ -43,8 +43,7 @@ pub(crate) fn choose(
             Err(_) => Wanted::Name(text.to_owned()),
         },
     };
-    let enclosing = environment.enclosing_job.as_deref();
-    let enclosing = enclosing.and_then(|text| text.parse().ok());
+    let enclosing = enclosing_id(environment);
     let jobs = open(environment, action)?;
     jobs.choose(&wanted, enclosing, &Squeue).when(|| action)
 }
@@ -56,13 +55,24 @@ pub(crate) fn only(environment: &Environment, action: &str) -> Outcome<Option<Jo
         // Nothing is asked, and nothing can fail, where nobody has jobs.
         return Ok(None);
     }
-    let enclosing = environment.enclosing_job.as_deref();
-    let enclosing = enclosing.and_then(|text| text.parse().ok());
+    let enclosing = enclosing_id(environment);
     match jobs.choose(&Wanted::Unsaid, enclosing, &Squeue) {
         Ok(job) => Ok(Some(job)),
         Err(pcocc_vm::job::Error::NoJob) => Ok(None),
         Err(error) => Err(Failure::new(action, error)),
     }
+}
+
+/// The job of the shell we run in, as its record has it; `None` outside of one, and in a job that is no docker VM.
+pub(crate) fn enclosing(environment: &Environment) -> Option<Job> {
+    let id = enclosing_id(environment)?;
+    let job = Jobs::open(&environment.user_conf).and_then(|jobs| jobs.get(id, &Unasked));
+    job.inspect_err(|error| tracing::debug!(%id, %error, "no docker VM"))
+        .ok()
+}
+
+fn enclosing_id(environment: &Environment) -> Option<JobId> {
+    environment.enclosing_job.as_deref()?.parse().ok()
 }
 
 /// How docker reaches the daemon of a job.

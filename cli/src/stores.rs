@@ -14,6 +14,7 @@ use pcocc_core::template::Variables;
 use pcocc_image::docker::{Daemon, Endpoint};
 use pcocc_image::registry::Access;
 use pcocc_image::repository::Repositories;
+use pcocc_vm::job::Job;
 
 use crate::app::Invocation;
 use crate::environment::Environment;
@@ -45,11 +46,20 @@ pub(crate) fn path_variables(environment: &Environment) -> Variables {
 /// That is the one DOCKER_HOST and its companions name, as in a docker shell; without DOCKER_HOST that of the job we run in,
 /// or of the only job there is; without any job docker's own default.
 pub(crate) fn endpoint(environment: &Environment, action: &str) -> Outcome<Endpoint> {
+    endpoint_of(environment, job(environment, action)?.as_ref(), action)
+}
+
+/// The same where the job is known already: what [`job`] gives.
+pub(crate) fn endpoint_of(
+    environment: &Environment,
+    job: Option<&Job>,
+    action: &str,
+) -> Outcome<Endpoint> {
     let docker = &environment.docker;
     if docker.host.is_none()
-        && let Some(job) = jobs::only(environment, action)?
+        && let Some(job) = job
     {
-        let found = jobs::docker_environment(environment, &job, action)?;
+        let found = jobs::docker_environment(environment, job, action)?;
         return Endpoint::parse(Some(&found.host), Some("1"), Some(&found.cert_path))
             .when(|| action);
     }
@@ -59,6 +69,14 @@ pub(crate) fn endpoint(environment: &Environment, action: &str) -> Outcome<Endpo
         Some(&docker.cert_path),
     )
     .when(|| action)
+}
+
+/// The job whose daemon [`endpoint`] is, if it is a job's; `action` is what needs it.
+pub(crate) fn job(environment: &Environment, action: &str) -> Outcome<Option<Job>> {
+    let Some(host) = &environment.docker.host else {
+        return jobs::only(environment, action);
+    };
+    Ok(jobs::enclosing(environment).filter(|job| job.record.endpoint.as_ref() == Some(host)))
 }
 
 /// Connects to the daemon; `action` is what needs it.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use pcocc_tests::{Mount, Pcocc, leaks, run, wait_until};
+use pcocc_tests::{Mount, Pcocc, jobs, leaks, run, wait_until};
+use pcocc_vm::job::State;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::common::{shell, text, with_image};
@@ -138,6 +139,36 @@ fn each_signal_that_ends_a_program_unmounts() {
         });
         assert_nothing_runs(&pcocc);
     }
+}
+
+#[test]
+fn the_end_of_its_job_unmounts() {
+    let (pcocc, _) = with_image(Pcocc::new());
+    let conf = jobs::conf(&pcocc);
+    for number in [7, 8] {
+        jobs::write(&conf, number, State::Ready, None);
+    }
+    let mount = |folder: &str, host: &str| {
+        let point = pcocc.home().join(folder);
+        let mut command = pcocc.command(&["docker", "mount", text(&point)]);
+        command.env("PCOCC_JOBID", "7").env("DOCKER_HOST", host);
+        run(&mut command).ok();
+        point
+    };
+    let its = mount("its", "tcp://127.0.0.7:2376");
+    // In a shell of the job, with docker elsewhere.
+    let other = mount("other", "tcp://127.0.0.8:2376");
+    assert!(its.join("repo/user/hello").exists());
+    jobs::write(&conf, 7, State::Ended, None);
+    wait_until("the mount is gone", SOON, || {
+        leaks::mounts_below(pcocc.home()) == [text(&other)]
+    });
+    let logs = fs::read_dir(pcocc.home().join(".pcocc/log")).unwrap();
+    let logs = logs.map(|log| fs::read_to_string(log.unwrap().path()).unwrap());
+    let logs = logs.collect::<String>();
+    assert!(logs.contains("job 7 has ended"), "{logs}");
+    pcocc.run(&["docker", "umount", text(&other)]);
+    assert_nothing_runs(&pcocc);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::process::Command;
 use pcocc_tests::{Docker, Pcocc, Slurm, Window, run};
 use pcocc_vm::job::State;
 
-use crate::jobs;
 use crate::prompt::{HOOKED, rc};
+use pcocc_tests::jobs;
 
 /// Puts images into a home's repository, as far as completion sees them.
 fn images(home: &Pcocc, names: &[&str]) {

@@ -13,7 +13,7 @@ use pcocc_tests::{Outcome, Pcocc, binary, run, wait_until};
 use pcocc_vm::job::State;
 
 use crate::complete::accepted;
-use crate::jobs;
+use pcocc_tests::jobs;
 
 /// A shell, and how it reads what `@` prints, as the manual or the help says.
 const SHELLS: &[(&[&str], &str)] = &[

@@ -3,6 +3,5 @@
 
 mod complete;
 mod environment;
-mod jobs;
 mod prompt;
 mod started;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pcocc_tests::{Pcocc, Window, binary, run, wait_until};
 use pcocc_vm::job::State;
 
-use crate::jobs;
+use pcocc_tests::jobs;
 
 /// A shell with rc files of the user's own that end in the hook.
 pub struct Rc {

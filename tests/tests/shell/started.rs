@@ -8,7 +8,7 @@ use std::time::Duration;
 use pcocc_tests::{Pcocc, Window, binary, run, wait_until};
 use pcocc_vm::job::State;
 
-use crate::jobs;
+use pcocc_tests::jobs;
 
 /// A configuration folder that has to be quoted.
 fn conf(home: &Pcocc) -> PathBuf {

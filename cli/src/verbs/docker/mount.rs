@@ -2,6 +2,7 @@
 
 mod background;
 mod guard;
+mod job_end;
 mod spool_size;
 mod work;
 
@@ -95,7 +96,9 @@ impl Args {
         let action = || format!("mount {}", mount_point.display());
         let environment = &invocation.environment;
         let work = work::WorkFolders::create(&environment.temporary).when(action)?;
-        let daemon = Daemon::open(stores::endpoint(environment, &action())?).when(action)?;
+        let job = stores::job(environment, &action())?;
+        let endpoint = stores::endpoint_of(environment, job.as_ref(), &action())?;
+        let daemon = Daemon::open(endpoint).when(action)?;
         let bound = match self.spool_size {
             Some(size) => size,
             None => spool_size::default_for(work.staging()).when(action)?,
@@ -113,6 +116,9 @@ impl Args {
             staging_dir: work.staging().to_owned(),
             guard: guard::command(mount_point, log.as_deref()),
         };
+        if let Some(job) = &job {
+            job_end::watch(invocation, job.id(), &action())?;
+        }
         let mounted = pcocc_fs::mount(options).when(action)?;
         if let Err(error) = daemon.ping() {
             // It may come up later; the repositories are of use without it.

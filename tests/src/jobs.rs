@@ -4,33 +4,34 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use pcocc_tests::Pcocc;
 use pcocc_vm::job::{Backend, Here, JobId, Jobs, Record, State};
 
-/// Writes the record of a job of Slurm into a home's configuration.
+use crate::pcocc::Pcocc;
+
+/// Writes the record of a job of Slurm into a home's configuration; its daemon is at 127.0.0.`number`, where none is.
 pub fn write(conf: &Path, number: u32, state: State, seconds_left: Option<u64>) {
     let id = JobId::new(number).expect("a job number");
-    let folder = Jobs::open(conf).unwrap().folder(id);
+    let folder = Jobs::open(conf).expect("a record of a job").folder(id);
     if !folder.path().exists() {
-        folder.create().unwrap();
+        folder.create().expect("a record of a job");
         let client = folder.client_certificates();
-        fs::create_dir_all(&client).unwrap();
+        fs::create_dir_all(&client).expect("a record of a job");
         for name in ["ca.pem", "cert.pem", "key.pem"] {
-            fs::write(client.join(name), "").unwrap();
+            fs::write(client.join(name), "").expect("a record of a job");
         }
     }
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
+        .expect("a record of a job")
         .as_secs();
     let mut record = Record::new(id, "docker", Backend::Slurm, "doe", now);
     record.state = state;
     record.endpoint = Some(format!("tcp://127.0.0.{number}:2376"));
     record.deadline = seconds_left.map(|left| now + left);
     // Somebody has to stand for it, or Slurm would be asked.
-    let here = Here::look().unwrap();
-    record.launcher = Some(here.holder(std::process::id()).unwrap());
-    folder.write(&record).unwrap();
+    let here = Here::look().expect("a record of a job");
+    record.launcher = Some(here.holder(std::process::id()).expect("a record of a job"));
+    folder.write(&record).expect("a record of a job");
 }
 
 /// A home with job 7 ready in it.
