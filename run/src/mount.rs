@@ -66,9 +66,9 @@ pub enum Missing {
 
 /// Why a mount makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("mount {mount:?} {why}")]
+#[error("mount {mount} {why}")]
 pub struct MountError {
-    /// The mount as it was written.
+    /// The mount as it was written, in quotes, and where.
     pub mount: String,
     /// What is wrong.
     pub why: String,
@@ -76,7 +76,7 @@ pub struct MountError {
 
 fn error(mount: &str, why: impl Into<String>) -> MountError {
     MountError {
-        mount: mount.to_owned(),
+        mount: format!("{mount:?}"),
         why: why.into(),
     }
 }
@@ -166,11 +166,21 @@ impl Mount {
         mount: &TemplateMount,
         variables: &Variables,
     ) -> Result<Self, MountError> {
-        let named = match &mount.place {
-            Some(place) => format!("{name} of {place}"),
-            None => format!("{name} of containers.yaml"),
-        };
-        let name = named.as_str();
+        Self::from_template(name, mount, variables).map_err(|error| {
+            let place = mount.place.as_ref().map(ToString::to_string);
+            let place = place.unwrap_or_else(|| "containers.yaml".to_owned());
+            MountError {
+                mount: format!("{} of {place}", error.mount),
+                ..error
+            }
+        })
+    }
+
+    fn from_template(
+        name: &str,
+        mount: &TemplateMount,
+        variables: &Variables,
+    ) -> Result<Self, MountError> {
         let path = |text: &str| {
             template::expand(text, variables).map_err(|why| error(name, format!("{why}")))
         };

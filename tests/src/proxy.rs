@@ -23,6 +23,8 @@ enum Fate {
 struct State {
     requests: Vec<String>,
     rule: Option<(String, Fate)>,
+    /// The rule waits for a request whose line contains this.
+    begins_with: Option<String>,
     waiting: usize,
     dead: bool,
     ended: bool,
@@ -111,6 +113,12 @@ impl Proxy {
         self.lock().rule = Some((text.to_owned(), Fate::Die));
     }
 
+    /// The same for requests after the first whose line contains `first`.
+    pub fn die_at_after(&self, first: &str, text: &str) {
+        self.lock().begins_with = Some(first.to_owned());
+        self.die_at(text);
+    }
+
     /// Breaks all connections and takes none any more.
     pub fn die(&self) {
         die(&mut self.lock());
@@ -121,6 +129,7 @@ impl Proxy {
     pub fn revive(&self) {
         let mut state = self.lock();
         state.rule = None;
+        state.begins_with = None;
         state.dead = false;
     }
 
@@ -167,7 +176,9 @@ fn serve(
         }
         state.requests.push(line.clone());
         state.open.push(client.try_clone()?);
+        state.begins_with.take_if(|first| line.contains(&**first));
         let fate = |state: &State| match &state.rule {
+            _ if state.begins_with.is_some() => None,
             Some((text, fate)) if line.contains(text) => Some(*fate),
             _ => None,
         };

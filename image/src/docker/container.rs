@@ -126,12 +126,19 @@ impl Daemon {
         })
     }
 
-    /// Kills a container that runs.
+    /// Kills a container; one that has ended meanwhile is stopped, too.
     pub(super) fn kill_container(&self, name: &str) -> Result<()> {
-        self.call(
-            &format!("stop container {name}"),
-            self.docker().kill_container(name, None),
-        )
+        self.quick(async {
+            match self.docker().kill_container(name, None).await {
+                Ok(())
+                | Err(Bollard::DockerResponseServerError {
+                    status_code: 409, ..
+                }) => Ok(()),
+                Err(error) => Err(self
+                    .link()
+                    .explain(&format!("stop container {name}"), error)),
+            }
+        })
     }
 
     /// Tells a container's terminal its size.

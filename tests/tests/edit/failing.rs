@@ -183,7 +183,8 @@ fn docker_that_dies_while_saving() {
     let site = Site::with(Pcocc::new().through(&proxy), docker);
     let new = site.name("new");
     for (stage, script) in STAGES {
-        proxy.die_at(stage);
+        // Before that it looks at what other edits left.
+        proxy.die_at_after("/containers/create", stage);
         let edit = ["docker", "edit", "-E", script, &site.image, &new];
         let outcome = site.pcocc.try_run(&edit);
         let said = outcome.failed();

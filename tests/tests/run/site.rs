@@ -112,7 +112,7 @@ fn what_cannot_be_is_refused_before_anything_runs() {
             "containers: {default: {inherits: a}, a: {inherits: [b]}, b: {inherits: a}}",
             &[][..],
             &[
-                "containers of containers.yaml inherit from each other in a circle",
+                "containers inherit from each other in a circle",
                 "a → b → a",
             ][..],
         ),

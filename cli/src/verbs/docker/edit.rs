@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use pcocc_image::Error;
 use pcocc_image::docker::Daemon;
-use pcocc_image::docker::edit::{EditContainer, EditOptions, EditedImage, HistoryEntry};
+use pcocc_image::docker::edit::{EditContainer, EditOptions, EditedImage, HistoryEntry, Kept};
 use pcocc_image::origin::{Origin, Parent};
 use pcocc_image::reference::ImageUri;
-use pcocc_image::repository::{Kind, RepositoryImage, RepositorySink};
+use pcocc_image::repository::{Kind, Repositories, RepositoryImage, RepositorySink};
 use pcocc_image::transfer::{self, Layout as _, Sink as _};
 
 use crate::app::Invocation;
@@ -81,6 +81,7 @@ pub(crate) struct Args {
 /// Both images, as the repositories know them.
 struct Job {
     action: String,
+    repositories: Arc<Repositories>,
     source: RepositoryImage,
     /// `REPO:IMAGE`.
     source_name: String,
@@ -153,6 +154,7 @@ impl Args {
         Ok(Job {
             dest_name: format!("{}:{}", target.name(), to.name),
             action,
+            repositories: Arc::clone(&repositories),
             source,
             source_name,
             sink,
@@ -168,7 +170,7 @@ impl Args {
         invocation: &Invocation,
     ) -> Outcome<EditContainer> {
         let action = || job.action.as_str();
-        self.collect(daemon, invocation);
+        Self::collect(daemon, &job.repositories, invocation);
         let (container, attached) = {
             let (_drawing, context) = invocation.draw();
             let container = EditContainer::prepare(daemon, &job.source, &job.source_name, &context)
@@ -299,7 +301,7 @@ impl Args {
     }
 
     /// Clears away what killed edits left, and reminds of what was never saved.
-    fn collect(&self, daemon: &Daemon, invocation: &Invocation) {
+    fn collect(daemon: &Daemon, repositories: &Repositories, invocation: &Invocation) {
         let kept = match EditContainer::collect(daemon, &invocation.quietly()) {
             Ok(kept) => kept,
             Err(error) => {
@@ -308,7 +310,14 @@ impl Args {
                 return;
             }
         };
-        for kept in kept {
+        // Others may use the daemon, too, and have images of the same name.
+        let is_ours = |kept: &Kept| {
+            let source = kept.source.parse().ok();
+            let source = source.and_then(|uri: ImageUri| repositories.image(&uri).ok());
+            let image = source.and_then(|source| source.image(&invocation.quietly()).ok());
+            image.is_some_and(|image| kept.image.is_none_or(|id| id == image.id()))
+        };
+        for kept in kept.into_iter().filter(is_ours) {
             let save = [
                 "pcocc",
                 "docker",
