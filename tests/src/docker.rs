@@ -220,16 +220,25 @@ impl Docker {
         let full = self.name(name);
         let label = format!("pcocc.test={}", self.space);
         let context = folder.path().to_string_lossy();
-        self.run(&[
-            "build",
-            "-q",
-            "--network=none",
-            "--label",
-            &label,
-            "-t",
-            &full,
-            &context,
-        ]);
+        let build = |more: &[&str]| {
+            let arguments = [
+                "build",
+                "-q",
+                "--network=none",
+                "--label",
+                &label,
+                "-t",
+                &full,
+            ];
+            self.try_run(&[&arguments[..], more, &[&*context]].concat())
+        };
+        let mut built = build(&[]);
+        // Docker may take a cached layer for good that another test's end is removing.
+        let is_cache_gone = |words: &str| words.contains("failed to get digest");
+        if !built.status.success() && is_cache_gone(&built.stderr) {
+            built = build(&["--no-cache"]);
+        }
+        built.ok();
         full
     }
 
