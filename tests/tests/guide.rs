@@ -77,12 +77,15 @@ fn all_lasting<'t>(lines: impl Iterator<Item = &'t str>) -> Vec<String> {
     lines
 }
 
-/// Takes the guide's images out of a daemon that others use as well.
-struct Names<'d>(&'d Docker);
+/// Takes away what a guide that broke off leaves: its mount, and its images in a daemon that others use as well.
+struct Traces<'t>(&'t Pcocc, &'t Docker);
 
-impl Drop for Names<'_> {
+impl Drop for Traces<'_> {
     fn drop(&mut self) {
+        let point = self.0.home().join("img");
         self.0
+            .try_run(&["docker", "umount", &point.to_string_lossy()]);
+        self.1
             .try_run(&["rmi", "-f", "hello", "hello-back", "hello-evening"]);
     }
 }
@@ -92,7 +95,7 @@ fn the_guide_is_true_with_docker() {
     let docker = Docker::shared();
     let pcocc = Pcocc::as_ordinary_user().with(&docker);
     let watch = leaks::Watch::new(pcocc.home());
-    let names = Names(&docker);
+    let traces = Traces(&pcocc, &docker);
     let path = format!(
         "{}/bin:{}",
         pcocc.home().display(),
@@ -119,6 +122,6 @@ fn the_guide_is_true_with_docker() {
         );
     }
     pcocc.verify();
-    drop(names);
+    drop(traces);
     watch.assert_clean();
 }
