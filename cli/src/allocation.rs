@@ -59,15 +59,20 @@ pub(crate) fn look_again(jobs: &Jobs, id: JobId) -> Result<Job, pcocc_vm::job::E
     jobs.get(id, &Squeue)
 }
 
-/// What allocates VMs here: what `batch.yaml` says, else Slurm where its commands are.
-pub(crate) fn backend(invocation: &Invocation, action: &str) -> Outcome<BatchType> {
-    let environment = &invocation.environment;
-    let batch = BatchConfig::load(
+/// `batch.yaml`, the site's with the user's over it; `action` is what needs it.
+pub(crate) fn batch(environment: &Environment, action: &str) -> Outcome<BatchConfig> {
+    BatchConfig::load(
         &environment.user_conf,
         &environment.system_conf,
         &stores::path_variables(environment),
     )
-    .when(|| action)?;
+    .when(|| action)
+}
+
+/// What allocates VMs here: what `batch.yaml` says, else Slurm where its commands are.
+pub(crate) fn backend(invocation: &Invocation, action: &str) -> Outcome<BatchType> {
+    let environment = &invocation.environment;
+    let batch = batch(environment, action)?;
     Ok(batch
         .kind
         .unwrap_or(match environment.has_program("salloc") {

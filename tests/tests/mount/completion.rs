@@ -2,7 +2,7 @@
 
 use pcocc_tests::{Docker, Mount, Pcocc};
 
-use crate::common::{Site, shell, with_image};
+use crate::hello::{Site, shell, with_image};
 
 /// Writes the files of the layout argv[1] to argv[2], in the order and manner that argv[3] says.
 const WRITER: &str = r#"

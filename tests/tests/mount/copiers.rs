@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pcocc_tests::{Outcome, Window, wait_until};
 
-use crate::common::Site;
+use crate::hello::Site;
 
 /// A tool.
 pub struct Tool {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use pcocc_tests::{Docker, Dockerd, Mount, Pcocc, Proxy};
 
-use crate::common::shell;
+use crate::hello::shell;
 
 /// Images in the daemon.
 const IMAGES: usize = 200;

@@ -12,8 +12,8 @@ use pcocc_tests::{
     wait_until,
 };
 
-use crate::common::{Site, shell, text, with_image};
 use crate::copiers::{TOOLS, Tool};
+use crate::hello::{Site, shell, text, with_image};
 
 const FULL: &str = "No space left on device";
 const GONE: &str = "not connected";

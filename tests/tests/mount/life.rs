@@ -10,7 +10,7 @@ use pcocc_tests::{Mount, Pcocc, jobs, leaks, run, wait_until};
 use pcocc_vm::job::State;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::common::{shell, text, with_image};
+use crate::hello::{shell, text, with_image};
 
 /// How soon a mount is gone after whatever ends it.
 const SOON: Duration = Duration::from_secs(5);

@@ -1,10 +1,10 @@
 //! What docs/SEMANTICS.md promises of the mounted tree, section by section.
 
-mod common;
 mod completion;
 mod copiers;
 mod counting;
 mod failures;
+mod hello;
 mod life;
 mod names;
 mod refusals;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pcocc_tests::{Docker, Dockerd, Mount, Pcocc, Proxy, wait_until};
 
-use crate::common::{Site, shell, text, with_image};
+use crate::hello::{Site, shell, text, with_image};
 
 /// What an announced change takes to be seen, and one that is not.
 const AT_ONCE: Duration = Duration::from_millis(1500);
@@ -43,12 +43,7 @@ fn images_are_renamed_and_deleted_where_that_is_allowed() {
 
 #[test]
 fn names_of_docker_images_are_paths() {
-    let docker = Docker::shared();
-    let site = Site::with(
-        Pcocc::new().with(&docker),
-        Some(docker),
-        &["--allow-delete"],
-    );
+    let site = Site::that_deletes();
     let docker = site.docker.as_ref().unwrap();
     let image = docker.name("image");
     let host = format!("localhost:5000/{}", docker.name("x"));

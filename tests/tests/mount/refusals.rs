@@ -2,7 +2,7 @@
 
 use pcocc_tests::{Mount, Pcocc};
 
-use crate::common::{shell, with_image};
+use crate::hello::{shell, with_image};
 
 #[test]
 fn what_cannot_be_an_image_is_refused() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pcocc_tests::{Docker, Mount, Pcocc, wait_until};
 
-use crate::common::{Site, shell, with_image};
+use crate::hello::{Site, shell, with_image};
 
 #[test]
 fn an_open_file_keeps_its_content() {
@@ -44,12 +44,7 @@ fn an_open_file_keeps_its_content() {
 
 #[test]
 fn docker_images_in_use_are_not_removed_and_taken_names_not_replaced() {
-    let docker = Docker::shared();
-    let site = Site::with(
-        Pcocc::new().with(&docker),
-        Some(docker),
-        &["--allow-delete"],
-    );
+    let site = Site::that_deletes();
     let docker = site.docker.as_ref().unwrap();
     // Docker gives out no image without layers.
     let file = [("f", Path::new("/etc/hostname"))];

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pcocc_tests::{Docker, Mount, Outcome, Pcocc, in_own_namespace, layout, run, wait_until};
+use pcocc_tests::{Mount, Outcome, Pcocc, in_own_namespace, layout, run, wait_until};
 
-use crate::common::{Site, shell, text, with_image};
+use crate::hello::{Site, shell, text, with_image};
 
 /// How soon the names of images are right, where the kernel keeps them for a second.
 const SOON: Duration = Duration::from_millis(2500);
@@ -190,12 +190,7 @@ fn what_was_read_once_is_not_asked_for_again_as_root() {
 
 #[test]
 fn names_of_images_follow_their_stores() {
-    let docker = Docker::shared();
-    let site = Site::with(
-        Pcocc::new().with(&docker),
-        Some(docker),
-        &["--allow-delete"],
-    );
+    let site = Site::that_deletes();
     let docker = site.docker.as_ref().unwrap();
     let image = docker.name("r");
     assert_eq!(site.names("rootfs/repo/user"), ["hello"]);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use pcocc_tests::{Docker, Dockerd, Mount, Pcocc, run, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{shell, text};
+use crate::hello::{shell, text};
 
 /// How soon what is told to end ends.
 const SOON: Duration = Duration::from_secs(1);

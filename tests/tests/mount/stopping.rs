@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pcocc_tests::{Pcocc, layout, leaks, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{Site, text};
+use crate::hello::{Site, text};
 
 /// How long a tool may go on.
 const SOON: Duration = Duration::from_millis(1300);

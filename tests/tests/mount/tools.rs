@@ -2,8 +2,8 @@
 
 use pcocc_tests::{Docker, Mount, Pcocc, run};
 
-use crate::common::{Site, shell, with_image};
 use crate::copiers::TOOLS;
+use crate::hello::{Site, shell, with_image};
 
 /// Runs every tool from `from` into one of the stores, `repo/user` or `docker`.
 fn every_tool(site: &Site, from: &str, to: &str) {

@@ -2,7 +2,7 @@
 
 use pcocc_tests::{Docker, Mount, Pcocc, run};
 
-use crate::common::{Site, shell, text, with_image};
+use crate::hello::{Site, shell, text, with_image};
 
 #[test]
 fn the_folders_are_as_promised() {

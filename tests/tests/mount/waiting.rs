@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pcocc_tests::{Docker, Pcocc, Proxy, wait_until};
 
-use crate::common::Site;
+use crate::hello::Site;
 
 /// How long a daemon that does not answer may be waited for.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -8,6 +8,7 @@ use pcocc_core::template;
 use pcocc_vm::job::{Backend, Here};
 use pcocc_vm::launch::Place;
 
+use crate::allocation;
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::stores;
@@ -27,12 +28,7 @@ impl Node {
     /// Looks at the node we are on.
     pub(super) fn look(invocation: &Invocation, action: &str) -> Outcome<Self> {
         let environment = &invocation.environment;
-        let batch = BatchConfig::load(
-            &environment.user_conf,
-            &environment.system_conf,
-            &stores::path_variables(environment),
-        )
-        .when(|| action)?;
+        let batch = allocation::batch(environment, action)?;
         let scratch = batch
             .docker_scratch
             .clone()

@@ -74,6 +74,13 @@ impl Site {
         }
     }
 
+    /// On the daemon that tests share, where `rm -r` may delete.
+    pub fn that_deletes() -> Self {
+        let docker = Docker::shared();
+        let pcocc = Pcocc::new().with(&docker);
+        Self::with(pcocc, Some(docker), &["--allow-delete"])
+    }
+
     /// A name that no other test uses, where that matters.
     pub fn name(&self, name: &str) -> String {
         match &self.docker {
