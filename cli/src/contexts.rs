@@ -10,16 +10,17 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read as _, Seek as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use pcocc_shellenv::DockerEnvironment;
 use pcocc_vm::job::{Job, JobFolder, JobId};
 use pcocc_vm::slurm::Squeue;
 
+use crate::ask::ask;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::jobs;
@@ -174,51 +175,28 @@ impl Store {
     fn run(&self, arguments: &[&str], action: &str) -> Outcome<String> {
         const HINT: &str = "contexts are docker's own: install its command, or name its folder as docker_path in \
                             containers.yaml";
-        let (mut out, mut err) = (
-            tempfile::tempfile().when(|| action)?,
-            tempfile::tempfile().when(|| action)?,
-        );
         let cannot = |error: io::Error| {
             let why = format!("cannot run {}: {error}", self.program.display());
             Failure::message(action, why).hint(HINT)
         };
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        command
             .arg("--config")
             .arg(&self.folder)
             .arg("context")
             .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().when(|| action)?)
-            .stderr(err.try_clone().when(|| action)?)
             // Docker warns of variables that win over a selected context; none is selected here.
             .env_remove("DOCKER_HOST")
-            .env_remove("DOCKER_CONTEXT")
-            .spawn()
-            .map_err(cannot)?;
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = child.try_wait().map_err(cannot)? {
-                break status;
-            }
-            if begun.elapsed() > PATIENCE {
-                child.kill().map_err(cannot)?;
-                child.wait().map_err(cannot)?;
-                return Err(cannot(io::ErrorKind::TimedOut.into()));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        let text = |file: &mut fs::File| -> io::Result<String> {
-            let mut bytes = Vec::new();
-            file.rewind()?;
-            file.read_to_end(&mut bytes)?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        if status.success() {
-            return text(&mut out).when(|| action);
+            .env_remove("DOCKER_CONTEXT");
+        let said = ask(&mut command, PATIENCE).map_err(cannot)?;
+        if said.succeeded() {
+            return Ok(said.out);
         }
-        let said = text(&mut err).when(|| action)?;
+        if said.status.is_none() {
+            return Err(cannot(io::ErrorKind::TimedOut.into()));
+        }
         let verb = arguments.first().unwrap_or(&"");
-        let why = format!("`docker context {verb}` said: {}", said.trim());
+        let why = format!("`docker context {verb}` said: {}", said.err.trim());
         Err(Failure::message(action, why))
     }
 }

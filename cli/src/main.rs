@@ -14,6 +14,7 @@
 mod allocation;
 mod app;
 mod arguments;
+mod ask;
 mod complete;
 mod contexts;
 mod environment;

@@ -3,17 +3,19 @@
 //! Data path: every check runs in a thread of its own, and is given up after [`PATIENCE`] → a [`Finding`] each, in
 //! a fixed order → one line each, or JSON; the exit code says whether the main job can run.
 
-mod ask;
 mod machine;
 mod services;
 mod storage;
 
+use std::io;
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::app::Invocation;
+use crate::ask::{self, Said};
 use crate::errors::{FAILED, Failure, Outcome};
 use crate::output::{self, Format};
 
@@ -87,6 +89,11 @@ fn warning(found: impl Into<String>, fix: impl Into<String>) -> Trouble {
         found: found.into(),
         fix: fix.into(),
     }
+}
+
+/// Runs a program with arguments, for `patience` at most.
+fn ask(program: &str, arguments: &[&str], patience: Duration) -> io::Result<Said> {
+    ask::ask(Command::new(program).args(arguments), patience)
 }
 
 /// What the two ways to a docker daemon came to; either is enough.

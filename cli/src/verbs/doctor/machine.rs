@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::time::Duration;
 
-use super::ask::ask;
+use super::ask;
 use super::{Answer, failed, warning};
 use crate::environment::Environment;
 
@@ -19,7 +19,7 @@ pub(super) fn fuse(_: &Environment) -> Answer {
         ));
     }
     match ask("fusermount3", &["--version"], SOON) {
-        Ok(said) if said.succeeded => Ok(format!("{device}, {}", said.words())),
+        Ok(said) if said.succeeded() => Ok(format!("{device}, {}", said.words())),
         Ok(said) => Err(failed(said.words(), "install the package fuse3")),
         Err(_) if rustix::process::geteuid().is_root() => {
             Ok(format!("{device}; root mounts without fusermount3"))
@@ -39,7 +39,7 @@ pub(super) fn user_namespaces(_: &Environment) -> Answer {
         &["--user", "--map-root-user", "--mount", "true"],
         SOON,
     ) {
-        Ok(said) if said.succeeded => Ok("can be made".to_owned()),
+        Ok(said) if said.succeeded() => Ok("can be made".to_owned()),
         Ok(said) => Err(warning(
             format!("{}; pcocc run cannot work", said.words()),
             fix,
@@ -60,13 +60,13 @@ fn program() -> String {
 pub(super) fn qemu(_: &Environment) -> Answer {
     let fix = "install the package qemu-system-x86, or set DOCKER_HOST to a docker daemon";
     let version = match ask(&program(), &["--version"], SOON) {
-        Ok(said) if said.succeeded => said.words().to_owned(),
+        Ok(said) if said.succeeded() => said.words().to_owned(),
         Ok(said) => return Err(failed(said.words(), fix)),
         Err(error) => return Err(failed(format!("{}: {error}", program()), fix)),
     };
     // Only VMs that may reach nothing at all do without.
     match ask("slirp4netns", &["--version"], SOON) {
-        Ok(said) if said.succeeded => Ok(format!("{version}, {}", said.words())),
+        Ok(said) if said.succeeded() => Ok(format!("{version}, {}", said.words())),
         Ok(said) => Err(failed(said.words(), NETWORK)),
         Err(error) => Err(failed(
             format!("{version}, but slirp4netns: {error}"),

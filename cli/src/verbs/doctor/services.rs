@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pcocc_image::docker::Daemon;
 
-use super::ask::ask;
+use super::ask;
 use super::{Answer, failed, warning};
 use crate::environment::Environment;
 use crate::stores;
@@ -32,7 +32,7 @@ pub(super) fn daemon(environment: &Environment) -> Answer {
 pub(super) fn docker_command(_: &Environment) -> Answer {
     let fix = "install the package docker-cli, or set docker_path in containers.yaml";
     match ask("docker", &["--version"], SOON) {
-        Ok(said) if said.succeeded => Ok(said.words().to_owned()),
+        Ok(said) if said.succeeded() => Ok(said.words().to_owned()),
         Ok(said) => Err(warning(said.words(), fix)),
         Err(error) => Err(warning(format!("docker: {error}"), fix)),
     }
@@ -41,7 +41,7 @@ pub(super) fn docker_command(_: &Environment) -> Answer {
 /// Slurm, where it is installed.
 pub(super) fn slurm(_: &Environment) -> Answer {
     match ask("sinfo", &["--noheader", "--format=%P"], SOON) {
-        Ok(said) if said.succeeded => {
+        Ok(said) if said.succeeded() => {
             let partitions: Vec<&str> = said.out.split_whitespace().collect();
             Ok(format!("answers, partitions: {}", partitions.join(" ")))
         }
@@ -76,7 +76,7 @@ pub(super) fn home(environment: &Environment, on_node: bool) -> Answer {
             &path,
         ];
         return match ask("srun", &job, Duration::from_secs(12)) {
-            Ok(said) if said.succeeded => Ok(format!("{path} can be written on a node")),
+            Ok(said) if said.succeeded() => Ok(format!("{path} can be written on a node")),
             Ok(said) => Err(warning(format!("{path} on a node: {}", said.words()), fix)),
             Err(error) => Err(warning(
                 format!("srun: {error}"),

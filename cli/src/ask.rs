@@ -1,25 +1,30 @@
 //! Asking another program, which may hang or not be there.
 
 use std::io::{self, Read as _};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use pcocc_core::child;
 
 /// What a program said.
 #[derive(Debug)]
-pub(super) struct Said {
-    /// Whether it exited with 0.
-    pub(super) succeeded: bool,
+pub(crate) struct Said {
+    /// How it ended; `None` for one that took too long.
+    pub(crate) status: Option<ExitStatus>,
     /// Its standard output.
-    pub(super) out: String,
+    pub(crate) out: String,
     /// Its standard error.
-    pub(super) err: String,
+    pub(crate) err: String,
 }
 
 impl Said {
+    /// Whether it exited with 0.
+    pub(crate) fn succeeded(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+
     /// The first line of what it complained about, or printed.
-    pub(super) fn words(&self) -> &str {
+    pub(crate) fn words(&self) -> &str {
         [&self.err, &self.out]
             .into_iter()
             .flat_map(|text| text.lines())
@@ -30,12 +35,11 @@ impl Said {
 }
 
 /// Runs a program for `patience` at most; one that takes longer is killed, and what it said until then counts.
-pub(super) fn ask(program: &str, arguments: &[&str], patience: Duration) -> io::Result<Said> {
+pub(crate) fn ask(command: &mut Command, patience: Duration) -> io::Result<Said> {
     // Files rather than pipes: no reader waits for what a killed program's children hold open.
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = child::spawn(
-        Command::new(program)
-            .args(arguments)
+        command
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(err.try_clone()?),
@@ -60,7 +64,7 @@ pub(super) fn ask(program: &str, arguments: &[&str], patience: Duration) -> io::
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     Ok(Said {
-        succeeded: status.is_some_and(|status| status.success()),
+        status,
         out: text(&mut out)?,
         err: text(&mut err)?,
     })
@@ -74,21 +78,22 @@ mod tests {
     fn what_hangs_is_given_up_and_what_it_said_counts() {
         let begun = Instant::now();
         // Long enough for a shell to start beside everything else that a machine does.
-        let said = ask(
-            "sh",
-            &["-c", "echo half; exec sleep 60"],
-            Duration::from_secs(5),
-        )
-        .unwrap();
-        assert!(!said.succeeded);
+        let sh = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        let said = ask(&mut sh("echo half; exec sleep 60"), Duration::from_secs(5)).unwrap();
+        assert!(said.status.is_none() && !said.succeeded());
         assert_eq!(said.words(), "half");
         assert!(begun.elapsed() < Duration::from_secs(50));
         assert!(
-            ask("sh", &["-c", "exit 0"], Duration::from_secs(50))
+            ask(&mut sh("exit 0"), Duration::from_secs(50))
                 .unwrap()
-                .succeeded
+                .succeeded()
         );
-        let missing = ask("no-such-program", &[], Duration::from_secs(1)).unwrap_err();
+        let missing =
+            ask(&mut Command::new("no-such-program"), Duration::from_secs(1)).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 }
