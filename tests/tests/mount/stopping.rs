@@ -12,15 +12,21 @@ use crate::hello::{Site, text};
 /// How long a tool may go on.
 const SOON: Duration = Duration::from_millis(1300);
 
-/// An archive of one file that nothing compresses: to store it takes seconds.
+/// An archive of one file of hexadecimal digits, which are slow to compress: to store it takes seconds.
 fn large_layer() -> Vec<u8> {
-    const BYTES: u64 = 48 << 20;
+    const MEGABYTES: usize = 200;
+    let mut random = vec![0_u8; 1 << 19];
+    let mut source = File::open("/dev/urandom").unwrap();
+    source.read_exact(&mut random).unwrap();
+    // Deflate looks back no further than 32 KB, so a megabyte again and again is no shorter.
+    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = digits.repeat(MEGABYTES);
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
-    header.set_size(BYTES);
+    header.set_size(digits.len() as u64);
     header.set_mode(0o644);
-    let random = File::open("/dev/urandom").unwrap().take(BYTES);
-    tar.append_data(&mut header, "random", random).unwrap();
+    tar.append_data(&mut header, "digits", digits.as_bytes())
+        .unwrap();
     tar.into_inner().unwrap()
 }
 
