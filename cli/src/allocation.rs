@@ -51,7 +51,14 @@ impl JobOption {
 
 /// All jobs as they are now.
 pub(crate) fn list(jobs: &Jobs) -> Result<Vec<Job>, pcocc_vm::job::Error> {
-    jobs.list(&Squeue)
+    let list = jobs.list(&Squeue)?;
+    // What Slurm has said of a job that is over need not be asked again.
+    for job in list.iter().filter(|job| job.record.state.is_over()) {
+        if let Err(error) = jobs.settle(job) {
+            tracing::debug!(%error, "a dead job's record stays");
+        }
+    }
+    Ok(list)
 }
 
 /// A job as it is now.

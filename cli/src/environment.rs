@@ -89,7 +89,8 @@ pub(crate) struct SlurmVariables(BTreeMap<String, String>);
 impl SlurmVariables {
     fn read() -> Self {
         let mut variables = Environment::variables();
-        variables.retain(|name, value| name.starts_with("SLURM_") && !value.is_empty());
+        let slurms = |name: &str| name.starts_with("SLURM_") || name.starts_with("SBATCH_");
+        variables.retain(|name, value| slurms(name) && !value.is_empty());
         Self(variables)
     }
 

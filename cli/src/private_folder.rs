@@ -23,8 +23,8 @@ pub(crate) fn open(temporary: &Path) -> io::Result<PathBuf> {
     Ok(private)
 }
 
-/// Removes folders in `private` that are named `<prefix><pid>-…` and whose process is gone. Best effort: it only frees
-/// space.
+/// Removes folders in `private` that are named `<prefix><pid>-…`, or `<prefix><pid>.<start time>-…` where they may be
+/// older than the machine's boot, and whose process is gone. Best effort: it only frees space.
 pub(crate) fn sweep(private: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(private) else {
         return;
@@ -33,13 +33,21 @@ pub(crate) fn sweep(private: &Path, prefix: &str) {
         let name = entry.file_name();
         let process = name
             .to_str()
-            .and_then(|name| name.strip_prefix(prefix)?.split('-').next())
-            .and_then(|process| process.parse::<u32>().ok());
-        // One that nobody has waited for yet is gone, too.
-        if process.is_some_and(|process| pcocc_core::process::start_time(process).is_none())
+            .and_then(|name| name.strip_prefix(prefix)?.split('-').next());
+        if process.and_then(is_gone) == Some(true)
             && let Err(error) = fs::remove_dir_all(entry.path())
         {
             tracing::debug!(%error, "an old folder stays");
         }
     }
+}
+
+/// Whether the process that `<pid>` or `<pid>.<start time>` names is gone; one that nobody has waited for yet is, too.
+fn is_gone(process: &str) -> Option<bool> {
+    let (pid, started) = match process.split_once('.') {
+        Some((pid, started)) => (pid, Some(started.parse::<u64>().ok()?)),
+        None => (process, None),
+    };
+    let running = pcocc_core::process::start_time(pid.parse().ok()?);
+    Some(running.is_none() || started.is_some_and(|started| running != Some(started)))
 }

@@ -13,7 +13,7 @@ use pcocc_core::process::die_with_parent;
 use pcocc_shellenv::spawn::Spawn;
 use pcocc_vm::attend::Launcher;
 use pcocc_vm::clock::{Clock as _, SystemClock};
-use pcocc_vm::job::{Job, JobFolder, JobId, Record, State};
+use pcocc_vm::job::{Job, JobFolder, JobId, Jobs, Record, State};
 use pcocc_vm::report::Report;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -107,6 +107,10 @@ impl Session<'_> {
         let result = self.live(invocation);
         let action = format!("stop the VM of job {}", self.id);
         let released = self.launcher.release().when(|| action);
+        // It has written down how the job ended, but where it was killed with all that could have done so for it.
+        if let Err(error) = Jobs::close(&self.folder, invocation.cancel.is_cancelled()) {
+            tracing::debug!(%error, "the record stays as it is");
+        }
         // Once it is over nobody needs them; a later look at the job is for its words.
         let _ = fs::remove_dir_all(self.folder.path().join("shell"));
         contexts::forget(&invocation.environment, &self.folder);

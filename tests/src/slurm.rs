@@ -17,6 +17,7 @@ pub struct Slurm {
     guard: Guarded,
     configuration: PathBuf,
     folder: tempfile::TempDir,
+    nodes: Vec<u32>,
 }
 
 impl Slurm {
@@ -57,16 +58,26 @@ impl Slurm {
         let configuration = configuration
             .map(PathBuf::from)
             .unwrap_or_else(|| panic!("no Slurm cluster:\n{}", read_log(&log)));
+        let pids = said[1].trim_start_matches("PIDS=").split(' ');
+        // Those of munged and the controller come first.
+        let nodes = pids.skip(2).map(|pid| pid.parse().expect("a process id"));
         Self {
             guard,
             configuration,
             folder,
+            nodes: nodes.collect(),
         }
     }
 
     /// The cluster's slurm.conf, to be named by `SLURM_CONF`.
     pub fn configuration(&self) -> &Path {
         &self.configuration
+    }
+
+    /// The process of the daemon of node `n1` or `n2`.
+    pub fn node_daemon(&self, node: &str) -> u32 {
+        let index = usize::from(node == "n2");
+        *self.nodes.get(index).expect("a node's daemon")
     }
 
     /// Builds one of Slurm's commands for this cluster, as root.

@@ -6,11 +6,14 @@
 //!
 //! It ends when the VM ends, when the time is up, and when it is told to by `cancel`: by a signal, or because the command
 //! that wanted the VM is gone. Whatever happens, [`Launch::run`] returns with nothing of the VM left.
+//!
+//! A node that Slurm has lost may still run us when the job was started again elsewhere: then the record is another's, and
+//! we end without touching it.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pcocc_core::batch::Ports;
 use pcocc_core::cancel::Cancel;
@@ -25,6 +28,8 @@ use crate::tls::{Identities, TlsError, Validity, endpoint_names};
 const GRACE: Duration = Duration::from_millis(500);
 /// How often the launcher looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(50);
+/// How often it looks whether the job still is its own.
+const OWNERSHIP: Duration = Duration::from_secs(3);
 /// How often another port is tried when one is taken.
 const PORTS_TRIED: usize = 8;
 
@@ -155,20 +160,40 @@ impl Launch<'_> {
     pub fn run(mut self) -> Result<Record, job::Error> {
         let end = match self.live() {
             Ok(end) => end,
-            // The record is what nobody could read anyway.
-            Err(LaunchError::Job(error)) => return Err(error),
+            // Nobody can read it in the record.
+            Err(LaunchError::Job(error)) => return Err(self.unwritten(error)),
             Err(_) if self.cancel.is_cancelled() => End::Ended(None),
             Err(error) => End::Failed(error.to_string()),
         };
+        // Nobody puts a job back into the queue that has ended by itself.
+        self.record.may_return &= self.cancel.is_cancelled();
         (self.record.state, self.record.error) = match end {
             End::Ended(word) => (State::Ended, word),
             End::Failed(why) => (State::Failed, Some(why)),
         };
+        if !is_own(self.folder, &self.record) {
+            return Ok(self.record);
+        }
         if let Err(error) = self.folder.remove_client_files() {
             tracing::warn!(%error, "the certificates of a job that is over stay");
         }
-        self.write()?;
-        Ok(self.record)
+        match self.write() {
+            Ok(()) => Ok(self.record),
+            Err(error) => Err(self.unwritten(error)),
+        }
+    }
+
+    /// Takes leave of a job whose record cannot be written: what it would say is told to whoever listens.
+    fn unwritten(&mut self, error: job::Error) -> job::Error {
+        if is_own(self.folder, &self.record)
+            && let Err(error) = self.folder.remove_client_files()
+        {
+            tracing::warn!(%error, "the certificates of a job that is over stay");
+        }
+        self.record.state = State::Failed;
+        self.record.error = Some(error.to_string());
+        (self.report)(Report::Record(Box::new(self.record.clone())));
+        error
     }
 
     fn live(&mut self) -> Result<End, LaunchError> {
@@ -214,7 +239,7 @@ impl Launch<'_> {
                 let booting = matches!(stage, Stage::Booting | Stage::Resuming);
                 if booting && record.state != State::Booting {
                     record.state = State::Booting;
-                    failed = failed.take().or(folder.write(record).err());
+                    failed = failed.take().or(write_own(folder, record).err());
                     report(Report::Record(Box::new(record.clone())));
                 }
                 report(match stage {
@@ -244,6 +269,7 @@ impl Launch<'_> {
         machine: &mut dyn Machine,
         deadline: &mut Deadline,
     ) -> Result<End, LaunchError> {
+        let mut looked = Instant::now();
         loop {
             let exit = machine.wait(TICK)?;
             for event in machine.events() {
@@ -254,6 +280,14 @@ impl Launch<'_> {
             }
             if let Some(exit) = exit {
                 return Ok(self.explain(exit));
+            }
+            if looked.elapsed() > OWNERSHIP {
+                looked = Instant::now();
+                if !is_own(self.folder, &self.record) {
+                    let word = "the job was started again, and this VM is not its own any more";
+                    (self.report)(Report::Warning(word.to_owned()));
+                    return Ok(End::Ended(Some(word.to_owned())));
+                }
             }
             if deadline.is_over(self.clock) {
                 return Ok(End::Ended(Some("the time limit was reached".to_owned())));
@@ -269,8 +303,8 @@ impl Launch<'_> {
     /// Tells how a VM ended by itself.
     fn explain(&self, exit: Exit) -> End {
         // Slurm's signals go to all processes of a job at once, and the VM may be faster than we are.
-        let patience = std::time::Instant::now() + Duration::from_millis(300);
-        while std::time::Instant::now() < patience {
+        let patience = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < patience {
             if self.cancel.is_cancelled() {
                 return End::Ended(None);
             }
@@ -289,9 +323,24 @@ impl Launch<'_> {
     }
 
     fn write(&mut self) -> Result<(), job::Error> {
-        self.folder.write(&self.record)?;
+        write_own(self.folder, &self.record)?;
         (self.report)(Report::Record(Box::new(self.record.clone())));
         Ok(())
+    }
+}
+
+/// Whether the record of a job is still that of the launcher which `ours` names. One that cannot be read is.
+fn is_own(folder: &JobFolder, ours: &Record) -> bool {
+    folder
+        .read()
+        .map_or(true, |written| written.launcher == ours.launcher)
+}
+
+/// Writes a record, unless it is another launcher's by now.
+fn write_own(folder: &JobFolder, record: &Record) -> Result<(), job::Error> {
+    match is_own(folder, record) {
+        true => folder.write(record),
+        false => Ok(()),
     }
 }
 

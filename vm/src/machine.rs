@@ -288,7 +288,11 @@ pub enum MachineError {
     #[error("{0}")]
     Spec(String),
     /// Not enough room on the node's disk.
-    #[error("{} has {free_mib} MiB free and the VM needs {needed_mib} MiB", folder.display())]
+    #[error(
+        "{} has {free_mib} MiB free and the VM needs {needed_mib} MiB; \
+         docker_scratch of batch.yaml can name a folder on another disk",
+        folder.display()
+    )]
     NoSpace {
         /// The folder.
         folder: PathBuf,

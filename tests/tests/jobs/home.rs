@@ -125,7 +125,8 @@ fn node_folders(pcocc: &Pcocc) -> Vec<String> {
         .filter_map(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
         .map(|record| {
             let id = record["id"].as_str().expect("a job's number");
-            format!("vm-{}-{id}", record["keeper"]["pid"])
+            let keeper = &record["keeper"];
+            format!("vm-{}.{}-{id}", keeper["pid"], keeper["started"])
         })
         .collect()
 }

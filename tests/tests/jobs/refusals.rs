@@ -1,6 +1,7 @@
 //! VMs that cannot be: what is said, and that nothing is left. None of these boots one.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use pcocc_tests::Pcocc;
 
@@ -48,6 +49,23 @@ fn each_says_why() {
     let failed = record(&pcocc, 1);
     assert_eq!(failed["state"], "failed");
     assert!(failed["error"].as_str().unwrap().contains("no template"));
+}
+
+#[test]
+fn homes_that_cannot_be_written() {
+    let pcocc = home(Pcocc::as_ordinary_user(), "local", "");
+    let conf = pcocc.home().join(".pcocc");
+    let close = |mode| fs::set_permissions(&conf, fs::Permissions::from_mode(mode)).unwrap();
+    close(0o555);
+    for verb in ["alloc", "batch"] {
+        let outcome = pcocc.try_run(&["docker", verb]);
+        assert_eq!(outcome.status.code(), Some(1), "{outcome}");
+        let why = format!("create {}/job_1: Permission denied", conf.display());
+        assert!(outcome.failed().contains(&why), "{outcome}");
+    }
+    assert_eq!(pcocc.run(&["docker", "ls", "--format", "json"]), "[]");
+    close(0o755);
+    assert_nothing_left(&pcocc);
 }
 
 #[test]

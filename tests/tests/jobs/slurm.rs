@@ -1,66 +1,10 @@
 //! VMs through a real Slurm, as an ordinary user: a cluster of two nodes on this machine.
 
-use std::process::Child;
-
-use pcocc_tests::{Pcocc, Slurm, wait_until};
+use pcocc_tests::wait_until;
 use rustix::process::Signal;
 
-use crate::home::{
-    BOOT, SOON, assert_nothing_left, end, home, record, said, signal, start, wait_for,
-};
-
-/// What a VM of the tests needs of Slurm, so that it has the memory its template says.
-const SIZE: [&str; 2] = ["-c2", "--mem=1500"];
-
-struct Cluster {
-    slurm: Slurm,
-    pcocc: Pcocc,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let slurm = Slurm::start();
-        let user = Pcocc::as_ordinary_user()
-            .with_variable("SLURM_CONF", &slurm.configuration().to_string_lossy());
-        let pcocc = home(user, "slurm", "docker_address: 127.0.0.1\n");
-        Self { slurm, pcocc }
-    }
-
-    /// The words of an `alloc` of the tests' size.
-    fn alloc(more: &[&'static str]) -> Vec<&'static str> {
-        [&["docker", "alloc"], &SIZE[..], more].concat()
-    }
-
-    /// Starts an `alloc` with a script that goes on, and gives its job's number once it runs.
-    fn running(&self, name: &str) -> (Child, u32) {
-        let mut command = start(&self.pcocc, name, &Self::alloc(&["-E", "sleep 986"]));
-        let mut job = None;
-        wait_until("the job is allocated", SOON, || {
-            job = granted(&said(&self.pcocc, name));
-            job.is_some() || command.try_wait().unwrap().is_some()
-        });
-        let job = job.unwrap_or_else(|| panic!("{name}: {}", said(&self.pcocc, name)));
-        wait_for(&self.pcocc, job, "ready");
-        wait_until("the script runs", SOON, || {
-            crate::home::find(&self.pcocc, "sleep 986").is_some()
-        });
-        (command, job)
-    }
-
-    #[track_caller]
-    fn assert_nothing_left(&self) {
-        self.slurm.wait_until_empty();
-        assert_nothing_left(&self.pcocc);
-    }
-}
-
-/// The job that salloc was granted.
-fn granted(words: &str) -> Option<u32> {
-    let line = words
-        .lines()
-        .find_map(|line| line.strip_prefix("salloc: Granted job allocation "))?;
-    line.trim().parse().ok()
-}
+use crate::cluster::{Cluster, SIZE, granted};
+use crate::home::{SOON, end, record, said, signal, start};
 
 #[test]
 fn vms_through_slurm_as_root() {
@@ -212,35 +156,4 @@ fn jobs_in_slurms_queue_as_root() {
     let refused = pcocc.try_run(&["docker", "alloc", "--bogus"]);
     assert!(refused.failed().contains("bogus"), "{refused}");
     assert!(slurm.jobs().is_empty());
-}
-
-#[test]
-fn a_job_that_is_put_back_into_the_queue_as_root() {
-    let cluster = Cluster::start();
-    let Cluster { slurm, pcocc } = &cluster;
-    let batch = [&["docker", "batch", "--requeue"], &SIZE[..]].concat();
-    let submitted = pcocc.run(&batch);
-    let id = submitted
-        .trim_start_matches("Submitted batch job ")
-        .to_owned();
-    let job: u32 = id.parse().unwrap();
-    wait_for(pcocc, job, "ready");
-    let first = record(pcocc, job)["endpoint"].clone();
-    slurm.run("scontrol", &["requeue", &id]);
-    wait_until("it waits again", SOON, || {
-        slurm.jobs() == [format!("{id} PENDING")]
-    });
-    // Slurm lets such a job wait for minutes.
-    slurm.run(
-        "scontrol",
-        &["update", &format!("JobId={id}"), "StartTime=now"],
-    );
-    wait_until("it is ready again", BOOT, || {
-        let record = record(pcocc, job);
-        record["state"] == "ready" && record["endpoint"] != first
-    });
-    let os = pcocc.run(&["docker", "shell", "-E", "docker version -f {{.Server.Os}}"]);
-    assert_eq!(os, "linux");
-    pcocc.run(&["docker", "stop"]);
-    cluster.assert_nothing_left();
 }

@@ -1,6 +1,8 @@
 //! Docker VMs on real QEMU with a real dockerd. One guest is booted for all; every test resumes it.
 
 mod clones;
+mod disk;
 mod ends;
 mod network;
 mod shares;
+mod snapshots;

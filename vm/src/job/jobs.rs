@@ -2,8 +2,8 @@
 //!
 //! What a record says counts only while somebody stands for it. Phases of [`Jobs::list`]: read the records →
 //! look for the holder of each that is not over → ask the scheduler once for those of Slurm whose holder cannot be
-//! seen from here → a record nobody stands for is told as ended or failed. Only reading: the folder of a dead job is
-//! corrected by [`Jobs::settle`].
+//! seen from here, or that it may have put back into its queue → a record nobody stands for is told as ended or failed.
+//! Only reading: the folder of a dead job is corrected by [`Jobs::settle`].
 
 use std::collections::HashMap;
 use std::fs;
@@ -193,12 +193,33 @@ impl Jobs {
         }
     }
 
-    /// Writes down that a job is over whose holder could not do so any more.
+    /// Writes down that a job is over whose holder could not do so any more, and that one will not be started again.
     pub fn settle(&self, job: &Job) -> Result<()> {
         let written = job.folder.read()?;
-        if job.confirmed && job.record.state.is_over() && !written.state.is_over() {
+        let news = !written.state.is_over() || written.may_return != job.record.may_return;
+        if job.confirmed && job.record.state.is_over() && news {
             job.folder.remove_client_files()?;
             job.folder.write(&job.record)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down that a job is over whose launcher is known to be gone, unless it did so itself; `asked` says whether
+    /// somebody wanted it to be.
+    pub fn close(folder: &JobFolder, asked: bool) -> Result<()> {
+        // Reading the folder makes a network file system look again.
+        let _ = fs::read_dir(folder.path()).map(Iterator::count);
+        let mut record = folder.read()?;
+        if !record.state.is_over() {
+            if asked || record.state == State::Stopping {
+                record.state = State::Ended;
+            } else {
+                record.state = State::Failed;
+                let why = "the VM's launcher was killed";
+                record.error.get_or_insert_with(|| why.to_owned());
+            }
+            folder.remove_client_files()?;
+            folder.write(&record)?;
         }
         Ok(())
     }
@@ -218,6 +239,8 @@ impl Jobs {
                 Presence::Gone if record.backend == Backend::Slurm => confirmed = false,
                 Presence::Gone => bury(&mut record),
             }
+        } else if record.may_return {
+            confirmed = false;
         }
         Job {
             folder,
@@ -226,7 +249,7 @@ impl Jobs {
         }
     }
 
-    /// Asks the scheduler about the jobs that nobody was seen to stand for.
+    /// Asks the scheduler about the jobs that nobody was seen to stand for, and those that may have been put back.
     fn consult(&self, jobs: &mut [Job], queue: &dyn Queue) {
         let asked: Vec<JobId> = jobs
             .iter()
@@ -250,13 +273,17 @@ impl Jobs {
                 record.deadline = Some(deadline);
             }
             match queued.map(|queued| queued.state) {
-                Some(QueueState::Waiting) => {
-                    record.state = State::Queued;
-                    record.node = None;
-                    record.endpoint = None;
+                Some(QueueState::Waiting) => begin_again(record, State::Queued),
+                // Started again, and its launcher has not come to writing yet.
+                Some(QueueState::Running) if record.state.is_over() => {
+                    begin_again(record, State::Starting);
                 }
                 Some(QueueState::Running) => {}
+                Some(QueueState::Ending) if record.state.is_over() => {}
                 Some(QueueState::Ending) => record.state = State::Stopping,
+                Some(QueueState::Over) | None if record.state.is_over() => {
+                    record.may_return = false;
+                }
                 // Its launcher may have written the end while the scheduler was asked.
                 Some(QueueState::Over) | None => match job.folder.read() {
                     Ok(written) if written.state.is_over() => *record = written,
@@ -265,6 +292,14 @@ impl Jobs {
             }
         }
     }
+}
+
+/// Tells a record as that of a job which has no VM yet, whatever an earlier life of it has left.
+fn begin_again(record: &mut Record, state: State) {
+    record.state = state;
+    record.node = None;
+    record.endpoint = None;
+    record.error = None;
 }
 
 /// Tells a record as over that nobody stands for any more.

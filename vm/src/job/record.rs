@@ -108,6 +108,9 @@ pub struct Record {
     /// The process that outlives the launcher, to take away what is left of the VM on its node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeper: Option<Holder>,
+    /// Whether the job, once it is over, may be started again: Slurm ended it, and may have put it back into its queue.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_return: bool,
     /// What a later version may add; kept when the record is written again.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -131,6 +134,7 @@ impl Record {
             error: None,
             launcher: None,
             keeper: None,
+            may_return: false,
             other: serde_json::Map::new(),
         }
     }

@@ -37,6 +37,7 @@ struct Bench {
     deadline: Option<u64>,
     ports: Option<Ports>,
     reports: Vec<Report>,
+    superseded: bool,
 }
 
 impl Bench {
@@ -55,6 +56,7 @@ impl Bench {
             deadline: None,
             ports: None,
             reports: Vec::new(),
+            superseded: false,
         }
     }
 
@@ -111,8 +113,8 @@ impl Bench {
         });
         self.reports = reports;
         assert_eq!(strings.running(), 0);
-        assert_eq!(folder.read().unwrap(), last);
-        assert!(!folder.client_certificates().exists());
+        assert_eq!(folder.read().unwrap() == last, !self.superseded);
+        assert_eq!(folder.client_certificates().exists(), self.superseded);
         last
     }
 
@@ -192,6 +194,28 @@ fn a_vm_that_is_let_go_has_ended() {
     });
     assert_eq!((last.state, last.error), (State::Ended, None));
     assert_eq!(bench.states(), WHOLE_LIFE);
+}
+
+#[test]
+fn a_job_that_was_started_again_elsewhere_is_left_alone() {
+    let mut bench = Bench::new(Fault::None);
+    bench.superseded = true;
+    let (conf, folder) = (bench.conf.path().to_owned(), bench.folder());
+    let later = Mutex::new(None);
+    let last = bench.run(|_, _| {
+        let mut record = folder.read().unwrap();
+        let here = Jobs::open(&conf).unwrap().here().clone();
+        record.launcher = Some(here.holder(std::process::id()).unwrap());
+        folder.write(&record).unwrap();
+        *later.lock().unwrap() = Some(record);
+    });
+    assert_eq!(last.state, State::Ended);
+    assert!(last.error.unwrap().contains("started again"));
+    assert_eq!(
+        bench.folder().read().ok(),
+        later.into_inner().unwrap(),
+        "the later life's record"
+    );
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Watch<'a> {
     begun: Instant,
     deadline: Duration,
     console: PathBuf,
+    /// When a guest must have answered that has nothing to do before.
+    pub(crate) answer_by: Option<Instant>,
     /// What it is doing, as it follows "the VM was".
     pub(crate) doing: &'static str,
 }
@@ -46,6 +48,7 @@ impl<'a> Watch<'a> {
             begun: Instant::now(),
             deadline: spec.deadline,
             console: spec.console_log.clone(),
+            answer_by: None,
             doing: "starting",
         }
     }
@@ -55,10 +58,18 @@ impl<'a> Watch<'a> {
         self.cancel
     }
 
+    /// Whether a guest has not answered in time.
+    pub(crate) fn is_late(&self) -> bool {
+        self.answer_by.is_some_and(|by| Instant::now() >= by)
+    }
+
     /// Fails when the start was cancelled or takes too long.
     pub(crate) fn check(&self) -> Result<(), MachineError> {
         if self.cancel.is_cancelled() {
             return Err(MachineError::Cancelled);
+        }
+        if self.is_late() {
+            return Err(MachineError::Guest("does not answer".into()));
         }
         if self.begun.elapsed() >= self.deadline {
             return Err(MachineError::TimedOut {

@@ -19,6 +19,7 @@ pub(crate) struct Qmp {
     socket: UnixStream,
     lines: Receiver<Value>,
     shutdown: Option<String>,
+    disk_full: bool,
 }
 
 impl Qmp {
@@ -42,6 +43,7 @@ impl Qmp {
             socket,
             lines,
             shutdown: None,
+            disk_full: false,
         };
         qmp.execute("qmp_capabilities", json!({}))
             .map_err(|error| io::Error::other(error.to_string()))?;
@@ -83,13 +85,28 @@ impl Qmp {
 
     /// Tells why the machine shut down, if it did: QEMU's words.
     pub(crate) fn shutdown_reason(&mut self) -> Option<&str> {
-        while let Ok(line) = self.lines.try_recv() {
-            self.note(&line);
-        }
+        self.collect();
         self.shutdown.as_deref()
     }
 
+    /// Whether QEMU has, since the last call, stopped the machine because there was no room for what it wrote.
+    pub(crate) fn disk_was_full(&mut self) -> bool {
+        self.collect();
+        std::mem::take(&mut self.disk_full)
+    }
+
+    fn collect(&mut self) {
+        while let Ok(line) = self.lines.try_recv() {
+            self.note(&line);
+        }
+    }
+
     fn note(&mut self, line: &Value) {
+        if line.get("event").and_then(Value::as_str) == Some("BLOCK_IO_ERROR")
+            && line.pointer("/data/nospace").and_then(Value::as_bool) == Some(true)
+        {
+            self.disk_full = true;
+        }
         if line.get("event").and_then(Value::as_str) == Some("SHUTDOWN") {
             let reason = line.pointer("/data/reason").and_then(Value::as_str);
             self.shutdown = Some(reason.unwrap_or("unknown").to_owned());

@@ -12,6 +12,8 @@ use crate::machine::{Exit, Machine, MachineError, MachineEvent, MachineSpec};
 
 /// How often the guest is told the time.
 const CLOCK: Duration = Duration::from_secs(30);
+/// How often a machine that waits for room on the node's disk tries to go on.
+const ROOM: Duration = Duration::from_secs(3);
 /// How long QEMU may take to end once it was told to.
 const QUIT: Duration = Duration::from_secs(2);
 
@@ -22,6 +24,9 @@ pub(crate) struct QemuMachine {
     endpoint: SocketAddr,
     disk: PathBuf,
     told_time: Instant,
+    /// Since when the machine stands still because the node's disk is full, or when it was last asked to go on.
+    stalled: Option<Instant>,
+    notes: Vec<String>,
     ended: Option<Exit>,
     asked: bool,
 }
@@ -33,6 +38,8 @@ impl QemuMachine {
             endpoint: spec.listen,
             disk: spec.scratch.join("data.qcow2"),
             told_time: Instant::now(),
+            stalled: None,
+            notes: Vec::new(),
             ended: None,
             asked: false,
         }
@@ -50,6 +57,31 @@ impl QemuMachine {
         let time_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         if let Err(error) = self.launched.channel.say(&ToGuest::Clock { time_ns }) {
             tracing::debug!(%error, "the guest is not told the time");
+        }
+    }
+
+    /// Lets the machine go on that was stopped by a full disk, as soon as there is room.
+    fn look_for_room(&mut self) {
+        if self.launched.qmp.disk_was_full() {
+            if self.stalled.is_none() {
+                let folder = self.disk.parent().unwrap_or(&self.disk);
+                self.notes.push(format!(
+                    "the node's disk at {} is full: the VM stands still until there is room",
+                    folder.display()
+                ));
+            }
+            self.stalled = Some(Instant::now());
+        } else if self.stalled.is_some_and(|since| since.elapsed() > ROOM) {
+            let status = self.launched.qmp.execute("query-status", json!({}));
+            if status.is_ok_and(|status| status.get("running") == Some(&json!(true))) {
+                self.stalled = None;
+                let word = "there is room on the node's disk again: the VM goes on";
+                self.notes.push(word.to_owned());
+            } else {
+                // The same write is tried again; where there still is no room, QEMU says so once more.
+                let _ = self.launched.qmp.execute("cont", json!({}));
+                self.stalled = Some(Instant::now());
+            }
         }
     }
 
@@ -94,6 +126,7 @@ impl Machine for QemuMachine {
         let begun = Instant::now();
         loop {
             self.tell_time();
+            self.look_for_room();
             let left = timeout.saturating_sub(begun.elapsed());
             self.look(left.min(CLOCK));
             if self.ended.is_some() || begun.elapsed() >= timeout {
@@ -104,7 +137,9 @@ impl Machine for QemuMachine {
 
     fn events(&mut self) -> Vec<MachineEvent> {
         self.launched.channel.collect();
-        std::mem::take(&mut self.launched.channel.events)
+        let events = std::mem::take(&mut self.launched.channel.events);
+        let notes = self.notes.drain(..).map(MachineEvent::Note);
+        notes.chain(events).collect()
     }
 
     fn stop(&mut self, grace: Duration) -> Result<(), MachineError> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -30,6 +30,8 @@ const MIN_MEMORY: u64 = 512;
 const MIN_DISK: u64 = 1 << 30;
 /// Largest size of it: as far as the template's file system can grow.
 const MAX_DISK: u64 = 1 << 40;
+/// How long a guest that was resumed may take until its docker answers: seconds, some more where others have the cores.
+const RESUMED: Duration = Duration::from_secs(60);
 /// What a VM needs of its scratch disk to do anything at all, in MiB.
 const MIN_FREE: u64 = 512;
 
@@ -67,8 +69,17 @@ impl Hypervisor for Qemu {
             watch: Watch::new(spec, cancel),
             on_stage,
         };
-        let launched = start.guest()?;
-        start.own(launched, &client)
+        let (launched, snapshot) = start.guest()?;
+        let owned = start.own(launched, snapshot.is_some(), &client);
+        match (owned, snapshot) {
+            (Err(error), Some(bad)) if !is_final(&error) || start.watch.is_late() => {
+                start.watch.answer_by = None;
+                start.discard(&bad, &format!("does not work: {error}"));
+                let (launched, snapshot) = start.guest()?;
+                start.own(launched, snapshot.is_some(), &client)
+            }
+            (owned, _) => owned,
+        }
     }
 }
 
@@ -159,11 +170,11 @@ impl<'a> Start<'a> {
         (self.on_stage)(Stage::Warning(text));
     }
 
-    /// Gets a guest whose dockerd runs: out of a snapshot, or by booting it.
-    fn guest(&mut self) -> Result<Launched, MachineError> {
+    /// Gets a guest whose dockerd runs: out of a snapshot, which is told, or by booting it.
+    fn guest(&mut self) -> Result<(Launched, Option<Snapshot>), MachineError> {
         if self.spec.snapshot {
             match self.resumed() {
-                Ok(Some(launched)) => return Ok(launched),
+                Ok(Some((launched, snapshot))) => return Ok((launched, Some(snapshot))),
                 Ok(None) => {}
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => self.warn(format!("starting without a snapshot: {error}")),
@@ -171,30 +182,31 @@ impl<'a> Start<'a> {
         }
         let data = self.spec.scratch.join("data.qcow2");
         make_data_disk(self.spec, &data, self.watch.cancel())?;
-        self.booted(Memory::Anonymous, &data, true)
+        Ok((self.booted(Memory::Anonymous, &data, true)?, None))
     }
 
     /// Resumes a guest, after making its snapshot if there is none; `None` where there is no room for one.
-    fn resumed(&mut self) -> Result<Option<Launched>, MachineError> {
+    fn resumed(&mut self) -> Result<Option<(Launched, Snapshot)>, MachineError> {
         let key = self.key()?;
         let snapshots = Snapshots::open(&self.spec.cache)?;
-        if let Some(launched) = self.resume_one(&snapshots, &key)? {
-            return Ok(Some(launched));
+        if let Some(resumed) = self.resume_one(&snapshots, &key)? {
+            return Ok(Some(resumed));
         }
         let _lock = {
             self.watch.doing = "waiting for another VM's snapshot";
             snapshots.lock(|| self.watch.check())?
         };
         // Somebody else may have made it meanwhile.
-        if let Some(launched) = self.resume_one(&snapshots, &key)? {
-            return Ok(Some(launched));
+        if let Some(resumed) = self.resume_one(&snapshots, &key)? {
+            return Ok(Some(resumed));
         }
         if let Some(error) = no_space(&self.spec.cache, self.spec.memory_mib) {
             self.warn(format!("no snapshot is made: {error}"));
             return Ok(None);
         }
         let snapshot = self.made(&snapshots, &key)?;
-        self.resume(&snapshot).map(Some)
+        let launched = self.resume(&snapshot)?;
+        Ok(Some((launched, snapshot)))
     }
 
     /// Resumes the snapshot of `key`, if there is a good one.
@@ -202,19 +214,24 @@ impl<'a> Start<'a> {
         &mut self,
         snapshots: &Snapshots,
         key: &str,
-    ) -> Result<Option<Launched>, MachineError> {
+    ) -> Result<Option<(Launched, Snapshot)>, MachineError> {
         let (bad, why) = match snapshots.find(key) {
             Ok(None) => return Ok(None),
             Ok(Some(snapshot)) => match self.resume(&snapshot) {
-                Ok(launched) => return Ok(Some(launched)),
+                Ok(launched) => return Ok(Some((launched, snapshot))),
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => (snapshot, error.to_string()),
             },
             Err(bad) => bad,
         };
+        self.discard(&bad, &why);
+        Ok(None)
+    }
+
+    /// Removes a snapshot that is of no use.
+    fn discard(&mut self, bad: &Snapshot, why: &str) {
         self.warn(format!("the snapshot of the guest {why}; it is made anew"));
         bad.remove();
-        Ok(None)
     }
 
     fn resume(&mut self, snapshot: &Snapshot) -> Result<Launched, MachineError> {
@@ -316,11 +333,14 @@ impl<'a> Start<'a> {
     fn own(
         &mut self,
         mut launched: Launched,
+        resumed: bool,
         client: &EndpointClient,
     ) -> Result<Box<dyn Machine>, MachineError> {
         self.stage(Stage::Configuring, "being configured");
         let adopt = self.adopt()?;
         launched.channel.say(&ToGuest::Adopt(Box::new(adopt)))?;
+        // One that was resumed has docker already. Memory that is not as it was saved may keep it from saying anything.
+        self.watch.answer_by = resumed.then(|| Instant::now() + RESUMED);
         let warnings = self.expect(&mut launched, |message| match message {
             FromGuest::Adopted { warnings } => Some(warnings.clone()),
             _ => None,
@@ -334,6 +354,7 @@ impl<'a> Start<'a> {
             self.watch.check()?;
             std::thread::sleep(Duration::from_millis(20));
         }
+        self.watch.answer_by = None;
         (self.on_stage)(Stage::Ready);
         Ok(Box::new(QemuMachine::new(launched, self.spec)))
     }

@@ -146,7 +146,11 @@ impl LocalJob {
         record.mount = mount.map(Path::to_owned);
         // Until the launcher takes over, we stand for it.
         record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
-        folder.write(&record).when(|| action)?;
+        if let Err(error) = folder.write(&record) {
+            // A folder without a record is nobody's.
+            let _ = folder.remove();
+            return Err(Failure::new(action, error));
+        }
         let words = launch::words(
             Some(folder.id()),
             false,
@@ -177,13 +181,12 @@ impl LocalJob {
 
     /// Starts a launcher that goes on without us.
     pub(crate) fn launch_alone(&self, action: &str) -> Outcome<std::process::Child> {
-        use std::os::unix::process::CommandExt as _;
         use std::process::Stdio;
         let mut command = self.command(false, action)?;
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .process_group(0)
+            // Leaves our session by itself, which the leader of a process group could not.
             .spawn()
             .map_err(|error| self.fail(&format!("run its launcher: {error}"), action))
     }

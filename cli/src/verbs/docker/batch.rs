@@ -22,6 +22,9 @@ use crate::verbs::docker::launch::{self, MachineArgs};
 /// How long a launcher may take to take its job over.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The variable by which sbatch takes `--array`.
+const ARRAY: &str = "SBATCH_ARRAY_INX";
+
 /// Allocate a docker VM in the background
 ///
 /// Comes back at once. All options that are not listed here are those of sbatch; where there is no Slurm the VM runs
@@ -94,6 +97,15 @@ impl Args {
     ) -> Outcome {
         options::check(&self.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
         let environment = &invocation.environment;
+        // What an option cannot ask for, a variable cannot either.
+        if let Some(indices) = environment.slurm.variable(ARRAY) {
+            let why = format!(
+                "{ARRAY}={indices} asks for many jobs, and a docker VM is one; submit them one by one"
+            );
+            return Err(Failure::message(action, why)
+                .hint(format!("unset {ARRAY}"))
+                .code(USAGE));
+        }
         let logs = environment.user_conf.join("log");
         std::fs::create_dir_all(&logs).when(|| format!("create the folder {}", logs.display()))?;
         let words = launch::words(None, false, None, None, mount, &self.machine);

@@ -90,6 +90,8 @@ pub(crate) fn wait(
     let (drawing, context) = invocation.draw();
     let mut told = None;
     let mut asked = Instant::now();
+    // The record as it was written when it was last looked into, and one that is of an earlier life of the job.
+    let (mut known, mut outlived) = (None, None);
     loop {
         if told != Some(job.record.state) {
             let word = match job.record.state {
@@ -112,14 +114,20 @@ pub(crate) fn wait(
         // Reading the folder makes a network file system look again.
         let _ = std::fs::read_dir(job.folder.path()).map(Iterator::count);
         let written = job.folder.read().when(|| &*action)?;
-        let changed = written.state != job.record.state;
-        job.record = written;
-        if job.record.state == State::Ready {
-            return Ok(job);
-        }
-        if changed || asked.elapsed() > QUEUE {
+        if known.as_ref() != Some(&written) || asked.elapsed() > QUEUE {
             job = allocation::look_again(&jobs, id).when(|| &*action)?;
             asked = Instant::now();
+            if job.record.state == State::Queued && written.state > State::Queued {
+                // Slurm has it in the queue again. Started again, it is running for Slurm before its launcher writes.
+                outlived = Some(written.clone());
+            }
+            known = Some(written);
+        }
+        if outlived.is_some() && outlived == known && !job.record.state.is_over() {
+            job.record.state = State::Queued;
+        }
+        if job.record.state == State::Ready {
+            return Ok(job);
         }
         if job.record.state.is_over() {
             drop(drawing);

@@ -93,7 +93,7 @@ fn is_over_within(
     action: &str,
 ) -> Outcome<bool> {
     let deadline = Instant::now() + patience;
-    let mut asked = Instant::now();
+    let mut asked: Option<Instant> = None;
     loop {
         let over = match job.folder.read() {
             Ok(record) => {
@@ -106,9 +106,11 @@ fn is_over_within(
                 let left = !gone(&record.keeper);
                 let over = record.state.is_over()
                     || (job.record.backend == Backend::Local && gone(&record.launcher));
-                (over && !left)
-                    || (asked.elapsed() > Duration::from_secs(1) && {
-                        asked = Instant::now();
+                let patience = Duration::from_millis(if over { 200 } else { 1000 });
+                let ask = !left && asked.is_none_or(|since| since.elapsed() > patience);
+                (over && !left && !record.may_return)
+                    || (ask && {
+                        asked = Some(Instant::now());
                         let now = allocation::look_again(jobs, job.id()).when(|| action)?;
                         now.record.state.is_over()
                     })

@@ -122,6 +122,40 @@ fn slurm_is_asked_about_jobs_that_cannot_be_seen() {
 }
 
 #[test]
+fn a_job_that_slurm_may_start_again_is_asked_for() {
+    let home = Home::new();
+    let id = home.put(6, Backend::Slurm, State::Ended, home.dead());
+    assert_eq!(home.state(id, &Unasked), (State::Ended, true));
+    let put = |state| {
+        let id = home.put(6, Backend::Slurm, state, home.dead());
+        let folder = home.jobs.folder(id);
+        let mut record = folder.read().unwrap();
+        record.may_return = true;
+        record.endpoint = Some("tcp://127.0.0.1:1".into());
+        folder.write(&record).unwrap();
+    };
+    for (queue, expected) in [
+        (answer(id, QueueState::Ending), (State::Ended, true)),
+        (answer(id, QueueState::Waiting), (State::Queued, true)),
+        (answer(id, QueueState::Running), (State::Starting, true)),
+        (Answer(None), (State::Ended, false)),
+    ] {
+        put(State::Ended);
+        let job = home.jobs.get(id, &queue).unwrap();
+        assert_eq!((job.record.state, job.confirmed), expected);
+        assert_eq!(job.record.endpoint.is_some(), expected.0 == State::Ended);
+        home.jobs.settle(&job).unwrap();
+        assert!(home.jobs.folder(id).read().unwrap().may_return);
+    }
+    // Slurm has forgotten it: that is written down, and nobody asks again.
+    let gone = Answer(Some(HashMap::new()));
+    home.jobs
+        .settle(&home.jobs.get(id, &gone).unwrap())
+        .unwrap();
+    assert_eq!(home.state(id, &Unasked), (State::Ended, true));
+}
+
+#[test]
 fn a_dead_job_is_settled_once() {
     let home = Home::new();
     let id = home.put(3, Backend::Local, State::Ready, home.dead());

@@ -1,10 +1,12 @@
 //! The folders a VM has on its node.
 //!
 //! ```text
-//! SCRATCH/pcocc-UID/vm-PID-JOB/      its disk, while it starts; PID is the keeper's
-//! /tmp/pcocc-UID/vm-PID-JOB/         its sockets, whose names must be short
-//! SCRATCH/pcocc-UID/guest/           snapshots, kept for later VMs
+//! SCRATCH/pcocc-UID/vm-PID.START-JOB/   its disk, while it starts; PID and START are the keeper's
+//! /tmp/pcocc-UID/vm-PID.START-JOB/      its sockets, whose names must be short
+//! SCRATCH/pcocc-UID/guest/              snapshots, kept for later VMs
 //! ```
+//!
+//! START, in ticks since boot, tells the keeper from who has its number after a reboot.
 //!
 //! SCRATCH is `docker_scratch` of batch.yaml, else TMPDIR, else `/var/tmp`.
 
@@ -37,7 +39,8 @@ impl NodeFolders {
     /// Names them, below `scratch`, for the VM of the job `id` and the keeper `keeper`.
     pub(super) fn new(scratch: &Path, keeper: u32, id: JobId) -> io::Result<Self> {
         let private = private_folder::open(scratch)?;
-        let name = format!("{PREFIX}{keeper}-{id}");
+        let started = pcocc_core::process::start_time(keeper).unwrap_or(0);
+        let name = format!("{PREFIX}{keeper}.{started}-{id}");
         Ok(Self {
             scratch: private.join(&name),
             sockets: private_folder::open(Path::new(SHORT))?
@@ -98,9 +101,13 @@ mod tests {
         let dead = NodeFolders::new(scratch.path(), u32::MAX, id).unwrap();
         dead.create().unwrap();
         fs::write(dead.scratch.join("disk"), "").unwrap();
+        // Of before the last boot, by somebody who had the number that is ours now.
+        let old = format!("{PREFIX}{}.1-7", std::process::id());
+        let old = dead.scratch.with_file_name(old);
+        fs::create_dir(&old).unwrap();
         let ours = NodeFolders::new(scratch.path(), std::process::id(), id).unwrap();
         ours.create().unwrap();
-        assert!(!dead.scratch.exists() && !dead.sockets.exists());
+        assert!(!dead.scratch.exists() && !dead.sockets.exists() && !old.exists());
         assert!(ours.scratch.exists() && ours.sockets.exists());
         assert!(ours.sockets.as_os_str().len() < 60);
         ours.remove().unwrap();

@@ -14,8 +14,8 @@ use pcocc_vm::guest_image;
 use pcocc_vm::job::{Backend, Job, JobFolder, Jobs, Record, State};
 use pcocc_vm::launch::{Launch, Place};
 use pcocc_vm::machine::{
-    GuestEnvironment, GuestFiles, GuestUser, Hypervisor, MAX_SHARES, MachineSpec, NetworkPolicy,
-    Share,
+    GuestEnvironment, GuestFiles, GuestUser, Hypervisor, MAX_SHARES, MachineError, MachineSpec,
+    NetworkPolicy, Share,
 };
 use pcocc_vm::report::Report;
 use pcocc_vm::slurm::{Resources, Squeue};
@@ -86,7 +86,7 @@ pub(super) fn run(
             spec.client = identities.client.clone();
             // Once on a node; its files are taken as they are from then on.
             let image = &prepared.image;
-            spec.image = guest_image::unpack(&image.disk, &image.target, &image.id)?;
+            spec.image = image.unpacked()?;
             Ok(spec)
         },
         hypervisor: &*hypervisor,
@@ -197,6 +197,8 @@ fn take_over(
             record.name = name;
         }
         record.deadline = Squeue.deadline(assignment.id).or(record.deadline);
+        // Slurm does so with jobs of sbatch only, which nobody holds.
+        record.may_return = !held;
     }
     record.keeper = Some(jobs.here().holder(keeper).when(|| action)?);
     folder.write(&record).when(|| action)?;
@@ -217,6 +219,20 @@ struct Image {
     disk: PathBuf,
     target: PathBuf,
     id: String,
+}
+
+impl Image {
+    /// Its files; what a full disk says of them names no folder by itself.
+    fn unpacked(&self) -> Result<GuestFiles, MachineError> {
+        let unpacked = guest_image::unpack(&self.disk, &self.target, &self.id);
+        unpacked.map_err(|error| match error {
+            MachineError::Hypervisor { .. } | MachineError::Io { .. } => MachineError::Image {
+                what: self.id.clone(),
+                why: format!("cannot be unpacked to {}: {error}", self.target.display()),
+            },
+            error => error,
+        })
+    }
 }
 
 fn prepare(
