@@ -20,6 +20,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use super::FAILED;
 use super::channel::{Channel, Message};
 use super::command;
+use super::descendants::Descendants;
 use super::own::{self, Ids};
 use super::prepare::Target;
 use super::sys;
@@ -40,6 +41,9 @@ const LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
+
+/// Tells the first process that its starter is gone, where it has others to end. Nobody else sends it.
+const ORPHANED: Signal = Signal::POWER;
 
 /// Parts of `/proc` through which root, even without any capability, could change the machine.
 const KERNEL: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
@@ -82,11 +86,17 @@ pub(super) struct Inside<'a> {
 impl Inside<'_> {
     /// Runs the container, and ends this process with the command's exit code.
     pub(super) fn run(&self, channel: Channel) -> ! {
+        let starter = rustix::process::getppid();
         let code = match self.start(&channel) {
-            Ok(command) => {
+            Ok((command, descendants)) => {
                 // The starter sees by this that the command runs.
                 drop(channel);
-                wait_for(command)
+                let code = wait_for(command, starter);
+                if let Some(descendants) = descendants {
+                    // What is left becomes the starter's, who goes on with it.
+                    let _ = descendants.end();
+                }
+                code
             }
             Err(stop) => {
                 // A starter that is gone has no use for it.
@@ -97,9 +107,14 @@ impl Inside<'_> {
         sys::exit_now(code)
     }
 
-    fn start(&self, channel: &Channel) -> Result<Pid, Stop> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(failed("cannot arrange to end with pcocc"))?;
+    /// Gives the command, and the care for those it leaves behind, where that is not the namespace's.
+    fn start(&self, channel: &Channel) -> Result<(Pid, Option<Descendants>), Stop> {
+        let what = "cannot arrange to end with pcocc";
+        let (signal, descendants) = match self.has(Namespace::Pid) {
+            true => (Signal::KILL, None),
+            false => (ORPHANED, Some(Descendants::adopt().map_err(failed(what))?)),
+        };
+        rustix::process::set_parent_process_death_signal(Some(signal)).map_err(failed(what))?;
         own::settle(self.ids).map_err(|error| self.refused(error))?;
         // Before anything is hidden by a mount.
         let sources = self.take_sources()?;
@@ -115,7 +130,7 @@ impl Inside<'_> {
         };
         root.become_root()?;
         match sys::fork().map_err(failed("cannot start a process"))? {
-            Some(command) => Ok(command),
+            Some(command) => Ok((command, descendants)),
             None => {
                 let stop = command::start(self, terminal, channel);
                 let _ = channel.send(&Message::Failed(stop.code, stop.text));
@@ -445,7 +460,7 @@ fn fill_devices(root: &Root, path: &Path, devices: &[(&str, OwnedFd)]) -> io::Re
 
 /// Hands signals on to the command, and buries all children, until the command has ended; gives its exit
 /// code.
-fn wait_for(command: Pid) -> u8 {
+fn wait_for(command: Pid, starter: Option<Pid>) -> u8 {
     loop {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
@@ -459,6 +474,9 @@ fn wait_for(command: Pid) -> u8 {
         }
         match sys::next_signal() {
             Ok((libc::SIGCHLD, _)) | Err(_) => {}
+            Ok(_) if rustix::process::getppid() != starter => {
+                return exit_code(Signal::KILL.as_raw());
+            }
             // The terminal told the command as well.
             Ok((_, false)) => {}
             Ok((signal, true)) => {

@@ -6,10 +6,11 @@
 //!
 //! Nothing is ever mounted where others see it, and nothing is written to disk. When this process dies, the
 //! first one of the container is killed by the kernel, and with it, as the end of a process namespace, all
-//! others; with the last of them go the mounts.
+//! others; without a process namespace, it ends them itself (`descendants.rs`). With the last of them go the mounts.
 
 mod channel;
 mod command;
+mod descendants;
 mod inside;
 mod own;
 mod prepare;
@@ -34,6 +35,7 @@ pub use signals::ignored as ignored_signals;
 pub use view::View;
 
 use channel::{Channel, Message};
+use descendants::Descendants;
 use inside::Inside;
 use terminal::Relay;
 
@@ -137,6 +139,10 @@ pub fn run(
     (surroundings.release_signals)();
     let ids = own::ids();
     wait_for_threads();
+    let descendants = match plan.namespaces.contains(&Namespace::Pid) {
+        true => None,
+        false => Some(Descendants::adopt().map_err(RunError::io("take care of processes"))?),
+    };
     let blocked = sys::Blocked::all();
     let container = match sys::clone_into(flags(&plan.namespaces)) {
         Ok(Some(container)) => container,
@@ -197,6 +203,11 @@ pub fn run(
             Err(error) => return Err(RunError::io("wait for the container")(error)),
         }
     };
+    if let Some(descendants) = descendants {
+        descendants
+            .end()
+            .map_err(RunError::io("end what the command left running"))?;
+    }
     drop(relay.lock().unwrap_or_else(PoisonError::into_inner).take());
     match failure {
         Some((code, text)) => Err(RunError::Stopped { code, text }),

@@ -146,6 +146,60 @@ fn killed_at_any_moment_nothing_stays() {
     image.end();
 }
 
+/// Without a process namespace somebody has to end what the command left running.
+#[test]
+fn whichever_is_killed_nothing_stays_without_a_process_namespace_either() {
+    let image = Busybox::plain();
+    let yaml = "containers: {default: {ns: [mount]}}";
+    image.write(".pcocc/containers.yaml", yaml);
+    // One process that lost its parent, one that waits with it, and one that turns its back on the terminal.
+    let line = "(sleep $0 &); (trap '' HUP TERM; sleep $0; :) & sleep $0; :";
+    for victim in 0..4 {
+        let marker = format!("7{}{victim}", std::process::id());
+        let mut command = image.pcocc.command(&["run", "-s", "-I", "bb"]);
+        command.args(["sh", "-c", line, &marker]);
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        let sleeping = || {
+            let all = processes(&marker);
+            all.iter()
+                .filter(|(.., line)| line.starts_with("sleep"))
+                .count()
+        };
+        wait_until("three sleep", Duration::from_secs(20), || sleeping() == 3);
+        let all = processes(&marker);
+        let parent = |pid: i32| all.iter().find(|(other, ..)| *other == pid).unwrap().1;
+        // The command is the shell whose parent is no shell.
+        let shells: Vec<_> = all
+            .iter()
+            .filter(|(.., line)| line.starts_with("sh "))
+            .collect();
+        let command = shells
+            .iter()
+            .find(|(_, parent, _)| shells.iter().all(|(shell, ..)| shell != parent))
+            .unwrap()
+            .0;
+        let first = parent(command);
+        match victim {
+            0 => send(parent(first), Signal::KILL),
+            1 => send(first, Signal::KILL),
+            2 => send(command, Signal::KILL),
+            // The command ends by itself.
+            _ => all
+                .iter()
+                .filter(|(_, parent, line)| *parent == command && line.starts_with("sleep"))
+                .for_each(|(sleep, ..)| send(*sleep, Signal::KILL)),
+        }
+        let code = child.wait().unwrap().code();
+        if victim != 0 {
+            assert_eq!(code, Some([0, 137, 137, 0][victim]), "{victim}");
+        }
+        wait_until("all processes end", Duration::from_secs(10), || {
+            processes(&marker).is_empty()
+        });
+    }
+    image.end();
+}
+
 #[test]
 fn signals_reach_the_command() {
     let image = Busybox::plain();
