@@ -138,11 +138,17 @@ impl Failure {
         chain(&*self.error)
     }
 
-    /// What went wrong and what to do next, for a place that has one line.
-    pub(crate) fn why_and_hint(&self) -> String {
-        match self.hint.clone().or_else(|| self.classify().1) {
-            Some(hint) => format!("{}; {hint}", self.why()),
+    /// What went wrong and what to do next, for a place that has one line and says itself that it is about `action`. What
+    /// part of that failed is told.
+    pub(crate) fn why_and_hint(&self, action: &str) -> String {
+        let part = self.action.strip_prefix(action);
+        let why = match part.and_then(|part| part.strip_prefix(": ")) {
+            Some(part) => format!("{part}: {}", self.why()),
             None => self.why(),
+        };
+        match self.hint.clone().or_else(|| self.classify().1) {
+            Some(hint) => format!("{why}; {hint}"),
+            None => why,
         }
     }
 
@@ -271,6 +277,15 @@ mod tests {
             "pcocc: failed to import docker image bb as newbb: image newbb already exists\n\
              hint: choose another name, or delete the old image first (pcocc image delete)\n"
         );
+    }
+
+    #[test]
+    fn one_line_has_the_part_of_the_action_that_failed() {
+        let why = |action: &str| Failure::message(action, "no such file").hint("make it");
+        let whole = why("start a VM: read /ca.pem").why_and_hint("start a VM");
+        assert_eq!(whole, "read /ca.pem: no such file; make it");
+        let other = why("read repos.yaml").why_and_hint("start a VM");
+        assert_eq!(other, "no such file; make it");
     }
 
     #[test]

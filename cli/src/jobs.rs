@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
 
-use pcocc_core::containers::Runtime;
-use pcocc_core::template::{self, Variables};
+use pcocc_core::template;
 use pcocc_shellenv::DockerEnvironment;
 use pcocc_vm::job::{Job, JobId, Jobs, Queue, Queued, Wanted};
 use pcocc_vm::machine::ClientIdentity;
@@ -13,6 +12,7 @@ use pcocc_vm::slurm::Squeue;
 
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::stores;
 
 /// A scheduler that is not asked: records are taken as they are.
 #[derive(Debug)]
@@ -128,20 +128,10 @@ pub(crate) fn docker_path(
     environment: &Environment,
     action: &str,
 ) -> Outcome<Option<std::path::PathBuf>> {
-    let file = |folder: &std::path::Path| folder.join("containers.yaml");
-    let runtime = Runtime::load(
-        &file(&environment.system_conf),
-        &file(&environment.user_conf),
-    )
-    .when(|| action)?;
-    let variables = || Variables {
-        homedir: environment.home.clone(),
-        user: environment.user.clone(),
-        env: Environment::variables(),
+    let Some(path) = stores::runtime(environment)?.docker_path else {
+        return Ok(None);
     };
-    runtime
-        .docker_path
-        .map(|path| template::expand(&path, &variables()))
-        .transpose()
-        .when(|| action)
+    let folder = template::expand(&path, &stores::path_variables(environment));
+    let folder = folder.when(|| stores::at_runtime(environment, "docker_path", action))?;
+    Ok(Some(folder))
 }

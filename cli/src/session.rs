@@ -221,6 +221,16 @@ impl Session<'_> {
                 None => format!("its launcher ended: {status}"),
             },
         };
+        // One that did not come so far as to take the record over left it as we wrote it.
+        if let Ok(mut record) = self.folder.read()
+            && record.state == State::Queued
+        {
+            record.state = State::Failed;
+            record.error = Some(why.clone());
+            if let Err(error) = self.folder.write(&record) {
+                tracing::debug!(%error, "the record stays");
+            }
+        }
         show_console(&self.folder);
         Failure::message(action, why)
     }

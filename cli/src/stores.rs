@@ -105,6 +105,20 @@ pub(crate) fn runtime(environment: &Environment) -> Outcome<Runtime> {
     .when(|| "read containers.yaml")
 }
 
+/// `ACTION: FILE:LINE:COLUMN`, of a key of that section whose value turned out to be wrong.
+pub(crate) fn at_runtime(environment: &Environment, key: &str, action: &str) -> String {
+    let file = |folder: &Path| folder.join(containers::FILE);
+    let place = containers::runtime_place(
+        &file(&environment.system_conf),
+        &file(&environment.user_conf),
+        key,
+    );
+    match place {
+        Some(place) => format!("{action}: {place}"),
+        None => format!("{action}: {key} of {}", containers::FILE),
+    }
+}
+
 /// How registries are reached: `containers.yaml`, and docker's own credentials.
 pub(crate) fn registries(environment: &Environment) -> Outcome<Access> {
     let runtime = runtime(environment)?;

@@ -4,12 +4,12 @@
 //! over here, as is every key this version does not know: a site's file stays valid for both. What the user's file
 //! sets wins over the system's, key by key.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::template::{self, Variables};
+use crate::template::{Variables, Written};
 use crate::yaml::{self, At, ConfigError};
 
 /// Name of the config file within a config directory.
@@ -47,13 +47,14 @@ pub struct BatchConfig {
     pub kind: Option<BatchType>,
     /// `docker_address`: name or address of the node for docker's clients; the node's own name when missing. May use
     /// path templates such as `%{env:SLURMD_NODENAME}-ib0`, expanded on the node.
-    pub docker_address: Option<String>,
+    pub docker_address: Option<Written>,
     /// `docker_resolve_address`: whether clients are given the node's address rather than its name. On unless set.
     pub docker_resolve_address: bool,
     /// `docker_ports`: the ports docker's clients may connect to, as `60000-60999`; any when missing.
     pub docker_ports: Option<Ports>,
-    /// `docker_scratch`: folder on a node-local disk for the VMs' disks.
-    pub docker_scratch: Option<PathBuf>,
+    /// `docker_scratch`: folder on a node-local disk for the VMs' disks, expanded on the node: some of its variables may
+    /// be set only there.
+    pub docker_scratch: Option<Written>,
 }
 
 /// Where docker VMs run, and how docker's clients reach them.
@@ -67,7 +68,7 @@ pub(crate) struct File {
     /// Name or address of the node for docker's clients: a path template such as `%{env:SLURMD_NODENAME}-ib0`, expanded
     /// on the node.
     #[schemars(extend("x-default" = "the node's own name"))]
-    docker_address: Option<String>,
+    docker_address: Option<At<String>>,
     /// Whether clients are given the node's address rather than its name.
     #[schemars(extend("x-default" = "`true`"))]
     docker_resolve_address: Option<bool>,
@@ -104,13 +105,15 @@ impl BatchConfig {
                     )
                 })?);
             }
-            if let Some(scratch) = &file.docker_scratch {
-                let folder = template::expand(&scratch.value, variables)
-                    .map_err(|error| scratch.error(&path, error.to_string()))?;
-                config.docker_scratch = Some(folder);
+            if let Some(scratch) = file.docker_scratch {
+                let scratch = Written::new(scratch, &path);
+                scratch.check_path(variables)?;
+                config.docker_scratch = Some(scratch);
             }
             config.kind = file.r#type.or(config.kind);
-            config.docker_address = file.docker_address.or(config.docker_address);
+            if let Some(address) = file.docker_address {
+                config.docker_address = Some(Written::new(address, &path));
+            }
             if let Some(resolve) = file.docker_resolve_address {
                 config.docker_resolve_address = resolve;
             }
@@ -141,15 +144,39 @@ mod tests {
                 fs::write(dir.path().join(name).join(FILE), text).unwrap();
             }
         }
-        let variables = Variables {
-            user: "doe".into(),
-            ..Variables::default()
-        };
         BatchConfig::load(
             &dir.path().join("user"),
             &dir.path().join("system"),
-            &variables,
+            &variables(),
         )
+    }
+
+    fn variables() -> Variables {
+        Variables {
+            user: "doe".into(),
+            ..Variables::default()
+        }
+    }
+
+    #[test]
+    fn what_only_the_node_has_is_asked_for_there_and_has_its_place() {
+        let text = "docker_scratch: '%{env:NODE_DISK}/x'\ndocker_address:  '%{env:NODE}-ib'\n";
+        let mut variables = variables();
+        let config = load(text, "").unwrap();
+        let (scratch, address) = (
+            config.docker_scratch.unwrap(),
+            config.docker_address.unwrap(),
+        );
+        let error = address.text(&variables).unwrap_err().to_string();
+        assert!(error.contains("batch.yaml:2:18: "), "{error}");
+        assert!(error.contains("NODE, which is not set"), "{error}");
+        let error = scratch.path(&variables).unwrap_err().to_string();
+        assert!(error.contains("batch.yaml:1:17: "), "{error}");
+        for (name, value) in [("NODE", "n1"), ("NODE_DISK", "/disk")] {
+            variables.env.insert(name.to_owned(), value.to_owned());
+        }
+        assert_eq!(address.text(&variables).unwrap(), "n1-ib");
+        assert_eq!(scratch.path(&variables).unwrap(), Path::new("/disk/x"));
     }
 
     #[test]
@@ -171,7 +198,8 @@ mod tests {
         assert_eq!(config.kind, Some(BatchType::Local));
         let ports = config.docker_ports.unwrap();
         assert_eq!((ports.first, ports.last), (60000, 60999));
-        assert_eq!(config.docker_scratch.unwrap(), Path::new("/tmp/doe"));
+        let scratch = config.docker_scratch.unwrap();
+        assert_eq!(scratch.path(&variables()).unwrap(), Path::new("/tmp/doe"));
         assert!(!config.docker_resolve_address);
     }
 

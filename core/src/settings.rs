@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::batch::{self, BatchConfig, BatchType};
 use crate::containers::{self, Runtime};
 use crate::repos::{self, ReposConfig, Scope};
-use crate::template::Variables;
+use crate::template::{Variables, Written};
 use crate::templates::{self, Templates};
 use crate::yaml::{ConfigError, Places};
 
@@ -169,7 +169,7 @@ pub fn settings(
     #[derive(Serialize)]
     struct Batch {
         r#type: Option<BatchType>,
-        docker_address: Option<String>,
+        docker_address: Option<Written>,
         docker_resolve_address: bool,
         docker_ports: Option<String>,
         docker_scratch: Option<PathBuf>,
@@ -180,7 +180,12 @@ pub fn settings(
         docker_address: batch.docker_address,
         docker_resolve_address: batch.docker_resolve_address,
         docker_ports: batch.docker_ports.map(|ports| ports.to_string()),
-        docker_scratch: batch.docker_scratch,
+        // One whose variables only the node has is shown as it is written.
+        docker_scratch: batch.docker_scratch.map(|scratch| {
+            scratch
+                .path(variables)
+                .unwrap_or_else(|_| scratch.as_str().into())
+        }),
     })?);
     settings.extend(vm_templates(user_dir, system_dir)?);
     Ok(settings)

@@ -3,7 +3,11 @@
 //! What the names stand for is passed in as [`Variables`]; nothing here reads the environment.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::yaml::{At, ConfigError};
 
 /// What the names in a path template stand for.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +53,58 @@ pub enum TemplateError {
         /// The whole template.
         template: String,
     },
+}
+
+/// A path or template of a config file, which is looked at elsewhere and later, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Written {
+    template: At<String>,
+    #[serde(skip)]
+    file: PathBuf,
+}
+
+impl Written {
+    /// What `file` says.
+    pub fn new(template: At<String>, file: &Path) -> Self {
+        Self {
+            template,
+            file: file.to_owned(),
+        }
+    }
+
+    /// The text as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.template
+    }
+
+    /// `FILE:LINE:COLUMN` of it.
+    pub fn place(&self) -> String {
+        self.template.place(&self.file)
+    }
+
+    /// The absolute path it stands for.
+    pub fn path(&self, variables: &Variables) -> Result<PathBuf, ConfigError> {
+        expand(&self.template, variables).map_err(|error| self.error(error.to_string()))
+    }
+
+    /// Finds what is wrong with it as a path, but for variables: they may be set where it is expanded.
+    pub fn check_path(&self, variables: &Variables) -> Result<(), ConfigError> {
+        match expand(&self.template, variables) {
+            Ok(_) | Err(TemplateError::Unset { .. }) => Ok(()),
+            Err(error) => Err(self.error(error.to_string())),
+        }
+    }
+
+    /// The text it stands for.
+    pub fn text(&self, variables: &Variables) -> Result<String, ConfigError> {
+        expand_text(&self.template, variables).map_err(|error| self.error(error.to_string()))
+    }
+
+    /// What is wrong with it.
+    pub fn error(&self, message: impl Into<String>) -> ConfigError {
+        self.template.error(&self.file, message)
+    }
 }
 
 /// Replaces the names in `template`; the result is an absolute path.

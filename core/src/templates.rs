@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::size;
+use crate::template::Written;
 use crate::yaml::{self, At, ConfigError};
 
 /// Name of the config file within a config directory.
@@ -32,7 +33,7 @@ pub enum Reach {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Template {
     /// `image`: the guest image, `[REPO:]IMAGE[@REVISION]`.
-    pub image: Option<String>,
+    pub image: Option<Written>,
     /// `cpus`: number of CPUs.
     pub cpus: Option<u32>,
     /// `memory`: memory in bytes, written as `4G`.
@@ -48,9 +49,9 @@ pub struct Template {
     /// `registry_mirrors` of the docker daemon.
     pub registry_mirrors: Vec<String>,
     /// `ca_certificates`: files with certificates the docker daemon trusts.
-    pub ca_certificates: Vec<String>,
+    pub ca_certificates: Vec<Written>,
     /// `daemon_json`: a file laid over the docker daemon's settings.
-    pub daemon_json: Option<String>,
+    pub daemon_json: Option<Written>,
 }
 
 /// What VMs are made of: templates by name.
@@ -68,7 +69,7 @@ struct Entry {
     inherits: Option<At<String>>,
     /// The guest image: `[REPO:]IMAGE[@REVISION]`.
     #[schemars(extend("x-default" = "`docker-vm`"))]
-    image: Option<String>,
+    image: Option<At<String>>,
     /// Number of CPUs, at least 1, when the allocation does not say.
     #[schemars(extend("x-default" = "2, or those the node has if fewer; 1 under Slurm"))]
     cpus: Option<At<u32>>,
@@ -89,10 +90,10 @@ struct Entry {
     /// Registries that the docker daemon asks first.
     registry_mirrors: Vec<String>,
     /// Files with certificates that the docker daemon trusts.
-    ca_certificates: Vec<String>,
+    ca_certificates: Vec<At<String>>,
     /// A file laid over the docker daemon's settings.
     #[schemars(extend("x-default" = "none"))]
-    daemon_json: Option<String>,
+    daemon_json: Option<At<String>>,
 }
 
 /// All templates.
@@ -172,7 +173,11 @@ impl Template {
         if let Some(cpus) = cpus.filter(|cpus| cpus.value == 0) {
             return Err(cpus.error(file, format!("template {name:?}: cpus must be at least 1")));
         }
-        self.image = self.image.take().or_else(|| entry.image.clone());
+        let written = |text: &At<String>| Written::new(text.clone(), file);
+        self.image = self
+            .image
+            .take()
+            .or_else(|| entry.image.as_ref().map(written));
         self.cpus = self.cpus.or(cpus.map(|cpus| cpus.value));
         self.memory = self.memory.or(memory);
         self.disk = self.disk.or(disk);
@@ -181,7 +186,7 @@ impl Template {
         self.daemon_json = self
             .daemon_json
             .take()
-            .or_else(|| entry.daemon_json.clone());
+            .or_else(|| entry.daemon_json.as_ref().map(written));
         if self.proxies.is_empty() {
             self.proxies = entry.proxies.clone();
         }
@@ -189,7 +194,7 @@ impl Template {
             self.registry_mirrors = entry.registry_mirrors.clone();
         }
         if self.ca_certificates.is_empty() {
-            self.ca_certificates = entry.ca_certificates.clone();
+            self.ca_certificates = entry.ca_certificates.iter().map(written).collect();
         }
         Ok(())
     }
@@ -227,7 +232,13 @@ big:
         let templates = load("", SITE).unwrap();
         assert_eq!(templates.names().collect::<Vec<_>>(), ["big", "docker-vm"]);
         let big = templates.get("big").unwrap().unwrap();
-        assert_eq!(big.image.as_deref(), Some("docker-vm"));
+        let image = big.image.unwrap();
+        assert_eq!(image.as_str(), "docker-vm");
+        assert!(
+            image.place().ends_with("system/templates.yaml:3:10"),
+            "{}",
+            image.place()
+        );
         assert_eq!(big.memory, Some(32 << 30));
         assert_eq!(big.cpus, Some(16));
         assert_eq!(big.reach, Some(Reach::Open));

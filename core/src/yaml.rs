@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_saphyr::Spanned;
 
-pub use places::Places;
+pub use places::{Places, place};
 
 /// Largest config file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -159,8 +159,25 @@ pub fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, ConfigError> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     }
-    let text = fs::read_to_string(file).map_err(failed)?;
+    let text = String::from_utf8(fs::read(file).map_err(failed)?)
+        .map_err(|error| no_text(file, error.as_bytes(), error.utf8_error().valid_up_to()))?;
     parse(&text, file).map(Some)
+}
+
+/// The mistake of a file that is UTF-8 only up to the byte `end`.
+fn no_text(file: &Path, bytes: &[u8], end: usize) -> ConfigError {
+    let before = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
+    let last = before.rsplit('\n').next().unwrap_or_default();
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX).saturating_add(1);
+    ConfigError::Syntax {
+        file: file.to_owned(),
+        line: number(before.matches('\n').count()),
+        column: number(last.chars().count()),
+        message: format!(
+            "the byte 0x{:02x} is no UTF-8; write the file in UTF-8",
+            bytes.get(end).copied().unwrap_or_default()
+        ),
+    }
 }
 
 /// Drops the position the YAML crate puts at either end of its messages; ours stands in front.
@@ -208,6 +225,15 @@ mod tests {
             assert!(!error.contains('\n'), "{error}");
             assert_eq!(error.matches("line ").count(), 0, "{error}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_have_a_place() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"count: 3\n# \xc3\xa9 \xff\n").unwrap();
+        let error = read::<Sample>(file.path()).unwrap_err().to_string();
+        let start = format!("{}:2:5: the byte 0xff", file.path().display());
+        assert!(error.starts_with(&start), "{error}");
     }
 
     #[test]

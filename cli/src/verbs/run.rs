@@ -6,6 +6,7 @@
 
 mod bare;
 mod image;
+mod said;
 mod settings;
 mod tasks;
 
@@ -18,6 +19,7 @@ use pcocc_run::sandbox::{self, Surroundings};
 use pcocc_run::slurm::Tasks;
 use pcocc_run::variables::Environment as CommandEnvironment;
 
+use self::said::Said;
 use crate::app::Invocation;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
@@ -38,7 +40,7 @@ Exit status: the command's; 125 when it could not be started, 126 when it is no 
 machine, 127 when there is no such command, 128+N when signal N ended it.\n\
 \n\
 Examples:\n  \
-  pcocc run -s --cwd / -I centos cat /etc/os-release\n  \
+  pcocc run -s --cwd / -I new-centos ls /newfile\n  \
   pcocc run -s --pty -I centos bash\n  \
   pcocc run -s --mount $PWD/data:/data -e LANG -I oci:./layout convert /data/a\n  \
   pcocc run -n 4 -N 2 -p sandy -I mympi -M mpi ./program")]
@@ -229,19 +231,22 @@ impl Args {
             .templates
             .settings(&image.names(), &self.module, !self.no_defaults)
             .when(|| action)?;
+        let mut said = Said::new(&site.templates);
         let generated = match settings.generators.is_empty() {
             true => Vec::new(),
             false => settings::generate(
                 invocation,
                 &mut settings,
                 &site,
+                &mut said,
                 &image,
                 &request,
                 &host,
                 action,
             )?,
         };
-        let mut plan = plan(&image.config, &settings, &request, &host).when(|| action)?;
+        let mut plan = plan(&image.config, &settings, &request, &host)
+            .map_err(|error| said.of_plan(error, &settings, action))?;
         plan.add_mounts(generated);
         let tree = image.tree(&host.account).when(|| action)?;
         // From here on signals are the command's.

@@ -50,13 +50,26 @@ pub struct DockerMount {
     pub place: String,
 }
 
+/// `FILE:LINE:COLUMN` of a key of the `runtime` section that is in force; for messages, once its value turns out to be
+/// wrong.
+pub fn runtime_place(system: &Path, user: &Path, key: &str) -> Option<String> {
+    yaml::place(&[user.to_owned(), system.to_owned()], |places| {
+        places.position(&["runtime", key])
+    })
+}
+
 /// Name of the config file within a config directory.
 pub const FILE: &str = "containers.yaml";
 
 impl Runtime {
     /// Reads the system's file and the user's over it; files that do not exist are passed over.
     pub fn load(system: &Path, user: &Path) -> Result<Self, ConfigError> {
-        let read = |file| Ok(Self::of(yaml::read(file)?.flatten(), file));
+        let read = |file| {
+            if let Some(named) = yaml::read::<Option<Named>>(file)?.flatten() {
+                named.check(file)?;
+            }
+            Ok(Self::of(yaml::read(file)?.flatten(), file))
+        };
         Ok(read(system)?.overlaid(read(user)?))
     }
 
@@ -88,6 +101,43 @@ impl Runtime {
             docker_mounts: list(self.docker_mounts, user.docker_mounts),
             docker_path: user.docker_path.or(self.docker_path),
             image_mountpoints: list(self.image_mountpoints, user.image_mountpoints),
+        }
+    }
+}
+
+/// What of the section is a name that can be wrong, each with its place.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    runtime: Option<Registries>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Registries {
+    default_registry: Option<At<String>>,
+    insecure_registries: Vec<At<String>>,
+}
+
+impl Named {
+    fn check(self, file: &Path) -> Result<(), ConfigError> {
+        let registries = self.runtime.unwrap_or_default();
+        let mut all = registries
+            .default_registry
+            .iter()
+            .chain(&registries.insecure_registries);
+        // A URL or a path would be looked up as if it were a host.
+        let is_host = |name: &str| {
+            let usual = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+            !name.is_empty() && name.chars().all(usual)
+        };
+        match all.find(|registry| !is_host(registry)) {
+            None => Ok(()),
+            Some(wrong) => {
+                let name = &wrong.value;
+                let why = format!("{name:?} is no registry; write HOST or HOST:PORT");
+                Err(wrong.error(file, why))
+            }
         }
     }
 }
@@ -165,6 +215,35 @@ modules:
         }
         assert!(parse("runtime: [1]").is_err());
         assert!(parse("runtime: {insecure_registries: 7}").is_err());
+    }
+
+    #[test]
+    fn a_registry_that_is_none_has_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE);
+        let none = folder.path().join("none");
+        for (text, wanted) in [
+            (
+                "runtime:\n  default_registry: https://r.example.org/\n",
+                ":2:21: \"https://r.example.org/\" is no registry",
+            ),
+            (
+                "runtime: {insecure_registries: ['r:5000', 'a b']}",
+                ":1:43: \"a b\" is no registry",
+            ),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = Runtime::load(&none, &file).unwrap_err().to_string();
+            let wanted = format!("{}{wanted}", file.display());
+            assert!(error.starts_with(&wanted), "{error}");
+        }
+        std::fs::write(&file, SITE).unwrap();
+        assert_eq!(Runtime::load(&none, &file).unwrap(), {
+            let mut site = parse(SITE).unwrap();
+            site.docker_mounts[0].value.place = format!("{}:5:12", file.display());
+            site
+        });
+        assert_eq!(Runtime::load(&none, &none).unwrap(), Runtime::default());
     }
 
     #[test]

@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::yaml::{self, At, ConfigError, Places};
+use crate::yaml::{self, At, ConfigError};
 
 /// Section of `containers` that every container starts from.
 const DEFAULT: &str = "default";
+/// Keys of a section that are lists of words.
+const LISTS: [&str; 4] = ["env", "pathprefix", "pathsuffix", "generator"];
 
 /// A namespace of the kernel's that a container can have for itself.
 #[derive(
@@ -413,12 +415,30 @@ impl Templates {
 
     /// Where it stands what `name` inherits: the files are only looked at again once something is wrong with it.
     fn place(&self, section: &str, name: &str) -> String {
-        let found = self.files.iter().rev().find_map(|file| {
-            let places = Places::read(file).ok()??;
-            let (line, column) = places.position(&[section, name, "inherits"])?;
-            Some(format!("{}:{line}:{column}", file.display()))
-        });
-        found.unwrap_or_else(|| super::FILE.to_owned())
+        yaml::place(&self.strongest_first(), |places| {
+            places.position(&[section, name, "inherits"])
+        })
+        .unwrap_or_else(|| super::FILE.to_owned())
+    }
+
+    /// `FILE:LINE:COLUMN` of an item of `env`, `pathprefix`, `pathsuffix` or `generator`, whichever section it is in; for
+    /// messages, once that item turns out to be wrong.
+    pub fn place_of(&self, item: &str) -> Option<String> {
+        let sections = [("containers", &self.containers), ("modules", &self.modules)];
+        yaml::place(&self.strongest_first(), |places| {
+            sections.iter().find_map(|(section, templates)| {
+                templates.keys().find_map(|name| {
+                    LISTS
+                        .iter()
+                        .find_map(|list| places.item(&[section, name, list], item))
+                })
+            })
+        })
+    }
+
+    /// The user's file, then the system's.
+    fn strongest_first(&self) -> Vec<PathBuf> {
+        self.files.iter().rev().cloned().collect()
     }
 }
 
@@ -518,6 +538,12 @@ modules:
         assert_eq!(found.mounts[0].1.source.as_deref(), Some("/mine"));
         let place = found.mounts[0].1.place.as_deref();
         assert_eq!(place, Some(&*format!("{}:1:39", user.display())));
+        let templates = Templates::load(&system, &user).unwrap();
+        for (item, place) in [("SITE=yes", "7:15"), ("PATH=/scratch/bin", "18:22")] {
+            let wanted = format!("{}:{place}", system.display());
+            assert_eq!(templates.place_of(item), Some(wanted), "{item}");
+        }
+        assert_eq!(templates.place_of("/site/data"), None);
         let circle = file("circle", "containers:\n  a: {}\n  b:\n    inherits: [c]\n");
         let wrong = Templates::load(&system, &circle)
             .unwrap()

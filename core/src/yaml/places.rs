@@ -1,7 +1,7 @@
 //! Where the values of a config file stand, for those who tell where a value came from.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -20,6 +20,7 @@ pub struct Places {
 enum Below {
     Null,
     Nothing,
+    Text(String),
     Items(Vec<Places>),
     Keys(Vec<(String, Places)>),
 }
@@ -36,6 +37,24 @@ impl Places {
         Some(self.position(path)?.0)
     }
 
+    /// Where the list at `path` has the item `text`, line and column.
+    pub fn item(&self, path: &[&str], text: &str) -> Option<(u64, u64)> {
+        match (path.split_first(), &self.below) {
+            (None, Below::Items(items)) => {
+                let found = items.iter().find(|item| match &item.below {
+                    Below::Text(known) => known == text,
+                    _ => false,
+                })?;
+                Some((found.line, found.column))
+            }
+            (Some((first, rest)), Below::Keys(keys)) => {
+                let (_, place) = keys.iter().find(|(key, _)| key == first)?;
+                place.item(rest, text)
+            }
+            _ => None,
+        }
+    }
+
     /// The same, line and column.
     pub fn position(&self, path: &[&str]) -> Option<(u64, u64)> {
         let here = (self.line, self.column);
@@ -44,11 +63,20 @@ impl Places {
         };
         match &self.below {
             Below::Null => None,
-            Below::Nothing => Some(here),
+            Below::Nothing | Below::Text(_) => Some(here),
             Below::Items(items) => items.get(first.parse::<usize>().ok()?)?.position(rest),
             Below::Keys(keys) => keys.iter().find(|(key, _)| key == first)?.1.position(rest),
         }
     }
+}
+
+/// `FILE:LINE:COLUMN` of what `found` finds in the first of `files` in which it finds anything; for messages, once a value
+/// that was read from one of them turns out to be wrong.
+pub fn place(files: &[PathBuf], found: impl Fn(&Places) -> Option<(u64, u64)>) -> Option<String> {
+    files.iter().find_map(|file| {
+        let (line, column) = found(&Places::read(file).ok()??)?;
+        Some(format!("{}:{line}:{column}", file.display()))
+    })
 }
 
 impl<'de> Deserialize<'de> for Places {
@@ -101,8 +129,8 @@ impl<'de> Deserialize<'de> for Below {
                 Ok(Below::Nothing)
             }
 
-            fn visit_str<E>(self, _: &str) -> Result<Below, E> {
-                Ok(Below::Nothing)
+            fn visit_str<E>(self, text: &str) -> Result<Below, E> {
+                Ok(Below::Text(text.to_owned()))
             }
 
             fn visit_bytes<E>(self, _: &[u8]) -> Result<Below, E> {
@@ -187,6 +215,26 @@ runtime:
         ] {
             assert_eq!(places.line(path), line, "{path:?}");
         }
+    }
+
+    #[test]
+    fn an_item_is_found_by_its_words() {
+        let places: Places = crate::yaml::parse(TEXT, Path::new("f")).unwrap();
+        for (path, text, found) in [
+            (&["runtime", "list"] as &[&str], "x", Some((8, 10))),
+            (&["runtime", "list"], "7", None),
+            (&["runtime", "nothing"], "x", None),
+            (&["repos"], "a", None),
+            (&["runtime"], "x", None),
+            (&["no"], "x", None),
+        ] {
+            assert_eq!(places.item(path, text), found, "{path:?} {text}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["user", "site"].map(|name| folder.path().join(name));
+        std::fs::write(&files[1], TEXT).unwrap();
+        let place = place(&files, |places| places.item(&["runtime", "list"], "x"));
+        assert_eq!(place, Some(format!("{}:8:10", files[1].display())));
     }
 
     #[test]

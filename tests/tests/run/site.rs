@@ -106,7 +106,8 @@ modules: {other: {env: ['OTHER=yes']}}
 #[test]
 fn what_cannot_be_is_refused_before_anything_runs() {
     let image = Busybox::plain();
-    let failing = image.write("failing", "#!/bin/sh\necho why >&2\nexit 3\n");
+    image.write("failing", "#!/bin/sh\necho why >&2\nexit 3\n");
+    image.write("printing", "#!/bin/sh\necho ENV A=1\necho \"$1 $2\"\n");
     for (yaml, options, parts) in [
         (
             "containers: {default: {inherits: a}, a: {inherits: [b]}, b: {inherits: a}}",
@@ -134,13 +135,50 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         (
             "containers: {default: {env: [NOT_SET_ANYWHERE]}}",
             &[],
-            &["NOT_SET_ANYWHERE"],
+            &["containers.yaml:1:30: environment variable \"NOT_SET_ANYWHERE\""],
+        ),
+        (
+            "containers:\n  bb:\n    env: ['A=1',\n      're(()']\n",
+            &[],
+            &["HOME/.pcocc/containers.yaml:4:7: ", "regular expression"],
+        ),
+        (
+            "modules: {m: {pathsuffix: ['=/x']}}",
+            &["-M", "m"],
+            &["containers.yaml:1:28: ", "has no name"],
+        ),
+        // What an option says is no line of a file, also where a file says the same of another image.
+        (
+            "containers: {other: {env: [NOWHERE]}}",
+            &["-e", "NOWHERE"],
+            &["bb: environment variable \"NOWHERE\" is not set"],
+        ),
+        (
+            "containers: {default: {generator: ['HOME/printing ENV re(()']}}",
+            &[],
+            &[
+                "containers.yaml:1:36: line 2 of what generator \"HOME/printing ENV re(()\" printed: ",
+                "regular expression",
+            ],
+        ),
+        (
+            "containers: {default: {generator: ['HOME/printing MOUNT :/x']}}",
+            &[],
+            &[
+                "containers.yaml:1:36: line 2 of what generator",
+                "has no source",
+            ],
+        ),
+        (
+            "containers: {default: {generator: ['HOME/printing MODULE nope']}}",
+            &[],
+            &["containers.yaml:1:36: line 2 of what", "no module \"nope\""],
         ),
         (
             "containers: {default: {generator: ['HOME/failing x']}}",
             &[],
             &[
-                "generator \"HOME/failing x\"",
+                "containers.yaml:1:36: generator \"HOME/failing x\"",
                 "failed (exit status: 3)",
                 "why",
             ],
@@ -167,7 +205,6 @@ fn what_cannot_be_is_refused_before_anything_runs() {
             assert!(words.contains(&part), "{part}: {words}");
         }
     }
-    drop(failing);
     image.end();
 }
 

@@ -11,6 +11,7 @@ use pcocc_run::sandbox::View;
 use serde_json::json;
 
 use super::image::RunImage;
+use super::said::Said;
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 
@@ -34,17 +35,20 @@ pub(super) fn load(invocation: &Invocation) -> Outcome<Site> {
 }
 
 /// Runs the generators of `settings`, and gives the mounts they ask for.
+#[expect(clippy::too_many_arguments, reason = "they are what a plan is made of")]
 pub(super) fn generate(
     invocation: &Invocation,
     settings: &mut Settings,
     site: &Site,
+    said: &mut Said<'_>,
     image: &RunImage,
     request: &Request,
     host: &Host,
     action: &str,
 ) -> Outcome<Vec<Mount>> {
     // The container as it is without them: some look at the command.
-    let plan = plan(&image.config, settings, request, host).when(|| action)?;
+    let plan = plan(&image.config, settings, request, host)
+        .map_err(|error| said.of_plan(error, settings, action))?;
     let words = |words: &[std::ffi::OsString]| -> Vec<String> {
         words
             .iter()
@@ -74,12 +78,14 @@ pub(super) fn generate(
             why,
         };
         let words = shell_words::split(command).map_err(|error| failed(error.to_string()))?;
-        view.run(&words, &invocation.cancel).map_err(failed)
+        let output = view.run(&words, &invocation.cancel).map_err(failed)?;
+        said.remember(command, &output);
+        Ok(output)
     };
     let mounts = generator::apply(settings, &site.templates, &host.variables, &mut run);
     // Ctrl-C ends the generator as well, which is no failure of its own.
     if invocation.cancel.is_cancelled() {
         return Err(Failure::new(action, Error::Cancelled));
     }
-    mounts.when(|| action)
+    mounts.map_err(|error| said.of_generator(error, action))
 }

@@ -17,7 +17,7 @@ use super::Args;
 use super::name::Built;
 use crate::app::Invocation;
 use crate::errors::{FAILED, Failure, Outcome, While as _};
-use crate::stores;
+use crate::jobs;
 
 /// How often the command is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -49,7 +49,7 @@ pub(super) fn build(
             None => command.env_remove(variable),
         };
     }
-    if let Some(folder) = stores::runtime(environment)?.docker_path {
+    if let Some(folder) = jobs::docker_path(environment, action)? {
         let mut path = OsString::from(folder);
         if let Some(rest) = &environment.path {
             path.push(":");

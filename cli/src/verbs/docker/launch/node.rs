@@ -4,7 +4,6 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 
 use pcocc_core::batch::BatchConfig;
-use pcocc_core::template;
 use pcocc_vm::job::{Backend, Here};
 use pcocc_vm::launch::Place;
 
@@ -29,10 +28,12 @@ impl Node {
     pub(super) fn look(invocation: &Invocation, action: &str) -> Outcome<Self> {
         let environment = &invocation.environment;
         let batch = allocation::batch(environment, action)?;
-        let scratch = batch
-            .docker_scratch
-            .clone()
-            .unwrap_or_else(|| environment.temporary.clone());
+        let scratch = match &batch.docker_scratch {
+            Some(scratch) => scratch
+                .path(&stores::path_variables(environment))
+                .when(|| action)?,
+            None => environment.temporary.clone(),
+        };
         Ok(Self {
             name: Here::look().when(|| action)?.host,
             scratch,
@@ -57,14 +58,16 @@ impl Node {
             return Ok(place);
         }
         let variables = stores::path_variables(&invocation.environment);
-        let named = match &self.batch.docker_address {
-            Some(template) => Some(template::expand_text(template, &variables).when(|| action)?),
-            None => None,
-        };
+        let address = self.batch.docker_address.as_ref();
+        let named = address.map(|address| address.text(&variables).when(|| action));
+        let named = named.transpose()?;
         let name = named.as_deref().unwrap_or(&self.name);
         place.address = resolve(name, named.is_some()).map_err(|why| {
-            Failure::message(action, why)
-                .hint("set docker_address in batch.yaml to a name that the login node can reach")
+            let failure = match address {
+                Some(address) => Failure::new(action, address.error(why)),
+                None => Failure::message(action, why),
+            };
+            failure.hint("set docker_address in batch.yaml to a name that the login node can reach")
         })?;
         if !self.batch.docker_resolve_address {
             place.name = Some(name.to_owned());

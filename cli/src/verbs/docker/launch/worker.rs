@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pcocc_core::containers::Runtime;
-use pcocc_core::template;
+use pcocc_core::template::{self, Written};
 use pcocc_core::templates::{Reach, Template, Templates};
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::Kind;
@@ -65,7 +65,7 @@ pub(super) fn run(
         Ok(prepared) => prepared,
         Err(failure) => {
             record.state = State::Failed;
-            record.error = Some(failure.why_and_hint());
+            record.error = Some(failure.why_and_hint(&action));
             folder.write(&record).when(|| &*action)?;
             tell(&Report::Record(Box::new(record)), args.lifeline);
             return Err(failure);
@@ -290,11 +290,14 @@ fn prepare(
         snapshot: !args.machine.no_snapshot && template.snapshot != Some(false),
         deadline: START,
     };
-    let name = template.image.as_deref().unwrap_or(IMAGE);
+    let (name, place) = match &template.image {
+        Some(written) => (written.as_str(), format!("{action}: {}", written.place())),
+        None => (IMAGE, action.to_owned()),
+    };
     Ok(Prepared {
         place: node.place(invocation, assignment.backend, action)?,
         spec,
-        image: find_image(invocation, name, &folders.cache, action)?,
+        image: find_image(invocation, name, &folders.cache, &place)?,
         folders,
     })
 }
@@ -326,6 +329,10 @@ fn template_of(
     }
     let names: Vec<&str> = templates.names().collect();
     let why = format!("there is no template {name:?} in templates.yaml");
+    let action = match wanted {
+        Some(_) => action.to_owned(),
+        None => stores::at_runtime(environment, "docker_template", action),
+    };
     Err(Failure::message(action, why).hint(match names.is_empty() {
         true => "define it in templates.yaml, or leave --template out".to_owned(),
         false => format!("choose one of: {}", names.join(", ")),
@@ -420,7 +427,8 @@ fn shares(
         };
         if !source.is_dir() {
             let why = format!(
-                "{} is no folder on this node: docker will not see it",
+                "{}: {} is no folder on this node: docker will not see it",
+                mount.place,
                 source.display()
             );
             tell(&Report::Warning(why), true);
@@ -433,34 +441,40 @@ fn shares(
         }
     }
     if shares.len() > MAX_SHARES {
-        let why = format!("docker_mounts of containers.yaml has more than {MAX_SHARES} folders");
-        return Err(Failure::message(action, why));
+        let action = stores::at_runtime(&invocation.environment, "docker_mounts", action);
+        let why = format!("there are more than {MAX_SHARES} folders for docker");
+        return Err(Failure::message(action, why).hint("share a folder above several of them"));
     }
     Ok(shares)
 }
 
 /// The docker daemon's settings.
 fn guest_environment(args: &Args, template: &Template, action: &str) -> Outcome<GuestEnvironment> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).when(|| format!("{action}: read {}", path.display()))
+    // What names a file says where it does: an option of ours, or a line of templates.yaml.
+    let read = |path: &Path, by: Option<&Written>| {
+        let place = by.map(|written| format!("{}: ", written.place()));
+        let place = place.unwrap_or_default();
+        let action = format!("{action}: {place}read {}", path.display());
+        let text = std::fs::read_to_string(path).when(|| &*action)?;
+        Ok((text, action))
     };
-    let given = args.machine.docker_daemon_json.as_deref();
-    let daemon_json = match given.or(template.daemon_json.as_ref().map(Path::new)) {
-        Some(path) => Some(
-            serde_json::from_str(&read(path)?)
-                .when(|| format!("{action}: understand {}", path.display()))?,
-        ),
-        None => None,
+    let given = match &args.machine.docker_daemon_json {
+        Some(path) => Some(read(path, None)?),
+        None => match &template.daemon_json {
+            Some(written) => Some(read(Path::new(written.as_str()), Some(written))?),
+            None => None,
+        },
     };
+    let daemon_json = given.map(|(text, action)| serde_json::from_str(&text).when(|| action));
     Ok(GuestEnvironment {
         proxies: template.proxies.clone(),
         ca_certificates: template
             .ca_certificates
             .iter()
-            .map(|path| read(Path::new(path)))
+            .map(|written| Ok(read(Path::new(written.as_str()), Some(written))?.0))
             .collect::<Outcome<_>>()?,
         registry_mirrors: template.registry_mirrors.clone(),
-        daemon_json,
+        daemon_json: daemon_json.transpose()?,
     })
 }
 
