@@ -28,7 +28,9 @@ use crate::verbs::Verb;
     version,
     max_term_width = 100,
     disable_help_subcommand = true,
-    after_help = "Result on standard output, progress and errors on standard error.\n\
+    after_help = "Examples:\n  pcocc docker alloc -p sandy -c 16\n  pcocc docker import bb newbb\n  \
+                  pcocc run -s --cwd / -I newbb ls\n\n\
+                  Result on standard output, progress and errors on standard error.\n\
                   Exit status: 0 done, 1 failed, 2 wrong usage, 124 timed out, 128+N ended by signal N."
 )]
 pub(crate) struct CommandLine {

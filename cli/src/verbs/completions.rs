@@ -22,6 +22,7 @@ const INSTALLED: &str = "# Installed with pcocc.";
 ///
 /// Not needed with `pcocc hook`, which completes as well.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  pcocc completions install")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,

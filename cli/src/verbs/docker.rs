@@ -27,6 +27,9 @@ use crate::errors::Outcome;
 /// The daemon is the one that DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH name, as in a docker shell;
 /// without DOCKER_HOST, that of the docker VM there is; without one, the one at unix:///var/run/docker.sock.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  pcocc docker alloc -p sandy -c 16\n  pcocc docker export cont-busybox bb\n  pcocc docker import bb newbb\n  pcocc docker build ./hello hello"
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,

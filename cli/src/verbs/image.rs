@@ -19,6 +19,9 @@ use crate::errors::Outcome;
 /// Repositories are listed in repos.yaml, in /etc/pcocc and ~/.pcocc; with no such file there is one,
 /// named `user`, in ~/.pcocc/images.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  pcocc image import docker://centos user:centos\n  pcocc image list"
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,

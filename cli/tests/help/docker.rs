@@ -38,6 +38,12 @@ fn docker() {
               Print help (see a summary with '-h')
 
     [...]
+
+    Examples:
+      pcocc docker alloc -p sandy -c 16
+      pcocc docker export cont-busybox bb
+      pcocc docker import bb newbb
+      pcocc docker build ./hello hello
     ");
 }
 
@@ -153,7 +159,7 @@ fn docker_edit() {
     [...]
 
     Examples:
-      pcocc docker edit centos new-centos
+      pcocc docker edit cont-centos new-centos
       pcocc docker edit -E 'yum install -y gcc && yum clean all' centos centos-gcc
       pcocc docker edit --with-tools ~/busybox-static distroless debug
 
@@ -324,7 +330,7 @@ fn docker_env() {
     [...]
 
     Examples:
-      eval $(pcocc docker env)                  # sh, bash, zsh
+      eval $(pcocc docker env -j 1756495)       # sh, bash, zsh
       pcocc docker env -j 1756495 | source      # fish
       eval `pcocc docker env`                   # tcsh
       eval $(pcocc docker env --unset)          # docker as it was before

@@ -31,6 +31,10 @@ fn image() {
               Print help (see a summary with '-h')
 
     [...]
+
+    Examples:
+      pcocc image import docker://centos user:centos
+      pcocc image list
     ");
 }
 
@@ -256,6 +260,10 @@ fn image_repo() {
       -h, --help  Print help
 
     [...]
+
+    Examples:
+      pcocc image repo list
+      pcocc image repo verify user
     ");
 }
 
@@ -359,6 +367,10 @@ fn image_cache() {
               Print help (see a summary with '-h')
 
     [...]
+
+    Examples:
+      pcocc image cache list
+      pcocc image cache gc
     ");
 }
 

@@ -1,6 +1,7 @@
 //! The help of every verb, as a user reads it.
 
 mod docker;
+mod examples;
 mod image;
 #[path = "../sandbox/mod.rs"]
 mod sandbox;
@@ -64,6 +65,11 @@ fn top() {
 
           --debug
               Log what is done, step by step, to standard error
+
+    Examples:
+      pcocc docker alloc -p sandy -c 16
+      pcocc docker import bb newbb
+      pcocc run -s --cwd / -I newbb ls
 
     Result on standard output, progress and errors on standard error.
     Exit status: 0 done, 1 failed, 2 wrong usage, 124 timed out, 128+N ended by signal N.
@@ -228,7 +234,7 @@ fn run() {
     machine, 127 when there is no such command, 128+N when signal N ended it.
 
     Examples:
-      pcocc run -s --cwd / -I centos cat /etc/os-release
+      pcocc run -s --cwd / -I new-centos ls /newfile
       pcocc run -s --pty -I centos bash
       pcocc run -s --mount $PWD/data:/data -e LANG -I oci:./layout convert /data/a
       pcocc run -n 4 -N 2 -p sandy -I mympi -M mpi ./program

@@ -33,7 +33,8 @@ const ARRAY: &str = "SBATCH_ARRAY_INX";
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "pcocc docker batch [OPTIONS] [BATCH OPTIONS]",
-    after_help = "Example:\n  pcocc docker batch -p sandy -c 16 -J work\n  pcocc docker shell -j work"
+    after_help = "Examples:\n  pcocc docker batch -p sandy -c 16\n  \
+    pcocc docker batch -J work && pcocc docker shell -j work"
 )]
 pub(crate) struct Args {
     /// Show docker and the repositories as folders there, on the VM's node, as long as the VM is ready

@@ -44,11 +44,13 @@ const SAVING: &str = "\
 /// which otherwise is SRC: it has the same command, user, variables and so on. The shell is the image's
 /// bash or sh and runs as root. Should saving fail, the changes are kept in docker and can be saved again.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  pcocc docker edit centos new-centos\n  \
+#[command(
+    after_help = "Examples:\n  pcocc docker edit cont-centos new-centos\n  \
     pcocc docker edit -E 'yum install -y gcc && yum clean all' centos centos-gcc\n  \
     pcocc docker edit --with-tools ~/busybox-static distroless debug\n\n\
     With -E, or without a terminal, a script that fails saves nothing; its exit status is passed on. Volumes \
-    of the image are ordinary folders in the shell, so that changes in them are saved, too.")]
+    of the image are ordinary folders in the shell, so that changes in them are saved, too."
+)]
 pub(crate) struct Args {
     /// Image to change: [REPO:]IMAGE[@REVISION]; it stays as it is
     source: String,

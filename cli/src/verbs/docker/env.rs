@@ -28,7 +28,7 @@ use crate::verbs::docker::shell::wait;
 /// brings it back, also when the job is long gone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    eval $(pcocc docker env)                  # sh, bash, zsh\n  \
+    eval $(pcocc docker env -j 1756495)       # sh, bash, zsh\n  \
     pcocc docker env -j 1756495 | source      # fish\n  \
     eval `pcocc docker env`                   # tcsh\n  \
     eval $(pcocc docker env --unset)          # docker as it was before\n  \

@@ -9,6 +9,9 @@ use crate::errors::Outcome;
 
 /// Build and look into the guest of docker VMs
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  pcocc docker guest build\n  pcocc docker guest shell -j 1756495"
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,

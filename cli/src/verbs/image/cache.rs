@@ -11,6 +11,7 @@ use crate::errors::{Failure, Outcome};
 /// Running an image, or looking into it in a mounted tree, needs its root filesystem as one squashfs
 /// file. Import makes it; it is kept in the cache and made again when it is missing.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  pcocc image cache list\n  pcocc image cache gc")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,

@@ -9,6 +9,7 @@ use crate::errors::Outcome;
 
 /// List and manage image repositories
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  pcocc image repo list\n  pcocc image repo verify user")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,
