@@ -28,6 +28,16 @@ impl Slurm {
 
     /// Starts a cluster with more lines for slurm.conf, such as `MaxJobCount=1`.
     pub fn start_with(settings: &[&str]) -> Self {
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        Self::start_script(&settings.collect::<Vec<_>>())
+    }
+
+    /// Starts a cluster with slurmdbd and its database: accounts and QOS, which are made with sacctmgr.
+    pub fn start_with_accounting() -> Self {
+        Self::start_script(&["--accounting"])
+    }
+
+    fn start_script(options: &[&str]) -> Self {
         assert!(
             is_root(),
             "a test that starts a Slurm cluster needs root: put `as_root` into its name"
@@ -36,10 +46,7 @@ impl Slurm {
         let log = folder.path().join("start.log");
         let mut command = Command::new(workspace().join("scripts/private-slurm"));
         command.arg("--folder").arg(folder.path().join("s"));
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
-        command.arg("--hold");
+        command.args(options).arg("--hold");
         let (guard, stdout) = Guarded::spawn(command, &log);
         // All that it says is read: with a line still to be written, the script would die of the closed pipe, and
         // the cluster with it.

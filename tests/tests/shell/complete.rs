@@ -183,6 +183,47 @@ fn tab_completes_partitions_as_root() {
     }
 }
 
+/// Accounts and QOS of the user, from a real slurmdbd.
+#[test]
+fn tab_completes_accounts_and_qos_as_root() {
+    let slurm = Slurm::start_with_accounting();
+    for words in [
+        "add account physics",
+        "add qos overnight",
+        "add user root account=physics qos=normal,overnight",
+        // Of others.
+        "add account phonetics",
+        "add qos overseas",
+    ] {
+        let words: Vec<&str> = ["-i"].into_iter().chain(words.split(' ')).collect();
+        slurm.run("sacctmgr", &words);
+    }
+    for shell in HOOKED {
+        let rc = rc(shell, &with_path(shell), "");
+        let mut command = rc.command;
+        command.env("SLURM_CONF", slurm.configuration());
+        let terminal = Window::start(&command);
+        terminal.prompt();
+        for (typed, expected) in [
+            ("pcocc docker alloc -A ph", "pcocc docker alloc -A physics"),
+            (
+                "pcocc docker batch -c 4 --account=ph",
+                "pcocc docker batch -c 4 --account=physics",
+            ),
+            (
+                "pcocc docker alloc -q over",
+                "pcocc docker alloc -q overnight",
+            ),
+            (
+                "pcocc docker batch --qos=over",
+                "pcocc docker batch --qos=overnight",
+            ),
+        ] {
+            terminal.complete_at_last(typed, expected);
+        }
+    }
+}
+
 #[test]
 fn names_of_files_are_quoted_by_the_shell() {
     for (shell, expected) in [
