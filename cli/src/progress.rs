@@ -22,7 +22,11 @@ pub(crate) struct Drawing(Style);
 #[derive(Debug)]
 enum Style {
     Bars(Arc<bars::Bars>),
-    Plain(Arc<plain::Plain<std::io::Stderr>>),
+    /// On a terminal that cannot be redrawn, `^C` would stand in front of the next line.
+    Plain(
+        Arc<plain::Plain<std::io::Stderr>>,
+        #[expect(dead_code, reason = "it is dropped")] echo::QuietKeys,
+    ),
     Warnings,
 }
 
@@ -32,7 +36,8 @@ impl Drawing {
         Self(match mode {
             ProgressMode::Auto if terminal.redraws => Style::Bars(Arc::new(bars::Bars::new())),
             ProgressMode::Auto | ProgressMode::Plain => {
-                Style::Plain(Arc::new(plain::Plain::new(std::io::stderr())))
+                let plain = plain::Plain::new(std::io::stderr());
+                Style::Plain(Arc::new(plain), echo::QuietKeys::new())
             }
             ProgressMode::None => Style::Warnings,
         })
@@ -42,7 +47,7 @@ impl Drawing {
     pub(crate) fn reporter(&self) -> Reporter {
         match &self.0 {
             Style::Bars(bars) => Reporter::new(bars.clone()),
-            Style::Plain(plain) => Reporter::new(plain.clone()),
+            Style::Plain(plain, _) => Reporter::new(plain.clone()),
             Style::Warnings => Reporter::new(Arc::new(WarningsOnly)),
         }
     }

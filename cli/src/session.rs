@@ -225,7 +225,6 @@ impl Session<'_> {
         if let Ok(mut record) = self.folder.read()
             && record.state == State::Queued
         {
-            record.state = State::Failed;
             record.error = Some(why.clone());
             if let Err(error) = self.folder.write(&record) {
                 tracing::debug!(%error, "the record stays");

@@ -14,6 +14,7 @@ mod certificates;
 mod children;
 mod docker;
 mod guest;
+pub mod guide;
 pub mod jobs;
 pub mod layout;
 pub mod leaks;

@@ -17,7 +17,25 @@ pub(crate) struct Terminal {
     output: Receiver<Vec<u8>>,
     pub(crate) raw: Vec<u8>,
     pub(crate) screen: vt100::Parser,
+    /// Longest wait for what a test expects.
+    pub(crate) patience: Duration,
     child: Child,
+}
+
+/// Whether a line of the screen is `WHAT`, a spinner, and some seconds; nothing stands for whatever it may be.
+pub(crate) fn spins(text: &str, what: &str) -> bool {
+    text.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [stage @ .., spinner, time] = words.as_slice() else {
+            return false;
+        };
+        line.starts_with(what)
+            && (what.is_empty() || stage.join(" ") == what)
+            && !stage.is_empty()
+            && ["|", "/", "-", "\\"].contains(spinner)
+            && !time.starts_with('0')
+            && time.ends_with('s')
+    })
 }
 
 impl Terminal {
@@ -77,6 +95,7 @@ impl Terminal {
                 NonZero::new(columns).unwrap(),
                 0,
             ),
+            patience: Duration::from_secs(30),
             child,
         }
     }
@@ -94,7 +113,7 @@ impl Terminal {
     /// Reads on until the screen is as wanted.
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + self.patience;
         while !wanted(&self.text()) {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.output.recv_timeout(left) {
@@ -109,7 +128,7 @@ impl Terminal {
 
     /// Reads to the end; gives the exit code.
     pub(crate) fn end(&mut self) -> Option<i32> {
-        while let Ok(bytes) = self.output.recv_timeout(Duration::from_secs(30)) {
+        while let Ok(bytes) = self.output.recv_timeout(self.patience) {
             self.screen.process(&bytes);
             self.raw.extend(bytes);
         }

@@ -8,18 +8,7 @@ use std::process::Command;
 use pcocc_vm::job::State;
 
 use crate::sandbox::Sandbox;
-use crate::terminal::Terminal;
-
-/// Whether a line of the screen is `WHAT`, a spinner, and some seconds.
-fn spins(text: &str, what: &str) -> bool {
-    text.lines().any(|line| {
-        line.strip_prefix(what).is_some_and(|rest| {
-            let words: Vec<&str> = rest.split_whitespace().collect();
-            matches!(words.as_slice(), [spinner, time]
-                if ["|", "/", "-", "\\"].contains(spinner) && !time.starts_with('0') && time.ends_with('s'))
-        })
-    })
-}
+use crate::terminal::{Terminal, spins};
 
 /// Looks at `command` while it is at `stage`, and ends it with Ctrl-C.
 #[track_caller]

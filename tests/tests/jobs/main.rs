@@ -3,12 +3,16 @@
 mod background;
 mod clocks;
 mod cluster;
+mod contexts;
 mod disks;
 mod faults;
+mod guide;
 mod home;
 mod late;
 mod logout;
+mod look;
 mod many;
+mod places;
 mod refusals;
 mod returning;
 mod several;
