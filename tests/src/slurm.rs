@@ -66,8 +66,11 @@ impl Slurm {
             .map(PathBuf::from)
             .unwrap_or_else(|| panic!("no Slurm cluster:\n{}", read_log(&log)));
         let pids = said[1].trim_start_matches("PIDS=").split(' ');
-        // Those of munged and the controller come first.
-        let nodes = pids.skip(2).map(|pid| pid.parse().expect("a process id"));
+        // Those of munged and the controller come first, those of accounting last.
+        let nodes = pids
+            .skip(2)
+            .take(2)
+            .map(|pid| pid.parse().expect("a process id"));
         Self {
             guard,
             configuration,
