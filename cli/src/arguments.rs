@@ -25,6 +25,7 @@ const OWN: &[OwnOption<'_>] = &[
     ("template", true),
     ("mount", true),
     ("disk", true),
+    ("docker-daemon-json", true),
     ("no-snapshot", false),
     ("progress", true),
     ("debug", false),
@@ -101,6 +102,30 @@ mod tests {
             .map(|word| word.into_string().unwrap())
             .collect();
         words.join(" ")
+    }
+
+    #[test]
+    fn all_options_of_these_verbs_are_known() {
+        let program = crate::app::command();
+        for verb in ["alloc", "batch"] {
+            let docker = program.find_subcommand("docker").unwrap();
+            let verb = docker.find_subcommand(verb).unwrap();
+            let own = verb.get_arguments().filter(|one| !one.is_global_set());
+            for argument in own {
+                let long = argument.get_long().map(str::to_owned);
+                let names = long
+                    .into_iter()
+                    .chain(argument.get_short().map(String::from));
+                for name in names {
+                    let takes = argument.get_action().takes_values();
+                    assert!(
+                        OWN.contains(&(&name, takes)),
+                        "{name} of {}",
+                        verb.get_name()
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) struct Environment {
     pub(crate) slurm: SlurmVariables,
     /// Which docker daemon the user points at.
     pub(crate) docker: DockerVariables,
+    /// How the outside is reached (http_proxy, https_proxy, no_proxy).
+    pub(crate) proxies: Proxies,
     /// Folder of docker's own client configuration (DOCKER_CONFIG, `~/.docker`).
     pub(crate) docker_config: PathBuf,
     /// Where programs are looked for (PATH).
@@ -53,6 +55,27 @@ pub(crate) struct DockerVariables {
     pub(crate) tls_verify: Option<String>,
     /// DOCKER_CERT_PATH; like docker, the folder of its client configuration when unset.
     pub(crate) cert_path: PathBuf,
+}
+
+/// `HTTP_PROXY` and the like, by their names in capitals. May hold passwords.
+#[derive(Clone, Default)]
+pub(crate) struct Proxies(pub(crate) BTreeMap<String, String>);
+
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proxies(secret)")
+    }
+}
+
+impl Proxies {
+    /// As curl does: the name in small letters is asked first.
+    fn read() -> Self {
+        let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].into_iter();
+        let read = |name: &str| variable(&name.to_lowercase()).or_else(|| variable(name));
+        let found =
+            names.filter_map(|name| Some((name.to_owned(), read(name)?.into_string().ok()?)));
+        Self(found.collect())
+    }
 }
 
 /// An environment variable that pcocc heeds.
@@ -155,6 +178,7 @@ impl Environment {
                 tls_verify: text("DOCKER_TLS_VERIFY")?,
                 cert_path: directory("DOCKER_CERT_PATH", docker_config.clone()),
             },
+            proxies: Proxies::read(),
             docker_config,
             path: variable("PATH"),
             temporary: directory("TMPDIR", "/var/tmp".into()),

@@ -85,13 +85,14 @@ struct Entry {
     /// Whether starts may be shortened by a snapshot.
     #[schemars(extend("x-default" = "`true`"))]
     snapshot: Option<bool>,
-    /// `HTTP_PROXY` and the like, for the docker daemon.
+    /// `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` for the docker daemon; nothing for none. Their hosts can be reached, private or not.
+    #[schemars(extend("x-default" = "`http_proxy`, `https_proxy` and `no_proxy` of your environment"))]
     proxies: BTreeMap<String, String>,
-    /// Registries that the docker daemon asks first.
+    /// URLs of registries that the docker daemon asks before Docker Hub. Their hosts can be reached, private or not.
     registry_mirrors: Vec<String>,
-    /// Files with certificates that the docker daemon trusts.
+    /// Files with certificates that the docker daemon trusts, besides those of Debian and, for single registries, of `certs.d`.
     ca_certificates: Vec<At<String>>,
-    /// A file laid over the docker daemon's settings.
+    /// A file laid over the docker daemon's settings, unless `--docker-daemon-json` names another.
     #[schemars(extend("x-default" = "none"))]
     daemon_json: Option<At<String>>,
 }

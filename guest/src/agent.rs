@@ -80,6 +80,9 @@ impl Guest {
         network::set_up(&prepare.network, &self.reaper).await?;
         trust(&prepare.ca_certificates)?;
         init::make_folder("/etc/docker")?;
+        for (registry, certificates) in &prepare.registry_certificates {
+            trust_for(registry, certificates)?;
+        }
         fs::write("/etc/docker/daemon.json", prepare.daemon_json.to_string())
             .map_err(Failure::of("write /etc/docker/daemon.json"))?;
         engine_id::plant()?;
@@ -131,4 +134,15 @@ fn trust(certificates: &[String]) -> Result<(), Failure> {
         bundle.push('\n');
     }
     fs::write(BUNDLE, bundle).map_err(Failure::of(format!("write {BUNDLE}")))
+}
+
+/// Adds certificates that dockerd trusts for one registry only, where dockerd looks for them.
+fn trust_for(registry: &str, certificates: &str) -> Result<(), Failure> {
+    if registry.is_empty() || registry.starts_with('.') || registry.contains('/') {
+        return Err(Failure(format!("{registry:?} is no name of a registry")));
+    }
+    let folder = format!("/etc/docker/certs.d/{registry}");
+    init::make_folder(&folder)?;
+    let file = format!("{folder}/ca.crt");
+    fs::write(&file, certificates).map_err(Failure::of(format!("write {file}")))
 }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol: host and guest must agree.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the virtio-serial port of the control channel.
 pub const CONTROL_PORT: &str = "pcocc.control";
@@ -36,7 +36,7 @@ pub const MAX_LINE: usize = 4 << 20;
 #[serde(rename_all = "kebab-case", tag = "say")]
 pub enum ToGuest {
     /// Start dockerd with these settings.
-    Prepare(Prepare),
+    Prepare(Box<Prepare>),
     /// Get ready to be saved: flush the disk, give up caches.
     Quiesce,
     /// Become this job's.
@@ -62,6 +62,8 @@ pub struct Prepare {
     pub environment: BTreeMap<String, String>,
     /// PEM certificates trusted besides the usual ones.
     pub ca_certificates: Vec<String>,
+    /// PEM certificates trusted for one registry each, by its `HOST[:PORT]`.
+    pub registry_certificates: BTreeMap<String, String>,
     /// The whole `/etc/docker/daemon.json`.
     pub daemon_json: serde_json::Value,
     /// The guest's own network.

@@ -124,6 +124,7 @@ pub fn vm_spec(folder: &Path) -> MachineSpec {
         shares: Vec::new(),
         environment: GuestEnvironment::default(),
         network: NetworkPolicy::Closed,
+        reachable: Vec::new(),
         snapshot: true,
         cache,
         deadline: Duration::from_secs(400),

@@ -28,7 +28,7 @@ mod terminal;
 mod user;
 mod window;
 
-pub use certificates::certificates;
+pub use certificates::{certificates, certificates_for};
 pub use children::{Guarded, Outcome, run, wait_until};
 pub use docker::{Docker, Dockerd, Paused};
 pub use guest::{TestVm, guest_files, guest_folder, guest_scratch, hypervisor, share, vm_spec};

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::children::{Guarded, read_log, wait_until};
-use crate::{certificates, scratch};
+use crate::{certificates_for, scratch};
 
 /// A running registry. It is stopped, and its folder removed, on drop.
 #[derive(Debug)]
@@ -28,26 +28,31 @@ impl Registry {
 
     /// Starts a registry that anybody may read and write.
     pub fn start() -> Self {
-        Self::launch(false, false)
+        Self::launch("127.0.0.1", false, false)
     }
 
     /// Starts a registry that lets in [`USER`](Self::USER) only.
     pub fn with_password() -> Self {
-        Self::launch(true, false)
+        Self::launch("127.0.0.1", true, false)
     }
 
     /// Starts a registry that speaks TLS only, with a certificate of an authority of its own.
     pub fn with_tls() -> Self {
-        Self::launch(false, true)
+        Self::with_tls_at("127.0.0.1")
     }
 
-    fn launch(password: bool, tls: bool) -> Self {
+    /// The same at another address of a namespace of the test's own.
+    pub fn with_tls_at(host: &str) -> Self {
+        Self::launch(host, false, true)
+    }
+
+    fn launch(host: &str, password: bool, tls: bool) -> Self {
         let folder = scratch();
         let top = folder.path();
-        let address = free_address();
+        let address = free_address(host);
         let mut http = format!("addr: '{address}'");
         if tls {
-            certificates(top);
+            certificates_for(host, top);
             http += &format!(
                 ", tls: {{certificate: '{0}/cert.pem', key: '{0}/key.pem'}}",
                 top.display()
@@ -105,9 +110,9 @@ impl Registry {
     }
 }
 
-/// Finds a free loopback port. Another process could take it before it is used; that has to be seen yet.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind to a loopback port");
+/// Finds a free port. Another process could take it before it is used; that has to be seen yet.
+fn free_address(host: &str) -> String {
+    let listener = TcpListener::bind((host, 0)).expect("bind to a port");
     listener
         .local_addr()
         .expect("the port's address")

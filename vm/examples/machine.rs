@@ -72,6 +72,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .collect(),
         environment: GuestEnvironment::default(),
         network: NetworkPolicy::Public,
+        reachable: Vec::new(),
         snapshot: std::env::var_os("NO_SNAPSHOT").is_none(),
         cache: folder("cache")?,
         deadline: Duration::from_secs(600),

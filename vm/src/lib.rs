@@ -10,6 +10,7 @@ pub mod attend;
 pub mod clock;
 pub mod forward;
 pub mod guest_image;
+mod hex;
 pub mod job;
 pub mod launch;
 pub mod machine;

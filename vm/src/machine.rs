@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub struct MachineSpec {
     pub environment: GuestEnvironment,
     /// What the guest may reach.
     pub network: NetworkPolicy,
+    /// Addresses that the guest may reach although [`NetworkPolicy::Public`] closes them: proxies, for one.
+    pub reachable: Vec<Ipv4Addr>,
     /// Whether to resume a snapshot, and to make one when there is none.
     pub snapshot: bool,
     /// Node-local folder of this user's snapshots and of what is remembered about the node; made if
@@ -144,8 +146,12 @@ pub struct GuestEnvironment {
     pub proxies: BTreeMap<String, String>,
     /// The site's certificate authorities, PEM, trusted besides the usual ones.
     pub ca_certificates: Vec<String>,
+    /// Certificate authorities of single registries, PEM, by the registry's `HOST[:PORT]`.
+    pub registry_certificates: BTreeMap<String, String>,
     /// Registry mirrors of the docker daemon.
     pub registry_mirrors: Vec<String>,
+    /// Registries that the docker daemon may reach over HTTP or unverified TLS, as `HOST[:PORT]`.
+    pub insecure_registries: Vec<String>,
     /// The site's or the user's own `daemon.json`, laid over pcocc's.
     pub daemon_json: Option<serde_json::Value>,
 }

@@ -33,6 +33,7 @@ const TABLE: &[(&str, &str, Source)] = &[
     ("docker build", "file", file),
     ("docker edit", "source", image),
     ("docker edit", "dest", new_image),
+    ("docker guest show", "image", image),
     ("docker export", "source", image),
     ("docker export", "dest", docker_image),
     ("docker import", "source", docker_image),

@@ -187,8 +187,16 @@ fn looked_into(pcocc: &Pcocc) {
     terminal.wait_for("24 80");
     terminal.keys("exit\r");
     assert!(terminal.end().success(), "{}", terminal.shown());
+    pcocc.run(&[
+        "docker",
+        "guest",
+        "shell",
+        "-E",
+        "printf '\\033[31mred\\033[0m\\n' >/dev/console",
+    ]);
     let mut console = Terminal::start(&pcocc.command(&["docker", "guest", "console"]));
-    console.wait_for("\n");
+    console.wait_for("red");
+    assert!(!console.shown().contains('\x1b'), "{}", console.shown());
     console.keys("\x03");
     assert!(console.end().code().is_some(), "{}", console.shown());
 }

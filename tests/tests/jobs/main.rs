@@ -15,6 +15,7 @@ mod many;
 mod places;
 mod refusals;
 mod returning;
+mod settings;
 mod several;
 mod shell;
 mod slurm;

@@ -3,6 +3,8 @@
 mod clones;
 mod disk;
 mod ends;
+mod image;
 mod network;
+mod settings;
 mod shares;
 mod snapshots;

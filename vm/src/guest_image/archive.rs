@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pcocc_core::cancel::Cancel;
@@ -29,6 +29,8 @@ const MANIFEST: &str = "guest.json";
 pub(crate) const PARTS: [&str; 4] = ["kernel", "initramfs", "root.squashfs", "data.qcow2"];
 /// Most bytes a part may have: a forged archive must not fill the node's disk.
 const MAX_PART: u64 = 2 << 30;
+/// Most bytes of the manifest.
+const MAX_MANIFEST: u64 = 1 << 20;
 
 /// What a guest image says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,16 +45,24 @@ pub struct Manifest {
     pub kernel: String,
     /// Debian packages it was made from, with their versions.
     pub packages: BTreeMap<String, String>,
+    /// The files of its root by path: mode and sha256 of a file, mode of a folder, target of a link.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
 }
 
 impl Manifest {
-    pub(crate) fn new(kernel: String, packages: BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(
+        kernel: String,
+        packages: BTreeMap<String, String>,
+        files: BTreeMap<String, String>,
+    ) -> Self {
         Self {
             format: FORMAT,
             protocol: pcocc_guest::protocol::VERSION,
             pcocc: env!("CARGO_PKG_VERSION").to_owned(),
             kernel,
             packages,
+            files,
         }
     }
 }
@@ -94,18 +104,10 @@ pub fn unpack(source: &Path, target: &Path, id: &str) -> Result<GuestFiles, Mach
             .prefix(".guest-")
             .tempdir_in(parent)
             .map_err(MachineError::io("make a folder in", parent))?;
-        match is_qcow2(source)? {
-            true => {
-                let raw = temp.path().join("disk.raw");
-                let mut convert = Command::new("qemu-img");
-                convert.args(["convert", "-f", "qcow2", "-O", "raw", "--"]);
-                // Some hundred milliseconds, once on a node: not worth stopping.
-                let cancel = Cancel::new();
-                program::run(convert.arg(source).arg(&raw), "qemu-utils", &cancel)?;
-                extract(&raw, temp.path())?;
-                fs::remove_file(&raw).map_err(MachineError::io("remove", &raw))?;
-            }
-            false => extract(source, temp.path())?,
+        let disk = raw(source, temp.path())?;
+        extract(&disk, temp.path())?;
+        if disk != source {
+            fs::remove_file(&disk).map_err(MachineError::io("remove", &disk))?;
         }
         let temp = temp.keep();
         if let Err(error) = fs::rename(&temp, target) {
@@ -124,6 +126,47 @@ pub fn unpack(source: &Path, target: &Path, id: &str) -> Result<GuestFiles, Mach
         data: target.join("data.qcow2"),
         id: id.to_owned(),
     })
+}
+
+/// Reads what the guest image `source` says of itself, without unpacking it; `temporary` is a folder for 100 MB.
+pub fn manifest(source: &Path, temporary: &Path) -> Result<Manifest, MachineError> {
+    let temp = tempfile::Builder::new()
+        .prefix("pcocc-guest-")
+        .tempdir_in(temporary)
+        .map_err(MachineError::io("make a folder in", temporary))?;
+    let disk = raw(source, temp.path())?;
+    let bad = |why: String| MachineError::Image {
+        what: source.display().to_string(),
+        why: format!("is not a guest image of pcocc: {why}"),
+    };
+    let file = File::open(&disk).map_err(MachineError::io("open", &disk))?;
+    let mut archive = tar::Archive::new(file);
+    let mut entries = archive.entries().map_err(|error| bad(error.to_string()))?;
+    let entry = entries
+        .next()
+        .transpose()
+        .map_err(|error| bad(error.to_string()))?;
+    match entry {
+        Some(entry) if entry.path().is_ok_and(|path| path == Path::new(MANIFEST)) => {
+            serde_json::from_reader(entry.take(MAX_MANIFEST))
+                .map_err(|error| bad(error.to_string()))
+        }
+        _ => Err(bad(format!("it does not begin with {MANIFEST}"))),
+    }
+}
+
+/// Gives the raw disk of `source`: itself, or made from it in `folder`.
+fn raw(source: &Path, folder: &Path) -> Result<PathBuf, MachineError> {
+    if !is_qcow2(source)? {
+        return Ok(source.to_owned());
+    }
+    let raw = folder.join("disk.raw");
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-f", "qcow2", "-O", "raw", "--"]);
+    // Some hundred milliseconds, once on a node: not worth stopping.
+    let cancel = Cancel::new();
+    program::run(convert.arg(source).arg(&raw), "qemu-utils", &cancel)?;
+    Ok(raw)
 }
 
 /// Repositories keep disks as qcow2.
@@ -174,7 +217,7 @@ fn check(folder: &Path) -> Result<(), MachineError> {
     let path = folder.join(MANIFEST);
     let mut text = Vec::new();
     File::open(&path)
-        .and_then(|file| file.take(1 << 20).read_to_end(&mut text))
+        .and_then(|file| file.take(MAX_MANIFEST).read_to_end(&mut text))
         .map_err(MachineError::io("read", &path))?;
     let bad = |why: String| MachineError::Image {
         what: folder.display().to_string(),
@@ -212,7 +255,7 @@ mod tests {
     #[test]
     fn goes_in_and_comes_out() {
         let folder = tempfile::tempdir().unwrap();
-        let manifest = Manifest::new("6.12".into(), BTreeMap::new());
+        let manifest = Manifest::new("6.12".into(), BTreeMap::new(), BTreeMap::new());
         let image = image(folder.path(), &manifest);
         let target = folder.path().join("cache/ab");
         let files = unpack(&image, &target, "ab").unwrap();
@@ -227,18 +270,22 @@ mod tests {
         let files = unpack(&disk, &target, "cd").unwrap();
         assert_eq!(fs::read(&files.kernel).unwrap(), b"kernel");
         assert!(!target.join("disk.raw").exists());
+        for source in [&image, &disk] {
+            assert_eq!(super::manifest(source, folder.path()).unwrap(), manifest);
+        }
     }
 
     #[test]
     fn others_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let mut manifest = Manifest::new("6.12".into(), BTreeMap::new());
+        let mut manifest = Manifest::new("6.12".into(), BTreeMap::new(), BTreeMap::new());
         manifest.protocol += 1;
         let image = image(folder.path(), &manifest);
         let error = unpack(&image, &folder.path().join("cache/ab"), "ab").unwrap_err();
         assert!(error.to_string().contains("guest build"), "{error}");
         let disk = folder.path().join("disk");
         fs::write(&disk, vec![7; 4096]).unwrap();
+        assert!(super::manifest(&disk, folder.path()).is_err());
         let error = unpack(&disk, &folder.path().join("cache/cd"), "cd").unwrap_err();
         assert!(error.to_string().contains("not a guest image"), "{error}");
         assert!(!folder.path().join("cache/cd").exists());

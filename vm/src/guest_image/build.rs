@@ -92,7 +92,7 @@ pub fn build(
         .into_iter()
         .map(|package| (package.name, package.version))
         .collect();
-    let manifest = Manifest::new(release, versions);
+    let manifest = Manifest::new(release, versions, contents.list());
     let mut file = File::create(output).map_err(MachineError::io("write", output))?;
     archive::write(&parts, &manifest, &mut file).map_err(MachineError::io("write", output))?;
     Ok(manifest)
@@ -218,14 +218,18 @@ fn write_root(path: &Path, contents: &Contents, cancel: &Cancel) -> Result<(), M
     Ok(())
 }
 
-/// No journal: what a VM writes goes with it.
+/// No journal: what a VM writes goes with it. No two builds differ: names and times of the file system are fixed.
 fn write_data(parts: &Path, cancel: &Cancel) -> Result<(), MachineError> {
     let raw = parts.join("data.raw");
     File::create_new(&raw)
         .and_then(|file| file.set_len(DATA_SIZE))
         .map_err(MachineError::io("write", &raw))?;
     let mut mke2fs = Command::new("mke2fs");
-    mke2fs.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args([
+    mke2fs.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    for variable in ["SOURCE_DATE_EPOCH", "E2FSPROGS_FAKE_TIME"] {
+        mke2fs.env(variable, "1");
+    }
+    mke2fs.args([
         "-q",
         "-t",
         "ext4",
@@ -235,8 +239,10 @@ fn write_data(parts: &Path, cancel: &Cancel) -> Result<(), MachineError> {
         "0",
         "-L",
         "data",
+        "-U",
+        "70636f63-632d-4461-8461-000000000001",
         "-E",
-        "lazy_itable_init=1,nodiscard,root_owner=0:0",
+        "lazy_itable_init=1,nodiscard,root_owner=0:0,hash_seed=70636f63-632d-4461-8461-000000000002",
     ]);
     program::run(mke2fs.arg(&raw), "e2fsprogs", cancel)?;
     let mut convert = Command::new("qemu-img");

@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
+use sha2::{Digest as _, Sha256};
+
 use super::modules::Modules;
+use crate::hex::hex;
 
 /// Packages and what is taken from them: `path` itself, `path/` with all below it, `path/*` the files in it.
 pub(crate) const PACKAGES: [(&str, &[&str]); 28] = [
@@ -252,6 +255,22 @@ impl Contents {
             }
         }
         archive.into_inner()?.flush()
+    }
+
+    /// Lists it: path, and what is there.
+    pub(crate) fn list(&self) -> BTreeMap<String, String> {
+        let shown = |node: &Node| match node {
+            Node::File(mode, content) => {
+                let digest = hex(&Sha256::digest(content));
+                format!("{mode:04o} sha256:{digest}")
+            }
+            Node::Folder(mode) => format!("{mode:04o} folder"),
+            Node::Link(target) => format!("-> {target}"),
+        };
+        let nodes = self.nodes.iter();
+        nodes
+            .map(|(path, node)| (format!("/{path}"), shown(node)))
+            .collect()
     }
 
     /// Names what should be there and is not.

@@ -15,7 +15,7 @@ mod cpio;
 mod modules;
 mod packages;
 
-pub use archive::{Manifest, unpack};
+pub use archive::{Manifest, manifest, unpack};
 pub use build::{BuildOptions, build};
 
 /// Name of the image in the repository.

@@ -164,6 +164,7 @@ fn spec(listen: SocketAddr, identities: &Identities, scratch: &Path) -> MachineS
         shares: Vec::new(),
         environment: GuestEnvironment::default(),
         network: NetworkPolicy::Closed,
+        reachable: Vec::new(),
         snapshot: false,
         cache: scratch.to_owned(),
         deadline: Duration::from_secs(5),

@@ -192,7 +192,9 @@ pub(crate) fn launch(
         true => spec.network,
         false => NetworkPolicy::Closed,
     };
-    let namespace = plan.namespace.then(|| Namespace::new(policy));
+    let namespace = plan
+        .namespace
+        .then(|| Namespace::new(policy, &spec.reachable));
     let enter = move || namespace.as_ref().map_or(Ok(()), Namespace::enter);
     let program = plan.program.to_path_buf();
     // SAFETY: `enter` is async-signal-safe.

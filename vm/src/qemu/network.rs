@@ -58,8 +58,9 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// Prepares a namespace for `policy`, with the user's own ids and no others.
-    pub(crate) fn new(policy: NetworkPolicy) -> Self {
+    /// Prepares a namespace for `policy`, with the user's own ids and no others; `reachable` are exceptions to
+    /// [`NetworkPolicy::Public`].
+    pub(crate) fn new(policy: NetworkPolicy, reachable: &[Ipv4Addr]) -> Self {
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
         let mut closed: Vec<(Ipv4Addr, u8)> = match policy {
@@ -75,6 +76,12 @@ impl Namespace {
                     .into_iter()
                     .map(|address| (address, 32)),
             );
+            for hole in reachable {
+                closed = closed
+                    .into_iter()
+                    .flat_map(|network| without(network, *hole))
+                    .collect();
+            }
         }
         Self {
             uid_map: format!("{uid} {uid} 1").into_bytes(),
@@ -159,6 +166,29 @@ const PRIVATE: [(Ipv4Addr, u8); 8] = [
     (Ipv4Addr::new(224, 0, 0, 0), 4),
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
+
+/// Divides a network into those that have all its addresses but `hole`; leaves it as it is when `hole` is not in it.
+fn without(network: (Ipv4Addr, u8), hole: Ipv4Addr) -> Vec<(Ipv4Addr, u8)> {
+    let (mut address, mut length) = (u32::from(network.0), network.1);
+    let hole = u32::from(hole);
+    // The bits by which two addresses of the network may differ.
+    let within = |length: u8| u32::MAX.checked_shr(length.into()).unwrap_or(0);
+    if (address ^ hole) & !within(length) != 0 {
+        return vec![network];
+    }
+    let mut rest = Vec::new();
+    while length < 32 {
+        length += 1;
+        let half = 1 << (32 - length);
+        let (with, other) = match hole & half {
+            0 => (address, address | half),
+            _ => (address | half, address),
+        };
+        rest.push((Ipv4Addr::from(other), length));
+        address = with;
+    }
+    rest
+}
 
 /// Builds the netlink message (rtnetlink(7), RTM_NEWROUTE) that makes a network unreachable.
 fn unreachable(address: Ipv4Addr, length: u8) -> [u8; 36] {
@@ -379,13 +409,33 @@ mod tests {
     }
 
     #[test]
+    fn a_hole_is_all_that_is_missing() {
+        let network = |text: &str, length| (text.parse::<Ipv4Addr>().unwrap(), length);
+        let hole = "10.0.0.2".parse().unwrap();
+        let rest = without(network("10.0.0.0", 29), hole);
+        let expected = [
+            network("10.0.0.4", 30),
+            network("10.0.0.0", 31),
+            network("10.0.0.3", 32),
+        ];
+        assert_eq!(rest, expected);
+        assert!(without((hole, 32), hole).is_empty());
+        let whole = without(network("0.0.0.0", 0), hole);
+        let addresses: u64 = whole.iter().map(|(_, length)| 1_u64 << (32 - length)).sum();
+        assert_eq!(addresses, (1 << 32) - 1);
+        let elsewhere = network("172.16.0.0", 12);
+        assert_eq!(without(elsewhere, hole), [elsewhere]);
+    }
+
+    #[test]
     fn routes_are_taken_by_the_kernel() {
         for policy in [
             NetworkPolicy::Public,
             NetworkPolicy::Closed,
             NetworkPolicy::Open,
         ] {
-            Namespace::new(policy).is_possible().unwrap();
+            let holes = [Ipv4Addr::new(10, 1, 2, 3), Ipv4Addr::new(10, 1, 2, 4)];
+            Namespace::new(policy, &holes).is_possible().unwrap();
         }
     }
 

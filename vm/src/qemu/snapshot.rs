@@ -22,6 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
 use crate::machine::MachineError;
 
 /// Version of the folder's layout.
@@ -241,10 +242,6 @@ fn sha256(path: &Path) -> io::Result<String> {
         }
         hash.update(buffer.get(..got).unwrap_or_default());
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

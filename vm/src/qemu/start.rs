@@ -18,8 +18,10 @@ use super::network::{Forward, NAMESERVER, Namespace, check_free};
 use super::running::QemuMachine;
 use super::snapshot::{self, Snapshot, Snapshots};
 use super::{Accelerator, Qemu, accel};
+use crate::hex::hex;
 use crate::machine::{
-    Hypervisor, MAX_SHARES, Machine, MachineError, MachineSpec, NetworkPolicy, Stage,
+    GuestEnvironment, Hypervisor, MAX_SHARES, Machine, MachineError, MachineSpec, NetworkPolicy,
+    Stage,
 };
 use crate::program;
 use crate::service::EndpointClient;
@@ -52,7 +54,7 @@ impl Hypervisor for Qemu {
                 accel::find(&self.program, &spec.image, &spec.cache, cancel, probing)?
             }
         };
-        let namespace = match Namespace::new(spec.network).is_possible() {
+        let namespace = match Namespace::new(spec.network, &spec.reachable).is_possible() {
             Ok(()) => true,
             Err(why) => {
                 on_stage(Stage::Warning(format!(
@@ -290,7 +292,7 @@ impl<'a> Start<'a> {
         }
         self.stage(Stage::DaemonStarting, "starting the docker daemon");
         let prepare = self.prepare()?;
-        launched.channel.say(&ToGuest::Prepare(prepare))?;
+        launched.channel.say(&ToGuest::Prepare(Box::new(prepare)))?;
         self.expect(&mut launched, |message| {
             matches!(message, FromGuest::Prepared).then_some(())
         })?;
@@ -411,7 +413,8 @@ impl<'a> Start<'a> {
             time_ns: now(),
             environment: settings.proxies.clone(),
             ca_certificates: settings.ca_certificates.clone(),
-            daemon_json: daemon_json(settings.daemon_json.as_ref(), &settings.registry_mirrors)?,
+            registry_certificates: settings.registry_certificates.clone(),
+            daemon_json: daemon_json(settings)?,
             network: Network {
                 address: format!("{GUEST_ADDRESS}/24"),
                 gateway: GUEST_GATEWAY.to_owned(),
@@ -424,14 +427,14 @@ impl<'a> Start<'a> {
         let random = random()?;
         let (id, rest) = random.split_at(16);
         let (engine, entropy) = rest.split_at(16);
-        let engine = snapshot::hex(engine);
+        let engine = hex(engine);
         let part = |range: std::ops::Range<usize>| engine.get(range).unwrap_or_default();
         let spec = self.spec;
         Ok(Adopt {
             time_ns: now(),
             entropy: BASE64_STANDARD.encode(entropy),
             hostname: spec.hostname.clone(),
-            machine_id: snapshot::hex(id),
+            machine_id: hex(id),
             engine_id: format!(
                 "{}-{}-4{}-a{}-{}",
                 part(0..8),
@@ -478,7 +481,7 @@ fn is_final(error: &MachineError) -> bool {
 }
 
 /// Lays the site's settings over pcocc's own; those by which pcocc reaches the daemon stay.
-fn daemon_json(own: Option<&Value>, mirrors: &[String]) -> Result<Value, MachineError> {
+fn daemon_json(environment: &GuestEnvironment) -> Result<Value, MachineError> {
     const OURS: [&str; 13] = [
         "hosts",
         "tls",
@@ -504,10 +507,15 @@ fn daemon_json(own: Option<&Value>, mirrors: &[String]) -> Result<Value, Machine
         "group": "root",
         "log-level": "warn",
     });
-    if !mirrors.is_empty() {
-        settings["registry-mirrors"] = json!(mirrors);
+    for (name, list) in [
+        ("registry-mirrors", &environment.registry_mirrors),
+        ("insecure-registries", &environment.insecure_registries),
+    ] {
+        if !list.is_empty() {
+            settings[name] = json!(list);
+        }
     }
-    let Some(own) = own else {
+    let Some(own) = &environment.daemon_json else {
         return Ok(settings);
     };
     let Some(own) = own.as_object() else {
@@ -552,14 +560,20 @@ mod tests {
 
     #[test]
     fn settings_are_laid_over_ours_and_cannot_cut_us_off() {
-        let own = json!({"log-level": "debug", "insecure-registries": ["r:5000"]});
-        let settings = daemon_json(Some(&own), &["https://m".into()]).unwrap();
+        let mut environment = GuestEnvironment {
+            registry_mirrors: vec!["https://m".into()],
+            insecure_registries: vec!["r:5000".into()],
+            daemon_json: Some(json!({"log-level": "debug"})),
+            ..GuestEnvironment::default()
+        };
+        let settings = daemon_json(&environment).unwrap();
         assert_eq!(settings["log-level"], "debug");
         assert_eq!(settings["insecure-registries"][0], "r:5000");
         assert_eq!(settings["registry-mirrors"][0], "https://m");
         assert_eq!(settings["data-root"], "/data/docker");
         for bad in [json!({"hosts": []}), json!({"tlsverify": false}), json!([])] {
-            assert!(daemon_json(Some(&bad), &[]).is_err(), "{bad}");
+            environment.daemon_json = Some(bad.clone());
+            assert!(daemon_json(&environment).is_err(), "{bad}");
         }
     }
 }

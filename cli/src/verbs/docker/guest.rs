@@ -3,9 +3,16 @@
 mod build;
 mod console;
 mod shell;
+mod show;
+
+use std::path::PathBuf;
+
+use pcocc_image::reference::ImageUri;
+use pcocc_image::repository::Kind;
 
 use crate::app::Invocation;
-use crate::errors::Outcome;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::stores;
 
 /// Build and look into the guest of docker VMs
 #[derive(Debug, clap::Args)]
@@ -20,6 +27,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     Build(build::Args),
+    Show(show::Args),
     Shell(shell::Args),
     Console(console::Args),
 }
@@ -29,8 +37,30 @@ impl Args {
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
             Verb::Build(args) => args.run(invocation),
+            Verb::Show(args) => args.run(invocation),
             Verb::Shell(args) => args.run(invocation),
             Verb::Console(args) => args.run(invocation),
         }
     }
+}
+
+/// Finds the guest image `name` in the repositories: its disk, and what identifies its content.
+pub(crate) fn image(
+    invocation: &Invocation,
+    name: &str,
+    action: &str,
+) -> Outcome<(PathBuf, String)> {
+    const HINT: &str = "make it with `pcocc docker guest build`";
+    let uri: ImageUri = name.parse().when(|| action)?;
+    let repositories = stores::repositories(&invocation.environment)?;
+    let (repository, meta) = repositories
+        .find(&uri)
+        .map_err(|error| Failure::new(action, error).hint(HINT))?;
+    let blob = meta.data_blobs().last().copied();
+    let (Kind::VirtualMachine, Some(blob)) = (meta.kind(), blob) else {
+        let why = format!("image {name} is no image of a virtual machine");
+        return Err(Failure::message(action, why).hint(HINT));
+    };
+    let id = blob.to_string().replace("sha256:", "");
+    Ok((repository.blob_path(blob), id))
 }

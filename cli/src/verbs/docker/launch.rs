@@ -11,6 +11,7 @@
 mod folders;
 mod keeper;
 mod node;
+mod settings;
 mod worker;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use pcocc_vm::report::Report;
 
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome};
+use crate::progress::warn;
 
 /// Keep a VM alive on this node
 #[derive(Clone, Debug, clap::Args)]
@@ -168,7 +170,8 @@ pub(crate) fn program(action: &str) -> Outcome<PathBuf> {
 /// Reports to whoever holds us, at the other end of our standard output.
 fn tell(report: &Report, held: bool) {
     if let Report::Warning(text) = report {
-        tracing::warn!("{text}");
+        // To the launcher's log, which is there when nobody holds us.
+        warn(text);
     }
     if held {
         // Nobody there to hear it any more: the record has it all.

@@ -1,7 +1,7 @@
 //! `pcocc docker logs`: what a VM's console said.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use crate::output;
 
 /// Show what a docker VM's console said
 ///
-/// Also of a VM that is over. With --launcher, what the process beside the VM said.
+/// Also of a VM that is over. With --launcher, what the process beside the VM said. On a terminal without the control
+/// sequences in it: a guest must not move your cursor.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  pcocc docker logs -f -j 1756495")]
 pub(crate) struct Args {
@@ -92,6 +93,26 @@ struct Log {
     path: PathBuf,
     file: Option<File>,
     seen: bool,
+    /// What takes control sequences out, for a terminal.
+    terminal: Option<vte::Parser>,
+}
+
+/// What of a console a person reads.
+#[derive(Default)]
+struct Words(String);
+
+impl vte::Perform for Words {
+    fn print(&mut self, c: char) {
+        if !c.is_control() {
+            self.0.push(c);
+        }
+    }
+
+    fn execute(&mut self, byte: u8) {
+        if matches!(byte, b'\n' | b'\t') {
+            self.0.push(byte.into());
+        }
+    }
 }
 
 enum LogError {
@@ -105,6 +126,7 @@ impl Log {
             path,
             file: None,
             seen: false,
+            terminal: io::stdout().is_terminal().then(vte::Parser::new),
         }
     }
 
@@ -127,12 +149,43 @@ impl Log {
             if count == 0 {
                 return Ok(());
             }
+            let new = buffer.get(..count).unwrap_or_default();
+            let words = match &mut self.terminal {
+                Some(parser) => {
+                    let mut words = Words::default();
+                    parser.advance(&mut words, new);
+                    words.0.into_bytes()
+                }
+                None => new.to_owned(),
+            };
             let mut stdout = io::stdout().lock();
             stdout
-                .write_all(buffer.get(..count).unwrap_or_default())
+                .write_all(&words)
                 .and_then(|()| stdout.flush())
                 .when(|| output::ACTION)
                 .map_err(LogError::Output)?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_sequences_are_taken_out_even_across_reads() {
+        let said = "[\x1b[1;31m0.1\x1b[0m] caf\u{e9}\r\n\x1b]0;title\x07\tb\x08\u{9b}2Jx\x1b(B\n";
+        let mut parser = vte::Parser::new();
+        let mut words = Words::default();
+        for byte in said.as_bytes() {
+            parser.advance(&mut words, &[*byte]);
+        }
+        assert!(
+            !words
+                .0
+                .contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t'))
+        );
+        assert!(words.0.starts_with("[0.1] caf\u{e9}\n\tb"), "{:?}", words.0);
+        assert!(words.0.ends_with("x\n"), "{:?}", words.0);
     }
 }

@@ -8,7 +8,7 @@ use crate::verbs::docker::logs::{self, Source};
 /// Watch a docker VM's console
 ///
 /// From its beginning until the job is over, or Ctrl-C: what the guest's kernel and its docker daemon say. Nothing can be
-/// typed there; `pcocc docker guest shell` starts a shell.
+/// typed there, because nothing listens: `pcocc docker guest shell` starts a shell. On a terminal control sequences are left out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  pcocc docker guest console -j 1756495")]
 pub(crate) struct Args {

@@ -5,31 +5,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pcocc_core::containers::Runtime;
-use pcocc_core::template::{self, Written};
+use pcocc_core::template;
 use pcocc_core::templates::{Reach, Template, Templates};
-use pcocc_image::reference::ImageUri;
-use pcocc_image::repository::Kind;
 use pcocc_vm::clock::{Clock as _, SystemClock};
-use pcocc_vm::guest_image;
+use pcocc_vm::guest_image::{self, IMAGE_NAME};
 use pcocc_vm::job::{Backend, Job, JobFolder, Jobs, Record, State};
 use pcocc_vm::launch::{Launch, Place};
 use pcocc_vm::machine::{
-    GuestEnvironment, GuestFiles, GuestUser, Hypervisor, MAX_SHARES, MachineError, MachineSpec,
-    NetworkPolicy, Share,
+    GuestFiles, GuestUser, Hypervisor, MAX_SHARES, MachineError, MachineSpec, NetworkPolicy, Share,
 };
 use pcocc_vm::report::Report;
 use pcocc_vm::slurm::{Resources, Squeue};
 
 use super::folders::NodeFolders;
 use super::node::Node;
+use super::settings::Settings;
 use super::{Args, Assignment, tell};
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::mounted;
 use crate::stores;
+use crate::verbs::docker::guest;
 
-/// The guest image unless a template names another.
-const IMAGE: &str = "docker-vm";
 /// Size of the docker daemon's disk unless something says otherwise; only what is used takes room.
 const DISK: u64 = 50 << 30;
 /// Memory of the VM unless something says otherwise, in MiB.
@@ -256,6 +253,11 @@ fn prepare(
     let template = template_of(invocation, args, &runtime, action)?;
     let (cpus, memory_mib) = size(invocation, args, assignment, &template, action)?;
     let user = user(invocation, action)?;
+    let given = args.machine.docker_daemon_json.as_deref();
+    let settings = Settings::find(environment, given, &template, &runtime, action)?;
+    for warning in settings.warnings {
+        tell(&Report::Warning(warning), true);
+    }
     let spec = MachineSpec {
         hostname: format!("docker-{}", assignment.id),
         cpus,
@@ -281,23 +283,30 @@ fn prepare(
         console_log: folder.console_log(),
         shares: shares(invocation, &runtime, &user, action)?,
         user,
-        environment: guest_environment(args, &template, action)?,
+        environment: settings.environment,
         network: match template.reach {
             Some(Reach::Closed) => NetworkPolicy::Closed,
             Some(Reach::Open) => NetworkPolicy::Open,
             Some(Reach::Public) | None => NetworkPolicy::Public,
         },
+        reachable: settings.reachable,
         snapshot: !args.machine.no_snapshot && template.snapshot != Some(false),
         deadline: START,
     };
     let (name, place) = match &template.image {
         Some(written) => (written.as_str(), format!("{action}: {}", written.place())),
-        None => (IMAGE, action.to_owned()),
+        None => (IMAGE_NAME, action.to_owned()),
+    };
+    let (disk, id) = guest::image(invocation, name, &place)?;
+    let image = Image {
+        disk,
+        target: folders.cache.join("images").join(&id),
+        id,
     };
     Ok(Prepared {
         place: node.place(invocation, assignment.backend, action)?,
         spec,
-        image: find_image(invocation, name, &folders.cache, &place)?,
+        image,
         folders,
     })
 }
@@ -446,57 +455,6 @@ fn shares(
         return Err(Failure::message(action, why).hint("share a folder above several of them"));
     }
     Ok(shares)
-}
-
-/// The docker daemon's settings.
-fn guest_environment(args: &Args, template: &Template, action: &str) -> Outcome<GuestEnvironment> {
-    // What names a file says where it does: an option of ours, or a line of templates.yaml.
-    let read = |path: &Path, by: Option<&Written>| {
-        let place = by.map(|written| format!("{}: ", written.place()));
-        let place = place.unwrap_or_default();
-        let action = format!("{action}: {place}read {}", path.display());
-        let text = std::fs::read_to_string(path).when(|| &*action)?;
-        Ok((text, action))
-    };
-    let given = match &args.machine.docker_daemon_json {
-        Some(path) => Some(read(path, None)?),
-        None => match &template.daemon_json {
-            Some(written) => Some(read(Path::new(written.as_str()), Some(written))?),
-            None => None,
-        },
-    };
-    let daemon_json = given.map(|(text, action)| serde_json::from_str(&text).when(|| action));
-    Ok(GuestEnvironment {
-        proxies: template.proxies.clone(),
-        ca_certificates: template
-            .ca_certificates
-            .iter()
-            .map(|written| Ok(read(Path::new(written.as_str()), Some(written))?.0))
-            .collect::<Outcome<_>>()?,
-        registry_mirrors: template.registry_mirrors.clone(),
-        daemon_json: daemon_json.transpose()?,
-    })
-}
-
-/// Finds the guest image in the repositories.
-fn find_image(invocation: &Invocation, name: &str, cache: &Path, action: &str) -> Outcome<Image> {
-    const HINT: &str = "make it with `pcocc docker guest build`";
-    let uri: ImageUri = name.parse().when(|| action)?;
-    let repositories = stores::repositories(&invocation.environment)?;
-    let (repository, meta) = repositories
-        .find(&uri)
-        .map_err(|error| Failure::new(action, error).hint(HINT))?;
-    let blob = meta.data_blobs().last().copied();
-    let (Kind::VirtualMachine, Some(blob)) = (meta.kind(), blob) else {
-        let why = format!("image {name} is no image of a virtual machine");
-        return Err(Failure::message(action, why).hint(HINT));
-    };
-    let id = blob.to_string().replace("sha256:", "");
-    Ok(Image {
-        disk: repository.blob_path(blob),
-        target: cache.join("images").join(&id),
-        id,
-    })
 }
 
 /// What starts VMs.

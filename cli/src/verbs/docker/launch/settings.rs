@@ -1,0 +1,244 @@
+//! The docker daemon's settings in a VM: what template, environment, `certs.d` and `containers.yaml` say when the job starts.
+//!
+//! Data path: each of them → [`GuestEnvironment`], which the guest is given before its dockerd starts; and the addresses of
+//! proxies and mirrors, which the guest must reach even where private networks are closed to it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+
+use pcocc_core::containers::Runtime;
+use pcocc_core::template::Written;
+use pcocc_core::templates::Template;
+use pcocc_vm::machine::GuestEnvironment;
+use serde_json::Value;
+
+use crate::environment::Environment;
+use crate::errors::{Failure, Outcome, While as _};
+
+/// Most bytes of certificates that a guest is given.
+const MAX_CERTIFICATES: usize = 2 << 20;
+
+/// What a VM's docker daemon is told, and what follows from it.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    /// What it is told.
+    pub(super) environment: GuestEnvironment,
+    /// Where its proxies and mirrors are.
+    pub(super) reachable: Vec<Ipv4Addr>,
+    /// What the user should know of it.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Finds them; `given` is the user's own `daemon.json`.
+    pub(super) fn find(
+        environment: &Environment,
+        given: Option<&Path>,
+        template: &Template,
+        runtime: &Runtime,
+        action: &str,
+    ) -> Outcome<Self> {
+        // What names a file says where it does: an option of ours, or a line of templates.yaml.
+        let read = |path: &Path, by: Option<&Written>| {
+            let place = by.map(|written| format!("{}: ", written.place()));
+            let place = place.unwrap_or_default();
+            let action = format!("{action}: {place}read {}", path.display());
+            let text = fs::read_to_string(path).when(|| &*action)?;
+            Ok((text, action))
+        };
+        let given = match (given, &template.daemon_json) {
+            (Some(path), _) => Some(read(path, None)?),
+            (None, Some(written)) => Some(read(Path::new(written.as_str()), Some(written))?),
+            (None, None) => None,
+        };
+        let daemon_json: Option<Value> = given
+            .map(|(text, action)| serde_json::from_str(&text).when(|| action))
+            .transpose()?;
+        let mut proxies = environment.proxies.0.clone();
+        proxies.extend(
+            template
+                .proxies
+                .iter()
+                .map(|(name, value)| (name.to_uppercase(), value.clone())),
+        );
+        proxies.retain(|_, value| !value.is_empty());
+        let mut settings = Self::default();
+        let registry_certificates = settings.certificates(&environment.certificate_folders());
+        settings.environment = GuestEnvironment {
+            proxies,
+            ca_certificates: template
+                .ca_certificates
+                .iter()
+                .map(|written| Ok(read(Path::new(written.as_str()), Some(written))?.0))
+                .collect::<Outcome<_>>()?,
+            registry_certificates,
+            registry_mirrors: template.registry_mirrors.clone(),
+            insecure_registries: runtime.insecure_registries.clone(),
+            daemon_json,
+        };
+        let told = &settings.environment;
+        let certificates = told.ca_certificates.iter();
+        let bytes: usize = certificates
+            .chain(told.registry_certificates.values())
+            .map(String::len)
+            .sum();
+        if bytes > MAX_CERTIFICATES {
+            let why = format!("there are {bytes} bytes of certificates to give to the guest");
+            return Err(Failure::message(action, why)
+                .hint("name the authorities alone in ca_certificates of templates.yaml, not whole bundles"));
+        }
+        settings.look_up();
+        Ok(settings)
+    }
+
+    /// Reads the authorities of single registries: `FOLDER/HOST[:PORT]/*.crt`. One that cannot be read is no reason to
+    /// have no VM.
+    fn certificates(&mut self, folders: &[PathBuf]) -> BTreeMap<String, String> {
+        let mut found: BTreeMap<String, String> = BTreeMap::new();
+        for folder in folders.iter().flat_map(|folder| entries(folder)) {
+            let Some(registry) = folder.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            for file in entries(&folder) {
+                if file.extension().is_none_or(|extension| extension != "crt") {
+                    continue;
+                }
+                match fs::read_to_string(&file) {
+                    Ok(text) => {
+                        let all = found.entry(registry.to_owned()).or_default();
+                        all.push_str(text.trim_end());
+                        all.push('\n');
+                    }
+                    Err(error) => self.warnings.push(format!(
+                        "{} cannot be read ({error}): docker will not trust it",
+                        file.display()
+                    )),
+                }
+            }
+        }
+        found
+    }
+
+    /// Finds out where proxies and mirrors are.
+    fn look_up(&mut self) {
+        let told = &self.environment;
+        let own = |name: &str| told.daemon_json.as_ref().and_then(|own| own.get(name));
+        let mirrors = own("registry-mirrors").and_then(Value::as_array);
+        let proxies = own("proxies").and_then(Value::as_object);
+        let urls = ["HTTP_PROXY", "HTTPS_PROXY"]
+            .iter()
+            .filter_map(|name| told.proxies.get(*name).map(String::as_str))
+            .chain(told.registry_mirrors.iter().map(String::as_str))
+            .chain(mirrors.into_iter().flatten().filter_map(Value::as_str))
+            .chain(
+                proxies
+                    .into_iter()
+                    .flatten()
+                    .filter(|(name, _)| *name != "no-proxy")
+                    .filter_map(|(_, url)| url.as_str()),
+            );
+        let mut hosts: Vec<&str> = urls.filter_map(host).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        for host in hosts {
+            let addresses = match (host, 0).to_socket_addrs() {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    let why = format!("{host} has no address ({error}): docker will not reach it");
+                    self.warnings.push(why);
+                    continue;
+                }
+            };
+            for address in addresses {
+                match address.ip() {
+                    IpAddr::V4(address) if address.is_loopback() => self.warnings.push(format!(
+                        "{host} is this node's own loopback, which no VM reaches: docker will not reach it"
+                    )),
+                    IpAddr::V4(address) => self.reachable.push(address),
+                    IpAddr::V6(_) => {}
+                }
+            }
+        }
+        self.reachable.sort_unstable();
+        self.reachable.dedup();
+    }
+}
+
+/// What is in a folder, in order; nothing when it is not there.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// The host of a URL, which may lack its scheme as those of proxies do.
+fn host(url: &str) -> Option<&str> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
+    (!host.is_empty() && !host.contains(['[', ']'])).then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_urls() {
+        for (url, expected) in [
+            ("http://proxy.example.org:3128", Some("proxy.example.org")),
+            ("proxy:3128", Some("proxy")),
+            ("https://user:p@ss@10.0.0.1/", Some("10.0.0.1")),
+            ("http://mirror/v2?x:y@z", Some("mirror")),
+            ("http://[fd00::1]:3128", None),
+            ("", None),
+        ] {
+            assert_eq!(host(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn proxies_and_mirrors_can_be_reached_and_what_cannot_is_told() {
+        let mut settings = Settings::default();
+        settings.environment.proxies = [
+            ("HTTP_PROXY", "http://10.1.2.3:3128"),
+            ("HTTPS_PROXY", "http://127.0.0.1:3128"),
+            ("NO_PROXY", "10.9.9.9"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        settings.environment.daemon_json = Some(serde_json::json!({
+            "registry-mirrors": ["https://10.1.2.4:5000"],
+            "proxies": {"http-proxy": "http://10.1.2.5", "no-proxy": "10.9.9.8"},
+        }));
+        settings.look_up();
+        let expected: Vec<Ipv4Addr> = (3..6).map(|last| Ipv4Addr::new(10, 1, 2, last)).collect();
+        assert_eq!(settings.reachable, expected);
+        assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
+        assert!(settings.warnings[0].contains("127.0.0.1"));
+    }
+
+    #[test]
+    fn authorities_are_those_of_their_registry() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("one/reg:5000/a.crt", "A\n\n"),
+            ("one/reg:5000/client.key", "secret"),
+            ("two/reg:5000/b.crt", "B"),
+            ("two/other/c.crt", "C"),
+        ] {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let folders = ["none", "one", "two"].map(|name| folder.path().join(name));
+        let found = Settings::default().certificates(&folders);
+        let expected = [("other", "C\n"), ("reg:5000", "A\nB\n")];
+        let expected = expected.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(found, BTreeMap::from(expected));
+    }
+}
