@@ -13,19 +13,27 @@ use crate::home::{
 fn a_vm_that_stands_still_is_given_up_with_its_last_words() {
     let pcocc = home(Pcocc::new(), "local", "");
     let _stop = Stop(&pcocc);
-    let words = ["docker", "alloc", "--no-snapshot", "-T", "60", "-E", "true"];
+    let words = [
+        "docker",
+        "alloc",
+        "--no-snapshot",
+        "-T",
+        "100",
+        "-E",
+        "true",
+    ];
     let mut command = start(&pcocc, "alloc", &words);
     let console = || fs::read_to_string(pcocc.home().join(".pcocc/job_1/console.log"));
     wait_until("the guest has said something", BOOT, || {
         console().is_ok_and(|text| text.contains("resize2fs"))
             || command.try_wait().unwrap().is_some()
     });
-    let qemu = find(&pcocc, "qemu-system").expect("QEMU runs");
+    let qemu = find(&pcocc, "qemu-system").unwrap_or_else(|| panic!("{}", said(&pcocc, "alloc")));
     signal(qemu, Signal::STOP);
     let status = end(&mut command, "alloc");
     let shown = said(&pcocc, "alloc");
     assert_eq!(status.code(), Some(124), "{shown}");
-    assert!(shown.contains("not ready within 60 seconds"), "{shown}");
+    assert!(shown.contains("not ready within 100 seconds"), "{shown}");
     let (_, lines) = shown
         .split_once("Last lines of the VM's console:\n")
         .expect(&shown);

@@ -120,12 +120,12 @@ fn jobs_that_give_way_to_more_urgent_ones_as_root() {
     });
     slurm.run("scancel", &[&urgent]);
     hurry(&cluster, submitted);
-    wait_until("it runs again", BOOT, || {
-        let log = pcocc.home().join(format!(".pcocc/log/job-{submitted}.out"));
-        println!("LOG {:?} {:?}", std::fs::read_to_string(log), slurm.jobs());
-        std::thread::sleep(Duration::from_millis(300));
-        record(pcocc, submitted)["state"] == "ready"
+    let log = pcocc.home().join(format!(".pcocc/log/job-{submitted}.out"));
+    wait_until("it runs again, or has failed to", BOOT, || {
+        record(pcocc, submitted)["state"] == "ready" || slurm.jobs().is_empty()
     });
+    let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(record(pcocc, submitted)["state"], "ready", "{log}");
     assert_eq!(cluster.guest_of(submitted), format!("docker-{submitted}"));
     pcocc.run(&["docker", "stop"]);
     cluster.assert_nothing_left();

@@ -38,10 +38,10 @@ fn a_vm_waits_for_room_on_the_nodes_disk_as_root() {
     let disk = folder.path().join("disk");
     small_disk(&disk, "800m");
     let mut vm = TestVm::start(vm_spec(&disk));
-    let filler = fill(&disk, 50 << 20);
+    let filler = fill(&disk, 10 << 20);
     in_guest(
         &vm,
-        "setsid sh -c 'dd if=/dev/urandom of=/data/big bs=1M count=150 conv=fsync && md5sum </data/big >/data/sum' \
+        "setsid sh -c 'dd if=/dev/vda of=/data/big bs=1M count=60 conv=fsync && md5sum </data/big >/data/sum' \
          </dev/null >/dev/null 2>&1 &",
     );
     wait_for_note(&mut vm, "is full: the VM stands still");
