@@ -10,6 +10,8 @@ use crate::home::{BOOT, SOON, end, find, record, said, signal, wait_for};
 
 /// Lets a job that was put back into the queue start now: Slurm lets it wait for minutes.
 fn hurry(cluster: &Cluster, job: u32) {
+    // By the second Slurm tells the credentials of the job's lives apart; it never restarts one that fast by itself.
+    std::thread::sleep(Duration::from_secs(2));
     let id = format!("JobId={job}");
     cluster
         .slurm
