@@ -75,6 +75,8 @@ fn ends_of_vms_through_slurm_as_root() {
     wait_until("the warning is told", SOON, || {
         said(pcocc, "warned").contains("SIGUSR1: its time is nearly over")
     });
+    let kept = pcocc.run(&["docker", "logs", "--launcher"]);
+    assert!(kept.contains("SIGUSR1: its time is nearly over"), "{kept}");
     let os = pcocc.run(&["docker", "shell", "-E", "docker version -f {{.Server.Os}}"]);
     assert_eq!(os, "linux");
     slurm.run("scancel", &[&job.to_string()]);

@@ -41,7 +41,7 @@ fn a_vm_waits_for_room_on_the_nodes_disk_as_root() {
     let filler = fill(&disk, 10 << 20);
     in_guest(
         &vm,
-        "setsid sh -c 'dd if=/dev/vda of=/data/big bs=1M count=60 conv=fsync && md5sum </data/big >/data/sum' \
+        "trap '' HUP; setsid sh -c 'dd if=/dev/vda of=/data/big bs=1M count=60 conv=fsync && md5sum </data/big >/data/sum' \
          </dev/null >/dev/null 2>&1 &",
     );
     wait_for_note(&mut vm, "is full: the VM stands still");
