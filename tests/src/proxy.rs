@@ -26,6 +26,8 @@ struct State {
     /// The rule waits for a request whose line contains this.
     begins_with: Option<String>,
     waiting: usize,
+    /// What the daemon says waits.
+    silent: bool,
     dead: bool,
     ended: bool,
     open: Vec<UnixStream>,
@@ -89,6 +91,12 @@ impl Proxy {
         self.lock().rule = Some((text.to_owned(), Fate::Wait));
     }
 
+    /// Lets all that comes wait, and what the daemon has yet to say on connections that are open.
+    pub fn hang(&self) {
+        self.hold("/");
+        self.lock().silent = true;
+    }
+
     /// Waits until a request is held.
     #[track_caller]
     pub fn wait_until_held(&self) {
@@ -104,7 +112,10 @@ impl Proxy {
 
     /// Lets held requests go on, and further ones through.
     pub fn release(&self) {
-        self.lock().rule = None;
+        let mut state = self.lock();
+        state.rule = None;
+        state.silent = false;
+        drop(state);
         self.state.1.notify_all();
     }
 
@@ -212,9 +223,32 @@ fn serve(
             Shutdown::Both
         });
     });
-    let _ = io::copy(&mut server, &mut client);
+    let _ = answer(shared, &mut server, &mut client);
     let _ = client.shutdown(Shutdown::Both);
     let _ = server.shutdown(Shutdown::Both);
     let _ = uploading.join();
     Ok(())
+}
+
+/// Hands on what the daemon says, unless it is to be silent.
+fn answer(
+    shared: &(Mutex<State>, Condvar),
+    server: &mut UnixStream,
+    client: &mut UnixStream,
+) -> io::Result<()> {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let n = server.read(&mut piece)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let mut state = lock(&shared.0);
+        let start = Instant::now();
+        while state.silent && !state.dead && start.elapsed() < DEADLINE {
+            let waited = shared.1.wait_timeout(state, DEADLINE);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        client.write_all(&piece[..n])?;
+    }
 }

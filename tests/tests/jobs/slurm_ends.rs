@@ -86,6 +86,33 @@ fn whichever_process_is_killed_as_root() {
     assert_eq!(stale_folders(pcocc), Vec::<std::path::PathBuf>::new());
 }
 
+/// Slurm's time limit ends the VM of a shell and one in the background; a minute is the least there is.
+#[test]
+fn jobs_whose_time_is_up_as_root() {
+    let cluster = Cluster::start();
+    let pcocc = &cluster.pcocc;
+    // The snapshot is made before: a minute is not enough for a boot.
+    let first = cluster.submit(&[]);
+    wait_for(pcocc, first, "ready");
+    cluster.slurm.run("scancel", &[&first.to_string()]);
+    cluster.assert_over(first);
+    let (mut command, allocated) = cluster.allocated("limited", &["-t1"]);
+    let submitted = cluster.submit(&["-t1"]);
+    for job in [allocated, submitted] {
+        wait_for(pcocc, job, "ready");
+        assert!(!record(pcocc, job)["deadline"].is_null(), "{job}");
+    }
+    wait_until("the time is up", std::time::Duration::from_secs(150), || {
+        cluster.slurm.jobs().is_empty()
+    });
+    let status = end(&mut command, "limited");
+    assert!(!status.success(), "{}", said(pcocc, "limited"));
+    for job in [allocated, submitted] {
+        cluster.assert_over(job);
+        assert_eq!(record(pcocc, job)["state"], "ended", "{job}");
+    }
+}
+
 #[test]
 fn suspended_by_slurm_as_root() {
     let cluster = Cluster::start();
