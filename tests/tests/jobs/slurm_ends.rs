@@ -102,9 +102,11 @@ fn jobs_whose_time_is_up_as_root() {
         wait_for(pcocc, job, "ready");
         assert!(!record(pcocc, job)["deadline"].is_null(), "{job}");
     }
-    wait_until("the time is up", std::time::Duration::from_secs(150), || {
-        cluster.slurm.jobs().is_empty()
-    });
+    wait_until(
+        "the time is up",
+        std::time::Duration::from_secs(150),
+        || cluster.slurm.jobs().is_empty(),
+    );
     let status = end(&mut command, "limited");
     assert!(!status.success(), "{}", said(pcocc, "limited"));
     for job in [allocated, submitted] {
