@@ -356,7 +356,7 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<Mount, MountError> {
-        Mount::parse(text, Path::new("/work"), &variables())
+        Mount::parse(text, Path::new("/project"), &variables())
     }
 
     #[test]
@@ -364,11 +364,11 @@ mod tests {
         for (text, source, destination) in [
             ("/a", "/a", "/a"),
             ("/a:/b", "/a", "/b"),
-            ("a/../c", "/work/c", "/work/c"),
+            ("a/../c", "/project/c", "/project/c"),
             ("~/data:/data/", "/home/doe/data", "/data"),
             ("$SCRATCH/x:/x", "/scratch/x", "/x"),
             ("${SCRATCH}x", "/scratchx", "/scratchx"),
-            ("$NOPE/x:/x", "/work/$NOPE/x", "/x"),
+            ("$NOPE/x:/x", "/project/$NOPE/x", "/x"),
             ("src=/a,dest=/b", "/a", "/b"),
             ("src=/a,type=bind,opt=ro,dev", "/a", "/a"),
             ("/a:/../b/./c", "/a", "/b/c"),

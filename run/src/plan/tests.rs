@@ -21,7 +21,7 @@ fn host() -> Host {
             home: "/home/doe".into(),
             groups: Vec::new(),
         },
-        cwd: "/work/here".into(),
+        cwd: "/project/here".into(),
     }
 }
 
@@ -156,8 +156,8 @@ fn a_variable_nobody_has_is_an_error() {
 #[test]
 fn where_the_command_starts() {
     for (image_says, user_says, path, wanted) in [
-        ("", None, "/work/here", Wanted::Nobody),
-        ("/", None, "/work/here", Wanted::Nobody),
+        ("", None, "/project/here", Wanted::Nobody),
+        ("/", None, "/project/here", Wanted::Nobody),
         ("/srv", None, "/srv", Wanted::Image),
         ("srv/./x", None, "/srv/x", Wanted::Image),
         ("/srv", Some("/"), "/", Wanted::User),

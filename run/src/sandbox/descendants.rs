@@ -10,6 +10,9 @@ use std::os::unix::fs::FileExt;
 
 use rustix::process::{Pid, Signal, WaitOptions};
 
+/// The numbers of this thread's children; kernels may lack it (`CONFIG_PROC_CHILDREN`).
+const CHILDREN: &str = "/proc/thread-self/children";
+
 /// The children of this thread, whom others may leave to it.
 #[derive(Debug)]
 pub(super) struct Descendants(File);
@@ -17,7 +20,10 @@ pub(super) struct Descendants(File);
 impl Descendants {
     /// Takes care of all who lose their parent from now on. `/proc` has to be the machine's.
     pub(super) fn adopt() -> io::Result<Self> {
-        let children = File::open("/proc/thread-self/children")?;
+        let children = File::open(CHILDREN).map_err(|error| {
+            let why = format!("{CHILDREN}: {error}; leave `pid` in the `ns` of containers.yaml");
+            io::Error::new(error.kind(), why)
+        })?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         Ok(Self(children))
     }

@@ -61,28 +61,21 @@ fn a_job_has_docker_settings_and_a_mount_of_its_own() {
     assert_nothing_left(&pcocc);
 
     // What cannot be: said before anything starts, or by the job that fails.
-    file("daemon.json", r#"{"hosts": ["tcp://0.0.0.0:1"]}"#);
-    let refused = pcocc.try_run(&[
-        "docker",
-        "alloc",
-        "--docker-daemon-json",
-        "daemon.json",
-        "-E",
-        "true",
-    ]);
-    assert!(refused.failed().contains("sets \"hosts\""), "{refused}");
-    file("daemon.json", "{");
-    let refused = pcocc.try_run(&[
-        "docker",
-        "alloc",
-        "--docker-daemon-json",
-        "daemon.json",
-        "-E",
-        "true",
-    ]);
-    assert!(
-        refused.failed().contains("/daemon.json: EOF while parsing"),
-        "{refused}"
-    );
+    for (content, why) in [
+        (r#"{"hosts": ["tcp://0.0.0.0:1"]}"#, "sets \"hosts\""),
+        ("{", "/daemon.json: EOF while parsing"),
+    ] {
+        file("daemon.json", content);
+        let words = [
+            "docker",
+            "alloc",
+            "--docker-daemon-json",
+            "daemon.json",
+            "-E",
+            "true",
+        ];
+        let refused = pcocc.try_run(&words);
+        assert!(refused.failed().contains(why), "{refused}");
+    }
     assert_nothing_left(&pcocc);
 }

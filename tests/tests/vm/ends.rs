@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pcocc_core::cancel::Cancel;
 use pcocc_guest::protocol::Service;
 use pcocc_tests::{TestVm, hypervisor, run, scratch, vm_spec, wait_until};
-use pcocc_vm::machine::{Exit, Hypervisor as _, MachineError, MachineEvent, Stage};
+use pcocc_vm::machine::{Exit, Hypervisor as _, MachineError, MachineEvent, MachineSpec, Stage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Runs `script` in a root shell of the guest itself and gives what it said.
@@ -233,24 +233,25 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
     });
 }
 
-#[test]
-fn a_bad_snapshot_is_told_and_made_anew() {
-    let folder = scratch();
-    let mut spec = vm_spec(folder.path());
-    // Its own snapshots: those of the other tests are left alone.
-    let shared = std::mem::replace(&mut spec.cache, folder.path().join("cache"));
-    drop(TestVm::start(vm_spec(folder.path())));
+/// A VM with the snapshots that the other tests share, in a cache of its own.
+pub(crate) fn with_own_snapshots(folder: &Path) -> MachineSpec {
+    let mut spec = vm_spec(folder);
+    let shared = std::mem::replace(&mut spec.cache, folder.join("cache"));
+    // They are there once a VM has run.
+    drop(TestVm::start(vm_spec(folder)));
+    fs::create_dir(&spec.cache).expect("make a folder");
     run(Command::new("cp")
         .args(["-a", "--sparse=always"])
         .arg(shared.join("snapshots"))
-        .arg(folder.path().join("snapshots")))
+        .arg(&spec.cache))
     .ok();
-    fs::create_dir(&spec.cache).expect("make a folder");
-    fs::rename(
-        folder.path().join("snapshots"),
-        spec.cache.join("snapshots"),
-    )
-    .expect("move");
+    spec
+}
+
+#[test]
+fn a_bad_snapshot_is_told_and_made_anew() {
+    let folder = scratch();
+    let spec = with_own_snapshots(folder.path());
     let snapshots = fs::read_dir(spec.cache.join("snapshots"))
         .expect("snapshots")
         .flatten();

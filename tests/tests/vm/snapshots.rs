@@ -2,24 +2,16 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
 
-use pcocc_tests::{TestVm, run, scratch, vm_spec};
+use pcocc_tests::{TestVm, scratch};
 use pcocc_vm::machine::Stage;
+
+use crate::ends::with_own_snapshots;
 
 #[test]
 fn memory_that_was_damaged_costs_a_boot_and_no_more() {
     let folder = scratch();
-    let mut spec = vm_spec(folder.path());
-    // Its own snapshots: those of the other tests are left alone.
-    let shared = std::mem::replace(&mut spec.cache, folder.path().join("cache"));
-    drop(TestVm::start(vm_spec(folder.path())));
-    fs::create_dir(&spec.cache).expect("make a folder");
-    run(Command::new("cp")
-        .args(["-a", "--sparse=always"])
-        .arg(shared.join("snapshots"))
-        .arg(&spec.cache))
-    .ok();
+    let spec = with_own_snapshots(folder.path());
     let snapshots = fs::read_dir(spec.cache.join("snapshots")).expect("snapshots");
     for entry in snapshots.flatten().filter(|entry| entry.path().is_dir()) {
         // With the kernel gone, and the times and sizes as they were.
