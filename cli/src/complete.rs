@@ -81,7 +81,7 @@ fn docker_images() -> Option<()> {
     use io::Write as _;
     let environment = Environment::read().ok()?;
     let endpoint = stores::endpoint(&environment, "complete").ok()?;
-    let daemon = pcocc_image::docker::Daemon::open(endpoint).ok()?;
+    let daemon = pcocc_remote::docker::Daemon::open(endpoint).ok()?;
     let names: String = daemon
         .list()
         .ok()?

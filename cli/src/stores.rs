@@ -11,9 +11,9 @@ use std::time::Duration;
 use pcocc_core::containers::{self, Runtime};
 use pcocc_core::repos::ReposConfig;
 use pcocc_core::template::Variables;
-use pcocc_image::docker::{Daemon, Endpoint};
-use pcocc_image::registry::Access;
 use pcocc_image::repository::Repositories;
+use pcocc_remote::docker::{Daemon, Endpoint};
+use pcocc_remote::registry::Access;
 use pcocc_vm::job::Job;
 
 use crate::app::Invocation;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
-use pcocc_image::Digest;
+use pcocc_layers::Digest;
 use sandbox::Sandbox;
 
 /// Puts `bb.tar` into the home, as docker saves an image of one empty layer.

@@ -26,8 +26,22 @@ impl Cancel {
         self.0.load(Ordering::Acquire)
     }
 
+    /// Fails with [`Cancelled`] once the stop was asked for.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.is_cancelled() {
+            Err(Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
     /// The flag itself, for signal handlers that can only store to an atomic.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }
 }
+
+/// The operation stopped because it was asked to; what it had begun is rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted")]
+pub struct Cancelled;

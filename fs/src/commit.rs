@@ -13,7 +13,8 @@ use pcocc_core::cancel::Cancel;
 use pcocc_image::oci::{self, Image, Layer, MAX_DOCUMENT};
 use pcocc_image::origin::Origin;
 use pcocc_image::transfer::{Context, Layout};
-use pcocc_image::{Digest, Error, Result};
+use pcocc_image::{Error, Result};
+use pcocc_layers::Digest;
 
 use crate::staging::{Item, StagedFile};
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pcocc_image::Digest;
+use pcocc_layers::Digest;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 

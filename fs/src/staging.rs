@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use pcocc_core::cancel::Cancel;
-use pcocc_image::Digest;
-use pcocc_image::digest::Hashing;
+use pcocc_layers::Digest;
+use pcocc_layers::digest::Hashing;
 
 use crate::errno::{Errno, errno_of_io};
 use crate::process::Process;

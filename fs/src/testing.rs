@@ -13,11 +13,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pcocc_core::cancel::Cancel;
-use pcocc_image::Digest;
 use pcocc_image::store::Store as _;
 use pcocc_image::testing::MemoryStore;
 use pcocc_image::testing::parsers::Target;
 use pcocc_image::transfer::{self, Context, Layout as _};
+use pcocc_layers::Digest;
 
 use crate::commit::{StagedImage, Verdict, examine};
 use crate::staging::{Item, StagedFile};

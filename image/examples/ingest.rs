@@ -11,10 +11,12 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use pcocc_image::ingest::{BlobDir, Ingest, Options};
-use pcocc_image::layer;
-use pcocc_image::oci::{Compression, Image, Layer};
+use pcocc_image::oci::{Image, Layer};
 use pcocc_image::transfer::{Context, Offer};
-use pcocc_image::{DiffId, Digest, Error, Result};
+use pcocc_image::{Error, Result};
+use pcocc_layers::Compression;
+use pcocc_layers::compression;
+use pcocc_layers::{DiffId, Digest};
 use tempfile::{NamedTempFile, TempDir};
 
 struct Blobs {
@@ -108,7 +110,8 @@ fn main() -> Result<()> {
         let start = Instant::now();
         let path = blobs.path_of(layer.digest);
         let blob = File::open(&path).map_err(Error::io("open", &path))?;
-        let mut plain = layer::open(layer.compression, blob, options.threads, options.limits)?;
+        let mut plain =
+            compression::open(layer.compression, blob, options.threads, options.limits)?;
         io::copy(&mut plain, &mut io::sink()).map_err(Error::io("inflate", &path))?;
         report("inflate", size, start);
     }

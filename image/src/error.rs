@@ -4,7 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
+use pcocc_core::cancel::Cancelled;
+use pcocc_layers::{Digest, Error as LayerError};
 
 /// Result of an image operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -106,17 +107,11 @@ impl Error {
     }
 
     /// Makes a closure for `map_err` that names the call and the file.
+    ///
+    /// A typed error that travelled through an `io::Read` comes out as itself.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.as_ref().to_owned();
-        // A typed error that travelled through an `io::Read` comes out as itself.
-        move |source| match source.downcast::<Self>() {
-            Ok(error) => error,
-            Err(source) => Self::Io {
-                action,
-                path,
-                source,
-            },
-        }
+        let unwrapped = LayerError::io(action, path);
+        move |source| unwrapped(source).into()
     }
 
     /// The raw OS error number behind this error, when there is one.
@@ -128,9 +123,51 @@ impl Error {
     }
 }
 
+/// A failure below is one here; an error of this crate that travelled through code below comes out as itself.
+impl From<LayerError> for Error {
+    fn from(error: LayerError) -> Self {
+        match error {
+            LayerError::Invalid { what, why } => Self::Invalid { what, why },
+            LayerError::Cancelled(Cancelled) => Self::Cancelled,
+            LayerError::Io {
+                action,
+                path,
+                source,
+            } => source.downcast().unwrap_or_else(|source| Self::Io {
+                action,
+                path,
+                source,
+            }),
+        }
+    }
+}
+
+impl From<Cancelled> for Error {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
 /// Lets a typed error pass through code that only knows `io::Error`; [`Error::io`] unwraps it.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         io::Error::other(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_travelled_through_code_below_comes_out_as_itself() {
+        let reader_failed = || io::Error::from(Error::NotFound("blob".into()));
+        let passed_below = LayerError::io("read layer", "x")(reader_failed());
+        assert!(matches!(Error::from(passed_below), Error::NotFound(_)));
+        let read_here = Error::io("read", "x")(reader_failed());
+        assert!(matches!(read_here, Error::NotFound(_)));
+        let from_below = io::Error::from(LayerError::invalid("layer", "is cut off"));
+        let error = Error::io("read", "x")(from_below);
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
     }
 }

@@ -9,8 +9,8 @@ use oci_spec::image::{
     ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType,
 };
 
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
+use pcocc_layers::{Compression, DiffId, Digest};
 
 /// Largest manifest, index or config that is read into memory, in bytes.
 pub const MAX_DOCUMENT: u64 = 8 << 20;
@@ -26,55 +26,25 @@ const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1";
 
-/// How a layer's tar is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Compression {
-    /// Plain tar.
-    None,
-    /// Gzip, of one or many members (RFC 1952).
-    Gzip,
-    /// Zstandard (RFC 8878).
-    Zstd,
-}
-
-impl Compression {
-    /// Reads the compression off a layer's media type, OCI's or docker's.
-    pub fn of_media_type(media_type: &str) -> Result<Self> {
-        // "nondistributable" and "foreign" layers are ordinary ones once their blob is at hand.
-        let kind = media_type
-            .strip_prefix("application/vnd.oci.image.layer.nondistributable.v1.")
-            .or_else(|| media_type.strip_prefix("application/vnd.oci.image.layer.v1."))
-            .or_else(|| media_type.strip_prefix("application/vnd.docker.image.rootfs.diff."))
-            .or_else(|| {
-                media_type.strip_prefix("application/vnd.docker.image.rootfs.foreign.diff.")
-            });
-        match kind {
-            Some("tar") => Ok(Self::None),
-            Some("tar+gzip" | "tar.gzip") => Ok(Self::Gzip),
-            Some("tar+zstd" | "tar.zstd") => Ok(Self::Zstd),
-            _ => Err(Error::invalid(
-                format!("layer media type {media_type:?}"),
-                "is not a container image layer pcocc can read",
-            )),
-        }
-    }
-
-    /// Reads the compression off a blob's first bytes.
-    pub fn sniff(start: &[u8]) -> Self {
-        match start {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
-            _ => Self::None,
-        }
-    }
-
-    /// The OCI media type of a layer compressed this way.
-    pub fn media_type(self) -> MediaType {
-        match self {
-            Self::None => MediaType::ImageLayer,
-            Self::Gzip => MediaType::ImageLayerGzip,
-            Self::Zstd => MediaType::ImageLayerZstd,
-        }
+/// Reads the compression off a layer's media type, OCI's or docker's.
+fn compression_of(media_type: &str) -> Result<Compression> {
+    // "nondistributable" and "foreign" layers are ordinary ones once their blob is at hand.
+    let kind = [
+        "application/vnd.oci.image.layer.nondistributable.v1.",
+        "application/vnd.oci.image.layer.v1.",
+        "application/vnd.docker.image.rootfs.diff.",
+        "application/vnd.docker.image.rootfs.foreign.diff.",
+    ]
+    .iter()
+    .find_map(|prefix| media_type.strip_prefix(prefix));
+    match kind {
+        Some("tar") => Ok(Compression::None),
+        Some("tar+gzip" | "tar.gzip") => Ok(Compression::Gzip),
+        Some("tar+zstd" | "tar.zstd") => Ok(Compression::Zstd),
+        _ => Err(Error::invalid(
+            format!("layer media type {media_type:?}"),
+            "is not a container image layer pcocc can read",
+        )),
     }
 }
 
@@ -89,6 +59,17 @@ pub struct Layer {
     pub compression: Compression,
     /// Digest of the plain tar inside.
     pub diff_id: DiffId,
+}
+
+impl Layer {
+    /// The OCI media type of the blob.
+    pub fn media_type(&self) -> MediaType {
+        match self.compression {
+            Compression::None => MediaType::ImageLayer,
+            Compression::Gzip => MediaType::ImageLayerGzip,
+            Compression::Zstd => MediaType::ImageLayerZstd,
+        }
+    }
 }
 
 /// One image, complete but for the content of its layers. Its parts agree with each other.
@@ -135,7 +116,7 @@ impl Image {
             layers.push(Layer {
                 digest: to_digest(descriptor)?,
                 size: descriptor.size(),
-                compression: Compression::of_media_type(descriptor.media_type().as_ref())?,
+                compression: compression_of(descriptor.media_type().as_ref())?,
                 diff_id,
             });
         }
@@ -148,9 +129,7 @@ impl Image {
                 .layers()
                 .iter()
                 .zip(&layers)
-                .all(|(descriptor, layer)| {
-                    *descriptor.media_type() == layer.compression.media_type()
-                });
+                .all(|(descriptor, layer)| *descriptor.media_type() == layer.media_type());
         let manifest = if is_oci {
             manifest.to_vec()
         } else {
@@ -456,7 +435,7 @@ fn parse_config(config: &[u8]) -> Result<(Vec<DiffId>, String, String)> {
         .rootfs()
         .diff_ids()
         .iter()
-        .map(|diff_id| diff_id.parse().map(DiffId))
+        .map(|diff_id| Ok(DiffId(diff_id.parse()?)))
         .collect::<Result<_>>()?;
     Ok((
         diff_ids,
@@ -476,7 +455,7 @@ fn render_manifest(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>> {
     };
     let layers = layers
         .iter()
-        .map(|layer| descriptor(layer.compression.media_type(), layer.digest, layer.size))
+        .map(|layer| descriptor(layer.media_type(), layer.digest, layer.size))
         .collect::<Result<Vec<OciDescriptor>>>()?;
     let manifest = ImageManifestBuilder::default()
         .schema_version(2u32)
@@ -494,7 +473,7 @@ fn render_manifest(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>> {
 }
 
 fn to_digest(descriptor: &OciDescriptor) -> Result<Digest> {
-    descriptor.digest().to_string().parse()
+    Ok(descriptor.digest().to_string().parse()?)
 }
 
 fn from_digest(digest: Digest) -> Result<oci_spec::image::Digest> {

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
+use pcocc_layers::Digest;
 
 /// Longest image name; with `@` and the revision it must fit into a file name.
 const MAX_NAME: usize = 200;

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::digest::Digest;
 use crate::error::Result;
 use crate::origin::Origin;
 use crate::transfer::{Context, Layout, Sink};
+use pcocc_layers::Digest;
 
 /// One named image of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]

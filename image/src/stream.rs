@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pcocc_core::progress::{BlobKind, Event};
 
-use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
-use crate::oci::{Compression, MAX_DOCUMENT};
+use crate::oci::MAX_DOCUMENT;
 use crate::transfer::Context;
+use pcocc_layers::Compression;
+use pcocc_layers::Digest;
+use pcocc_layers::digest::Hashing;
 
 /// Bytes moved between two looks at the cancel flag.
 const CHUNK: usize = 256 << 10;
@@ -17,7 +19,7 @@ const CHUNK: usize = 256 << 10;
 ///
 /// Fails with [`Error::Corrupt`] as soon as more than the `expected` bytes came, or at the end when
 /// digest or length differ.
-pub(crate) fn copy(
+pub fn copy(
     reader: &mut dyn Read,
     writer: &mut dyn Write,
     name: &str,
@@ -64,7 +66,7 @@ pub(crate) fn copy(
 }
 
 /// Reads a small document, verified against its descriptor.
-pub(crate) fn document(reader: impl Read, digest: Digest, size: u64) -> Result<Vec<u8>> {
+pub fn document(reader: impl Read, digest: Digest, size: u64) -> Result<Vec<u8>> {
     if size > MAX_DOCUMENT {
         return Err(Error::invalid(
             format!("blob {digest}"),
@@ -97,7 +99,7 @@ pub(crate) fn document(reader: impl Read, digest: Digest, size: u64) -> Result<V
 }
 
 /// Undoes a compression.
-pub(crate) fn inflate<'a>(
+pub fn inflate<'a>(
     reader: Box<dyn Read + Send + 'a>,
     compression: Compression,
 ) -> Result<Box<dyn Read + Send + 'a>> {
@@ -113,7 +115,8 @@ pub(crate) fn inflate<'a>(
 }
 
 /// A blob on the user's screen.
-pub(crate) struct Shown<'a> {
+#[derive(Debug)]
+pub struct Shown<'a> {
     id: u64,
     done: u64,
     context: &'a Context,
@@ -121,12 +124,7 @@ pub(crate) struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     /// Announces the blob.
-    pub(crate) fn start(
-        kind: BlobKind,
-        name: &str,
-        total: Option<u64>,
-        context: &'a Context,
-    ) -> Self {
+    pub fn start(kind: BlobKind, name: &str, total: Option<u64>, context: &'a Context) -> Self {
         // Numbers are never used twice within a process, so that operations may run side by side.
         static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +142,7 @@ impl<'a> Shown<'a> {
     }
 
     /// Adds bytes that moved.
-    pub(crate) fn moved(&mut self, bytes: u64) {
+    pub fn moved(&mut self, bytes: u64) {
         self.done += bytes;
         self.context.progress.emit(Event::BlobProgress {
             id: self.id,
@@ -153,7 +151,7 @@ impl<'a> Shown<'a> {
     }
 
     /// Ends it well.
-    pub(crate) fn finish(self) {
+    pub fn finish(self) {
         self.context.progress.emit(Event::BlobFinished {
             id: self.id,
             total: self.done,
@@ -162,7 +160,7 @@ impl<'a> Shown<'a> {
 }
 
 /// Shows a blob that is there already.
-pub(crate) fn skipped(kind: BlobKind, name: &str, context: &Context) {
+pub fn skipped(kind: BlobKind, name: &str, context: &Context) {
     context.progress.emit(Event::BlobSkipped {
         kind,
         name: name.to_owned(),
@@ -170,7 +168,7 @@ pub(crate) fn skipped(kind: BlobKind, name: &str, context: &Context) {
 }
 
 /// Shows the config as copied; it moves in one piece.
-pub(crate) fn show_config(digest: Digest, size: u64, context: &Context) {
+pub fn show_config(digest: Digest, size: u64, context: &Context) {
     let mut shown = Shown::start(BlobKind::Config, &digest.to_string(), Some(size), context);
     shown.moved(size);
     shown.finish();

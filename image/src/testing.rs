@@ -1,5 +1,6 @@
 //! A store for tests: in memory but for its layers, and able to fail and to be slow on request.
 
+pub mod memory;
 pub mod parsers;
 
 use std::collections::BTreeMap;
@@ -10,12 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::digest::{DiffId, Digest, Hashing};
 use crate::error::{Error, Result};
-use crate::oci::{Compression, Image, Layer};
+use crate::oci::{Image, Layer};
 use crate::origin::Origin;
 use crate::store::{Entry, Store};
 use crate::transfer::{Context, Layout, Offer, Receiver, Sink};
+use pcocc_layers::Compression;
+use pcocc_layers::digest::Hashing;
+use pcocc_layers::{DiffId, Digest};
 
 /// Makes an error anew for every call that shall fail.
 pub type Fault = Box<dyn Fn() -> Error + Send + Sync>;

@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use pcocc_core::cancel::Cancel;
 use pcocc_core::progress::Reporter;
 
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
-use crate::oci::{Compression, Image, Layer};
+use crate::oci::{Image, Layer};
+use pcocc_layers::Compression;
+use pcocc_layers::{DiffId, Digest};
 
 /// What accompanies every transfer.
 #[derive(Clone, Debug)]
@@ -66,13 +67,13 @@ pub struct Offer<'a> {
 impl Offer<'_> {
     /// The digest of the plain tar; fails where the source does not know it beforehand, because such
     /// a layer `cannot` be taken.
-    pub(crate) fn known_diff_id(&self, cannot: &str) -> Result<DiffId> {
+    pub fn known_diff_id(&self, cannot: &str) -> Result<DiffId> {
         self.diff_id
             .ok_or_else(|| Error::invalid("a layer without a diff ID", cannot))
     }
 
     /// Digest and length the stream must turn out to have, when they can be known beforehand.
-    pub(crate) fn expected(&self) -> Option<(Digest, u64)> {
+    pub fn expected(&self) -> Option<(Digest, u64)> {
         match (self.blob, self.diff_id, self.compression) {
             (Some(blob), _, _) => Some(blob),
             (None, Some(diff_id), Compression::None) => self.size.map(|size| (diff_id.0, size)),

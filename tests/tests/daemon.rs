@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pcocc_core::progress::{Event, Progress, Reporter};
-use pcocc_image::docker::{Daemon, DaemonSink, DaemonSource, Endpoint, ImageStore};
-use pcocc_image::oci::{Compression, Image, Layer};
+use pcocc_image::oci::{Image, Layer};
 use pcocc_image::transfer::{Context, Layout, Offer, Receiver, Sink, copy};
-use pcocc_image::{DiffId, Digest, Error, Result};
+use pcocc_image::{Error, Result};
+use pcocc_layers::Compression;
+use pcocc_layers::{DiffId, Digest};
+use pcocc_remote::docker::{Daemon, DaemonSink, DaemonSource, Endpoint, ImageStore};
 use pcocc_tests::{Docker, Dockerd};
 
 /// A folder of gzip layers that remembers what it was offered.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pcocc_image::Digest;
+use pcocc_layers::Digest;
 use pcocc_tests::{Docker, Mount, Pcocc, leaks, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

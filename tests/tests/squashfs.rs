@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use pcocc_image::squashfs::{BlockCache, Data, FileType, Options, RootfsWriter, Squashfs};
-use pcocc_image::transfer::Context;
+use pcocc_core::cancel::Cancel;
+use pcocc_layers::squashfs::{BlockCache, Data, FileType, Options, RootfsWriter, Squashfs};
 use pcocc_tests::assert_same_files;
 use sha2::{Digest, Sha256};
 
@@ -248,11 +248,11 @@ fn the_kernel_and_unsquashfs_read_what_we_write_as_root() {
         let file = File::create(&image).expect("make a file");
         let mut writer = RootfsWriter::create(file, &image, options).expect("start");
         let mut stream = File::open(&tar).expect("open the tar");
-        let context = Context::silent();
+        let cancel = Cancel::new();
         let layer = writer
-            .layer("one", &mut stream, &context)
+            .layer("one", &mut stream, &cancel)
             .expect("take the layer");
-        writer.finish(vec![layer], b"{}", &context).expect("finish");
+        writer.finish(vec![layer], b"{}", &cancel).expect("finish");
 
         let mount = Loop::new(&image, &at("mount"));
         let kernel = kernel_tree(&mount.0);

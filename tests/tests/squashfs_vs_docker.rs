@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use pcocc_image::squashfs::{BlockCache, FileType, InodeNo, Options, RootfsWriter, Squashfs};
-use pcocc_image::transfer::Context;
+use pcocc_core::cancel::Cancel;
+use pcocc_layers::squashfs::{BlockCache, FileType, InodeNo, Options, RootfsWriter, Squashfs};
 use pcocc_tests::{Docker, assert_same_files, run, scratch};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
@@ -150,7 +150,7 @@ fn written(save: &Path, folder: &Path) -> Tree {
     let image = folder.join("image.squashfs");
     let file = File::create(&image).expect("make a file");
     let mut writer = RootfsWriter::create(file, &image, Options::default()).expect("start");
-    let context = Context::silent();
+    let cancel = Cancel::new();
     let names = manifest[0]["Layers"].as_array().expect("layers");
     let mut layers = Vec::new();
     // From the top, because layers may come in any order.
@@ -159,12 +159,12 @@ fn written(save: &Path, folder: &Path) -> Tree {
         let mut layer = plain(&unpacked.join(name));
         layers.push(
             writer
-                .layer(name, &mut layer, &context)
+                .layer(name, &mut layer, &cancel)
                 .expect("take a layer"),
         );
     }
     layers.reverse();
-    writer.finish(layers, b"{}", &context).expect("finish");
+    writer.finish(layers, b"{}", &cancel).expect("finish");
     let file = Arc::new(File::open(&image).expect("open the squashfs file"));
     let squashfs = Squashfs::open(file, BlockCache::new(8 << 20)).expect("read the superblock");
     comparable(read_back(&squashfs))

@@ -4,18 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pcocc_image::archive::{ArchiveFile, ArchiveSink};
-use pcocc_image::docker::{DaemonSink, DaemonSource};
 use pcocc_image::formats::Location;
 use pcocc_image::layout::{LayoutFolder, LayoutSink};
 use pcocc_image::origin::Origin;
 use pcocc_image::reference::ImageUri;
-use pcocc_image::registry::RegistryImage;
 use pcocc_image::repository::{
     Kind, Meta, Repositories, Repository, RepositoryImage, RepositorySink,
 };
 use pcocc_image::transfer::{self, Context, Sink, Source};
 use pcocc_image::vmdisk::{self, DiskFormat};
 use pcocc_image::{Error, Result};
+use pcocc_remote::docker::{DaemonSink, DaemonSource};
+use pcocc_remote::registry::RegistryImage;
 
 use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use pcocc_image::Digest;
+use pcocc_layers::Digest;
 
 /// A registry with one image, whose layer stops half-way until [`Registry::go_on`].
 pub(crate) struct Registry {

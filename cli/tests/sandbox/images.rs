@@ -4,9 +4,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use pcocc_image::oci::{Compression, Image, Layer};
+use pcocc_image::oci::{Image, Layer};
 use pcocc_image::repository::{Meta, Repository};
-use pcocc_image::{DiffId, Digest};
+use pcocc_layers::Compression;
+use pcocc_layers::{DiffId, Digest};
 
 /// When everything was made: 2026-01-02 03:04:05 UTC.
 pub(crate) fn moment() -> SystemTime {

@@ -10,5 +10,6 @@ mod server;
 mod tests;
 mod tree;
 
+pub use pcocc_layers::squashfs::FileType;
 pub use server::{Served, serve};
 pub use tree::{Found, RootTree, TreeError};

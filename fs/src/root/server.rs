@@ -16,8 +16,8 @@ use fuser::{
     Session, SessionACL,
 };
 use lru::LruCache;
-use pcocc_image::Error;
-use pcocc_image::squashfs::{FileType as Kind, InodeNo};
+use pcocc_layers::Error;
+use pcocc_layers::squashfs::{FileType as Kind, InodeNo};
 
 use crate::errno::{Errno, errno_of};
 use crate::reply::{NO_GENERATION, attr, data, errno, kind, prepare, xattr};
@@ -187,7 +187,7 @@ impl Server {
             Place::Added(_) => Ok(Vec::new()),
             Place::Image(inode) => {
                 let found = self.tree.squashfs.xattrs(inode);
-                found.map_err(|error| errno_of(&error))
+                found.map_err(|error| errno_of(&error.into()))
             }
         }
     }
@@ -218,9 +218,9 @@ impl Filesystem for Server {
             // Inode number zero is how FUSE caches that there is no such name.
             Ok(None) => match self.attr(0, Place::Added(usize::MAX)) {
                 Ok(nothing) => reply.entry(&ALWAYS, &nothing, NO_GENERATION),
-                Err(error) => reply.error(errno(errno_of(&error))),
+                Err(error) => reply.error(errno(errno_of(&error.into()))),
             },
-            Err(error) => reply.error(errno(errno_of(&error))),
+            Err(error) => reply.error(errno(errno_of(&error.into()))),
         }
     }
 
@@ -229,7 +229,7 @@ impl Filesystem for Server {
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.attr(number.0, self.place_of(number.0)) {
             Ok(attr) => reply.attr(&ALWAYS, &attr),
-            Err(error) => reply.error(errno(errno_of(&error))),
+            Err(error) => reply.error(errno(errno_of(&error.into()))),
         }
     }
 
@@ -238,7 +238,7 @@ impl Filesystem for Server {
             Place::Added(_) => reply.error(FuseErrno::EINVAL),
             Place::Image(inode) => match self.tree.squashfs.read_link(inode) {
                 Ok(target) => reply.data(&target),
-                Err(error) => reply.error(errno(errno_of(&error))),
+                Err(error) => reply.error(errno(errno_of(&error.into()))),
             },
         }
     }
@@ -266,7 +266,7 @@ impl Filesystem for Server {
         match self.place_of(number.0) {
             Place::Image(inode) => data(reply, size, |buffer| {
                 let read = self.tree.squashfs.read_at(inode, offset, buffer);
-                read.map_err(|error| errno_of(&error))
+                read.map_err(|error| errno_of(&error.into()))
             }),
             Place::Added(number) => match self.tree.added.get(number) {
                 Some(Added::File { content, .. }) => {
@@ -291,7 +291,7 @@ impl Filesystem for Server {
     ) {
         let listing = match self.listing(number.0) {
             Ok(listing) => listing,
-            Err(error) => return reply.error(errno(errno_of(&error))),
+            Err(error) => return reply.error(errno(errno_of(&error.into()))),
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         for (place, (name, found)) in listing.iter().enumerate().skip(start) {
@@ -314,13 +314,13 @@ impl Filesystem for Server {
     ) {
         let listing = match self.listing(number.0) {
             Ok(listing) => listing,
-            Err(error) => return reply.error(errno(errno_of(&error))),
+            Err(error) => return reply.error(errno(errno_of(&error.into()))),
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         for (place, (name, found)) in listing.iter().enumerate().skip(start) {
             let attr = match self.attr_of(*found) {
                 Ok(attr) => attr,
-                Err(error) => return reply.error(errno(errno_of(&error))),
+                Err(error) => return reply.error(errno(errno_of(&error.into()))),
             };
             let next = place as u64 + 1;
             let name = OsStr::from_bytes(name);

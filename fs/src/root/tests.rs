@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pcocc_image::squashfs::{BlockCache, FileType, Options, RootfsWriter, Squashfs};
-use pcocc_image::transfer::Context;
+use pcocc_core::cancel::Cancel;
+use pcocc_layers::squashfs::{BlockCache, FileType, Options, RootfsWriter, Squashfs};
 
 use super::tree::Place;
 use super::*;
@@ -34,14 +34,12 @@ fn tree() -> RootTree {
     }
     let layer = tar.into_inner().unwrap();
     let file = tempfile::tempfile().unwrap();
-    let context = Context::silent();
+    let cancel = Cancel::new();
     let name = Path::new("test.squashfs");
     let mut writer =
         RootfsWriter::create(file.try_clone().unwrap(), name, Options::default()).unwrap();
-    let layer = writer
-        .layer("one", &mut layer.as_slice(), &context)
-        .unwrap();
-    writer.finish(vec![layer], b"{}", &context).unwrap();
+    let layer = writer.layer("one", &mut layer.as_slice(), &cancel).unwrap();
+    writer.finish(vec![layer], b"{}", &cancel).unwrap();
     let squashfs = Squashfs::open(Arc::new(file), BlockCache::new(1 << 20)).unwrap();
     let top = squashfs.find(b"rootfs").unwrap().unwrap();
     RootTree::new(squashfs, top, (7, 8))

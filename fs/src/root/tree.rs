@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use pcocc_image::Error;
-use pcocc_image::squashfs::{FileType, InodeNo, Squashfs};
+use pcocc_layers::Error;
+use pcocc_layers::squashfs::{FileType, InodeNo, Squashfs};
 
 /// Symbolic links followed on the way to one file, as in the kernel.
 const MAX_LINKS: u32 = 40;

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use pcocc_image::squashfs::InodeNo;
+use pcocc_layers::squashfs::InodeNo;
 
 use crate::errno::{Errno, errno_of, errno_of_io};
 use crate::process::Process;
@@ -224,7 +224,7 @@ impl Tree {
             Handle::Rootfs(open, inode) => open
                 .squashfs
                 .read_at(inode, offset, buffer)
-                .map_err(|error| errno_of(&error)),
+                .map_err(|error| errno_of(&error.into())),
             Handle::Staged { file, .. } | Handle::Rewrite { file, .. } => file
                 .read_at(buffer, offset)
                 .map_err(|error| errno_of_io(&error)),
@@ -241,7 +241,7 @@ impl Tree {
                 .get(system)?
                 .squashfs
                 .read_at(inode, offset, buffer)
-                .map_err(|error| errno_of(&error)),
+                .map_err(|error| errno_of(&error.into())),
             _ => Err(Errno::ISDIR),
         }
     }

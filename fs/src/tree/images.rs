@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use pcocc_core::cancel::Cancel;
+use pcocc_image::Error;
 use pcocc_image::oci::Image;
 use pcocc_image::origin::Origin;
 use pcocc_image::store::Store;
 use pcocc_image::transfer::{Context, Layout};
-use pcocc_image::{Digest, Error};
+use pcocc_layers::Digest;
 
 use crate::errno::{Errno, errno_of};
 use crate::status::Status;

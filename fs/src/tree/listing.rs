@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use lru::LruCache;
-use pcocc_image::squashfs::InodeNo;
+use pcocc_layers::squashfs::InodeNo;
 
 use crate::errno::{Errno, errno_of};
 use crate::naming::Place;
@@ -396,7 +396,7 @@ impl Tree {
                         None => system.insert(self.rootfs.get(*number)?),
                     };
                     let found = open.squashfs.attributes(*inode);
-                    let found = found.map_err(|error| errno_of(&error))?;
+                    let found = found.map_err(|error| errno_of(&error.into()))?;
                     item.number = self.inodes.number(node);
                     item.attributes = Some((rootfs_attributes(item.number, &found), ALWAYS));
                     if take(item) {
@@ -434,7 +434,7 @@ impl Tree {
 
 fn list_rootfs(open: &OpenRootfs, inode: InodeNo) -> Result<Vec<Named>, Errno> {
     let entries = open.squashfs.read_dir(inode);
-    let entries = entries.map_err(|error| errno_of(&error))?;
+    let entries = entries.map_err(|error| errno_of(&error.into()))?;
     Ok(entries
         .into_iter()
         .map(|entry| {

@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pcocc_image::Digest;
-use pcocc_image::squashfs::{self, FileType};
 use pcocc_image::store::Entry;
+use pcocc_layers::Digest;
+use pcocc_layers::squashfs::{self, FileType};
 
 use crate::errno::{Errno, errno_of};
 use crate::naming::{Place, join};
@@ -161,13 +161,13 @@ impl Tree {
             Node::RootfsImage(key) => {
                 let open = self.open_rootfs(key)?;
                 let found = open.squashfs.lookup(open.top, name.as_bytes());
-                let found = found.map_err(|error| errno_of(&error))?;
+                let found = found.map_err(|error| errno_of(&error.into()))?;
                 Ok(found.map(|entry| Node::RootfsFile(open.number, entry.inode)))
             }
             Node::RootfsFile(system, inode) => {
                 let open = self.rootfs.get(*system)?;
                 let found = open.squashfs.lookup(*inode, name.as_bytes());
-                let found = found.map_err(|error| errno_of(&error))?;
+                let found = found.map_err(|error| errno_of(&error.into()))?;
                 Ok(found.map(|entry| Node::RootfsFile(*system, entry.inode)))
             }
             Node::StagedDir(image, path) => {
@@ -288,7 +288,7 @@ impl Tree {
         if let Node::RootfsFile(system, inode) = node {
             let open = self.rootfs.get(*system)?;
             let found = open.squashfs.attributes(*inode);
-            let found = found.map_err(|error| errno_of(&error))?;
+            let found = found.map_err(|error| errno_of(&error.into()))?;
             return Ok((rootfs_attributes(self.inodes.number(node), &found), ALWAYS));
         }
         if let Node::Names(Side::Rootfs, store, _) = node {
@@ -435,7 +435,7 @@ impl Tree {
                 .get(system)?
                 .squashfs
                 .xattrs(inode)
-                .map_err(|error| errno_of(&error)),
+                .map_err(|error| errno_of(&error.into())),
             Node::Names(Side::Images, store, path) if path.is_empty() => {
                 Ok(error(&self.view(store)?.label, None))
             }
@@ -465,7 +465,7 @@ impl Tree {
                 .get(system)?
                 .squashfs
                 .read_link(inode)
-                .map_err(|error| errno_of(&error)),
+                .map_err(|error| errno_of(&error.into())),
             _ => Err(Errno::INVAL),
         }
     }

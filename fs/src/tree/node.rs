@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
-use pcocc_image::Digest;
-use pcocc_image::squashfs::InodeNo;
+use pcocc_layers::Digest;
+use pcocc_layers::squashfs::InodeNo;
 
 use crate::staging::{Staged, StagedFile};
 use crate::sync::lock;

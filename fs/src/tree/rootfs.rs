@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use pcocc_core::cancel::Cancel;
 use pcocc_image::Error;
-use pcocc_image::squashfs::{BlockCache, InodeNo, Squashfs};
 use pcocc_image::store::Store;
 use pcocc_image::transfer::Context;
+use pcocc_layers::squashfs::{BlockCache, InodeNo, Squashfs};
 
 use crate::errno::{Errno, errno_of};
 use crate::status::Status;

@@ -7,9 +7,10 @@
 use std::sync::{Arc, Mutex};
 
 use pcocc_core::cancel::Cancel;
+use pcocc_image::Error;
 use pcocc_image::oci::Image;
 use pcocc_image::transfer::{self, Context};
-use pcocc_image::{Digest, Error};
+use pcocc_layers::Digest;
 
 use crate::commit::{StagedImage, Verdict, examine};
 use crate::errno::{Errno, errno_of};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pcocc_image::Digest;
+use pcocc_layers::Digest;
 
 use crate::naming::split;
 use crate::process::Process;

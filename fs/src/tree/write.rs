@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pcocc_core::cancel::Cancel;
-use pcocc_image::Digest;
+use pcocc_layers::Digest;
 
 use crate::errno::{Errno, errno_of};
 use crate::naming::join;

@@ -22,17 +22,19 @@ use std::sync::Mutex;
 
 use serde::Deserialize;
 
-use crate::digest::{DiffId, Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::layout::list;
-use crate::oci::{self, Compression, Image, Layer, MAX_DOCUMENT, MAX_LAYERS};
+use crate::oci::{self, Image, Layer, MAX_DOCUMENT, MAX_LAYERS};
 use crate::transfer::{Context, Offer, Receiver, Source};
 use index::{Index, Place};
+use pcocc_layers::Compression;
+use pcocc_layers::digest::Hashing;
+use pcocc_layers::{DiffId, Digest};
 use stretch::Stretches;
 
 /// Joins the parts of a path within an archive, without empty ones, `.` and `..`; `None` when they
 /// leave the archive.
-pub(crate) fn fold<'a>(path: impl Iterator<Item = &'a str>) -> Option<String> {
+pub fn fold<'a>(path: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in path {
         match part {

@@ -14,12 +14,13 @@ use serde_json::json;
 use tar::{EntryType, Header};
 use tempfile::NamedTempFile;
 
-use crate::digest::DiffId;
 use crate::error::{Error, Result};
-use crate::oci::{Compression, Image, Layer};
+use crate::oci::{Image, Layer};
 use crate::reference::DockerReference;
 use crate::stream;
 use crate::transfer::{Context, Offer, Receiver, Sink};
+use pcocc_layers::Compression;
+use pcocc_layers::DiffId;
 
 const BLOCK: u64 = 512;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::oci::Compression;
 use crate::stream;
+use pcocc_layers::Compression;
 
 /// Hands out readers for stretches of one archive; offsets count uncompressed bytes.
 ///

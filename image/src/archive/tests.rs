@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::memory::{MemoryImage, MemorySink, compress, config, snapshot, tar_of};
+use crate::testing::memory::{MemoryImage, MemorySink, compress, config, snapshot, tar_of};
 use crate::transfer::copy;
 
 /// Content of an archive in the making.

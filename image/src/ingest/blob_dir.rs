@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::oci::Layer;
+use pcocc_layers::{DiffId, Digest};
 
 /// A folder of content-addressed blobs on a local or shared file system.
 pub trait BlobDir: Send + Sync {

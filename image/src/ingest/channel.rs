@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::error::{Error, Result};
-use crate::layer::Buffer;
 use crate::transfer::Context;
+use pcocc_layers::compression::Buffer;
 
 /// Pieces under way between two threads.
 pub(super) const DEPTH: usize = 4;

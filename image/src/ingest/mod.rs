@@ -33,12 +33,13 @@ use meter::Meter;
 use output::Store;
 use pass::{Pass, Passed};
 
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
-use crate::layer::Limits;
-use crate::oci::{Compression, Image, Layer};
-use crate::squashfs::{self, LayerTree, RootfsWriter};
+use crate::oci::{Image, Layer};
 use crate::transfer::{Context, Offer};
+use pcocc_layers::Compression;
+use pcocc_layers::compression::Limits;
+use pcocc_layers::squashfs::{self, LayerTree, RootfsWriter};
+use pcocc_layers::{DiffId, Digest};
 
 /// How layers are stored.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +61,7 @@ impl Default for Options {
         Self {
             compression: Compression::Gzip,
             recompress: false,
-            threads: crate::layer::default_threads(),
+            threads: pcocc_layers::compression::default_threads(),
             limits: Limits::default(),
             squashfs: squashfs::Options::default(),
         }
@@ -241,7 +242,7 @@ impl<'a> Ingest<'a> {
             return Ok(None);
         };
         let config = runtime_config(image.config())?;
-        let summary = writer.finish(trees, &config, context)?;
+        let summary = writer.finish(trees, &config, &context.cancel)?;
         Ok(Some(Rootfs { file, summary }))
     }
 

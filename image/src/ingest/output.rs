@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use tempfile::NamedTempFile;
 
 use super::BlobDir;
-use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
-use crate::layer::GzipWriter;
+use pcocc_layers::Digest;
+use pcocc_layers::compression::GzipWriter;
+use pcocc_layers::digest::Hashing;
 
 /// A layer written to a temporary file, gone when dropped.
 #[derive(Debug)]

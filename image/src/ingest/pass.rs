@@ -19,12 +19,13 @@ use super::channel::{DEPTH, Piece, Pieces, Run, send};
 use super::meter::Meter;
 use super::output::{Output, Store, Written};
 use super::{BlobDir, Options};
-use crate::digest::{DiffId, Digest, Hashing};
 use crate::error::{Error, Result};
-use crate::layer::{self, Buffers, PIECE};
-use crate::oci::Compression;
-use crate::squashfs::{LayerTree, RootfsWriter};
 use crate::transfer::{Context, OpenLayer};
+use pcocc_layers::Compression;
+use pcocc_layers::compression::{self, Buffers, PIECE};
+use pcocc_layers::digest::Hashing;
+use pcocc_layers::squashfs::{LayerTree, RootfsWriter};
+use pcocc_layers::{DiffId, Digest};
 
 /// What is to be done with a stream, and what it must be.
 pub(super) struct Pass<'a, 'o> {
@@ -217,7 +218,7 @@ impl Pass<'_, '_> {
         let mut output = Output::new(self.dir, store, self.options.threads)?;
         let mut hash = Hashing::new(io::sink());
         {
-            let mut plain = layer::open(
+            let mut plain = compression::open(
                 self.compression,
                 &mut *fed,
                 self.options.threads,
@@ -260,7 +261,7 @@ impl Pass<'_, '_> {
     ) -> Option<LayerTree> {
         let mut plain = Pieces::new(from, run);
         run.stage(|| {
-            let tree = squashfs.layer(self.name, &mut plain, context)?;
+            let tree = squashfs.layer(self.name, &mut plain, &context.cancel)?;
             plain.drain()?;
             Ok(tree)
         })
@@ -269,7 +270,7 @@ impl Pass<'_, '_> {
     /// Puts the layer's name into what went wrong while it was inflated.
     fn named(&self, error: Error) -> Error {
         match error {
-            Error::Invalid { what, why } if what == layer::UNNAMED => {
+            Error::Invalid { what, why } if what == compression::UNNAMED => {
                 Error::invalid(format!("layer {}", self.name), why)
             }
             error => error,

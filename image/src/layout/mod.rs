@@ -13,11 +13,11 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::{self, Image, Layer, MAX_DOCUMENT, ManifestDescriptor};
 use crate::stream;
 use crate::transfer::{Context, Layout};
+use pcocc_layers::Digest;
 
 /// Indexes within indexes that are followed.
 const MAX_NESTING: usize = 4;

@@ -17,11 +17,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{check_version, read_document};
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
-use crate::oci::{Compression, Image, Layer, REF_NAME};
+use crate::oci::{Image, Layer, REF_NAME};
 use crate::stream;
 use crate::transfer::{Context, Offer, Receiver, Sink};
+use pcocc_layers::Compression;
+use pcocc_layers::{DiffId, Digest};
 
 /// Longest image name that is written, in bytes.
 const MAX_NAME: usize = 255;

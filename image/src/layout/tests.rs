@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::memory::{MemoryImage, MemorySink, snapshot};
-use crate::oci::{Compression, host_platform};
+use crate::oci::host_platform;
+use crate::testing::memory::{MemoryImage, MemorySink, snapshot};
 use crate::transfer::copy;
+use pcocc_layers::Compression;
 
 fn sample() -> MemoryImage {
     MemoryImage::new(&[b"first", b"second"], Compression::Gzip)

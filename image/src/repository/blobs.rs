@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use pcocc_core::publish;
 use tempfile::NamedTempFile;
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::repository::folder::Repository;
 use crate::repository::meta::Meta;
 use crate::repository::temp;
+use pcocc_layers::Digest;
 
 /// How fresh a reused blob must be for its time to be left alone.
 const FRESH: Duration = Duration::from_secs(600);

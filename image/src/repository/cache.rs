@@ -14,10 +14,10 @@ use std::time::SystemTime;
 use pcocc_core::publish;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::repository::meta::Meta;
 use crate::repository::temp;
+use pcocc_layers::Digest;
 
 /// Ending of entries pcocc 0.7 was about to write or delete.
 pub(crate) const DELETED: &str = ".deleted";

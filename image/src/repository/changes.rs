@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use tempfile::NamedTempFile;
 
-use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::reference::ImageUri;
 use crate::repository::cache::CacheKey;
@@ -16,6 +15,8 @@ use crate::repository::meta::{Kind, Meta};
 use crate::repository::set::Repositories;
 use crate::repository::sink::repositories_allow;
 use crate::transfer::Context;
+use pcocc_layers::Digest;
+use pcocc_layers::digest::Hashing;
 
 impl Repository {
     /// Fails with [`Error::Exists`] when there is an image `name`, of any revision.

@@ -16,10 +16,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 use crate::ingest::Options;
-use crate::oci::{Compression, MAX_DOCUMENT};
+use crate::oci::MAX_DOCUMENT;
 use crate::reference::check_name;
 use crate::repository::meta::Meta;
 use crate::repository::temp;
+use pcocc_layers::Compression;
 
 /// Version of the repositories pcocc writes.
 const VERSION: u32 = 2;

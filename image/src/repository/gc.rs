@@ -16,12 +16,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pcocc_core::publish;
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::repository::cache::remove;
 use crate::repository::folder::Repository;
 use crate::repository::temp;
 use crate::transfer::Context;
+use pcocc_layers::Digest;
 
 /// Marks a blob that was moved aside, within its temporary name.
 const TRASH: &str = "trash-";

@@ -8,12 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::oci::{self, Image, Layer, MAX_DOCUMENT};
 use crate::repository::folder::Repository;
 use crate::repository::meta::{Kind, Meta};
 use crate::transfer::{Context, Layout};
+use pcocc_layers::{DiffId, Digest};
 
 /// Deepest nesting of indexes that is followed.
 const MAX_NESTING: usize = 4;

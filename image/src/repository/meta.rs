@@ -7,12 +7,12 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::oci::{Image, MAX_DOCUMENT};
 use crate::origin::Origin;
 use crate::reference::check_name;
 use crate::repository::json::Json;
+use pcocc_layers::Digest;
 
 /// What an image is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -364,11 +364,11 @@ fn parse_blob(item: &Json) -> Result<Digest> {
     let Json::Text(text) = item else {
         return Err(bad("has a blob that is not a string"));
     };
-    if text.contains(':') {
-        text.parse()
+    Ok(if text.contains(':') {
+        text.parse()?
     } else {
-        Digest::from_hex(text)
-    }
+        Digest::from_hex(text)?
+    })
 }
 
 fn check_size(text: &str) -> Result<()> {

@@ -47,7 +47,7 @@ pub use sink::RepositorySink;
 pub use store::RepositoryStore;
 pub use verify::Verified;
 
-pub(crate) use temp::{is_abandoned, prefix as process_prefix};
+pub use temp::{is_abandoned, prefix as process_prefix};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use tempfile::NamedTempFile;
 
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
 use crate::oci::{Image, Layer};
@@ -17,6 +16,7 @@ use crate::repository::meta::Meta;
 use crate::repository::set::Repositories;
 use crate::repository::sink::RepositoryBlobs;
 use crate::transfer::{Context, Layout};
+use pcocc_layers::{DiffId, Digest};
 
 impl Repositories {
     /// Opens the squashfs file of the image `meta` in `repository`, `config.json` and `rootfs/`

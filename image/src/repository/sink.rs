@@ -14,7 +14,6 @@ use std::time::SystemTime;
 use pcocc_core::progress::{BlobKind, Event};
 use tempfile::NamedTempFile;
 
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
 use crate::oci::{Image, Layer};
@@ -25,6 +24,7 @@ use crate::repository::folder::Repository;
 use crate::repository::meta::Meta;
 use crate::repository::set::Repositories;
 use crate::transfer::{Context, Offer, Receiver, Sink};
+use pcocc_layers::{DiffId, Digest};
 
 /// Creates one container image in a repository.
 #[derive(Debug)]

@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::ingest::Options;
 use crate::origin::Origin;
@@ -22,6 +21,7 @@ use crate::repository::set::Repositories;
 use crate::repository::sink::{RepositorySink, repositories_allow};
 use crate::store::{Entry, Store};
 use crate::transfer::{Context, Layout, Sink};
+use pcocc_layers::Digest;
 
 /// Image ID and size in bytes.
 type Described = (Option<Digest>, u64);

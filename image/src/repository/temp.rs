@@ -12,13 +12,13 @@ use std::time::{Duration, SystemTime};
 const FOREIGN_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Prefix of this process's temporary names, `HOST.PID.`.
-pub(crate) fn prefix() -> String {
+pub fn prefix() -> String {
     format!("{}.{}.", host(), process::id())
 }
 
 /// Makes a temporary file in `dir` with the permission bits `mode` as the umask allows; it is deleted
 /// when dropped. `dir` is made when missing.
-pub(crate) fn file_in(dir: &Path, mode: u32) -> std::io::Result<tempfile::NamedTempFile> {
+pub fn file_in(dir: &Path, mode: u32) -> std::io::Result<tempfile::NamedTempFile> {
     let make = || {
         tempfile::Builder::new()
             .prefix(&prefix())
@@ -37,7 +37,7 @@ pub(crate) fn file_in(dir: &Path, mode: u32) -> std::io::Result<tempfile::NamedT
 
 /// Whether the writer of the temporary file `name`, last changed at `modified`, is gone: its process
 /// on this machine has ended, or nothing was written for a week.
-pub(crate) fn is_abandoned(name: &str, modified: SystemTime, grace: Duration) -> bool {
+pub fn is_abandoned(name: &str, modified: SystemTime, grace: Duration) -> bool {
     let age = modified.elapsed().unwrap_or_default();
     if age > FOREIGN_AGE.max(grace) {
         return true;

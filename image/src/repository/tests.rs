@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 use pcocc_core::repos::{LayerCompression, RepoDefinition, ReposConfig, Scope};
 
 use super::*;
-use crate::digest::Digest;
 use crate::oci::Image;
+use pcocc_layers::Digest;
 
 /// Repositories in a directory of their own.
 struct Site {

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use pcocc_core::progress::BlobKind;
 
-use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::repository::folder::Repository;
 use crate::repository::meta::{Kind, Meta};
 use crate::stream::Shown;
 use crate::transfer::Context;
+use pcocc_layers::Digest;
+use pcocc_layers::digest::Hashing;
 
 /// Bytes read between two looks at the cancel flag.
 const CHUNK: usize = 1 << 20;

@@ -13,11 +13,11 @@ use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
 use super::{ROOTFS, is_missing};
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::layout::LayoutFolder;
 use crate::oci::Layer;
 use crate::transfer::{Context, Layout};
+use pcocc_layers::{DiffId, Digest};
 
 const TEMP: &str = "tmp-";
 const EXPORT: &str = ".export";

@@ -31,12 +31,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use folder::Folder;
 use receive::SpoolSink;
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::ingest::Options;
 use crate::layout::LayoutFolder;
 use crate::oci::{Image, Layer};
 use crate::transfer::{self, Context, Layout, Source};
+use pcocc_layers::Digest;
 
 /// The squashfs file of an entry.
 const ROOTFS: &str = "rootfs.squashfs";

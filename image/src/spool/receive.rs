@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::{ROOTFS, is_missing};
-use crate::digest::{DiffId, Digest};
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
 use crate::oci::{Image, Layer};
 use crate::transfer::{Context, Offer, Receiver, Sink};
+use pcocc_layers::{DiffId, Digest};
 
 /// Takes an image into a folder that becomes an entry of the spool later.
 #[derive(Debug)]

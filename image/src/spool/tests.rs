@@ -7,9 +7,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::digest::DiffId;
-use crate::oci::Compression;
 use crate::transfer::{Offer, Receiver};
+use pcocc_layers::Compression;
+use pcocc_layers::DiffId;
 
 /// A daemon's image of a base layer and one of its own, that counts its exports.
 struct Daemon {

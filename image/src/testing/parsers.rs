@@ -15,11 +15,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::archive::ArchiveFile;
-use crate::digest::Digest;
 use crate::oci::{self, Image};
 use crate::repository::Meta;
-use crate::squashfs::{BlockCache, FileType, Options, RootfsWriter, Squashfs};
 use crate::transfer::{self, Context};
+use pcocc_layers::Digest;
+use pcocc_layers::squashfs::{BlockCache, FileType, Options, RootfsWriter, Squashfs};
 
 use super::MemoryStore;
 use crate::store::Store;
@@ -95,8 +95,8 @@ pub fn layer(data: &[u8]) {
     let written = written.and_then(|file| {
         let mut writer = RootfsWriter::create(file, path, options)?;
         let mut tar = data;
-        let tree = writer.layer("0", &mut tar, &context)?;
-        writer.finish(vec![tree], b"{}", &context)
+        let tree = writer.layer("0", &mut tar, &context.cancel)?;
+        Ok(writer.finish(vec![tree], b"{}", &context.cancel)?)
     });
     if written.is_ok() {
         let all = walk(file).expect("our own squashfs can be read");

@@ -191,7 +191,7 @@ fn add_user(plan: &Plan, tree: &mut RootTree) -> Result<(), PrepareError> {
     ] {
         let path = Path::new(path);
         if let (_, Some(Found::Image(_, kind))) = tree.resolve(path)?
-            && kind == pcocc_image::squashfs::FileType::Directory
+            && kind == pcocc_fs::root::FileType::Directory
         {
             continue;
         }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use pcocc_image::Digest;
+use pcocc_layers::Digest;
 use pcocc_tests::leaks;
 
 use crate::site::Site;

@@ -11,13 +11,13 @@ mod name;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pcocc_image::Digest;
-use pcocc_image::docker::{DaemonSource, ImageStore};
-use pcocc_image::dockerfile::Dockerfile;
 use pcocc_image::origin::{Origin, Parent};
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::RepositorySink;
 use pcocc_image::transfer::{self, Sink as _};
+use pcocc_layers::Digest;
+use pcocc_remote::docker::{DaemonSource, ImageStore};
+use pcocc_remote::dockerfile::Dockerfile;
 
 use crate::app::Invocation;
 use crate::environment::Environment;

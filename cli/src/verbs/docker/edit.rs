@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pcocc_image::Error;
-use pcocc_image::docker::Daemon;
-use pcocc_image::docker::edit::{EditContainer, EditOptions, EditedImage, HistoryEntry, Kept};
 use pcocc_image::origin::{Origin, Parent};
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{Kind, Repositories, RepositoryImage, RepositorySink};
 use pcocc_image::transfer::{self, Layout as _, Sink as _};
+use pcocc_remote::docker::Daemon;
+use pcocc_remote::docker::edit::{EditContainer, EditOptions, EditedImage, HistoryEntry, Kept};
 
 use crate::app::Invocation;
 use crate::errors::{FAILED, Failure, Outcome, USAGE, While as _};

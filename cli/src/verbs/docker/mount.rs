@@ -13,10 +13,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use pcocc_fs::MountOptions;
-use pcocc_image::docker::{Daemon, DaemonStore};
 use pcocc_image::repository::{Repositories, RepositoryStore};
 use pcocc_image::spool::Spool;
 use pcocc_image::store::Store;
+use pcocc_remote::docker::{Daemon, DaemonStore};
 use rustix::io::Errno;
 
 use crate::app::Invocation;

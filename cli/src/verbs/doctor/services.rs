@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pcocc_image::docker::Daemon;
+use pcocc_remote::docker::Daemon;
 
 use super::ask;
 use super::{Answer, failed, warning};

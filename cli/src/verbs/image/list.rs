@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pcocc_image::Digest;
 use pcocc_image::repository::{Meta, Repositories, Repository};
+use pcocc_layers::Digest;
 use regex::Regex;
 use serde::Serialize;
 

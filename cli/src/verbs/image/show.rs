@@ -144,7 +144,7 @@ impl Details {
                 .map(|layer| LayerDetails {
                     digest: layer.digest.to_string(),
                     size: layer.size,
-                    media_type: Some(layer.compression.media_type().to_string()),
+                    media_type: Some(layer.media_type().to_string()),
                     diff_id: Some(layer.diff_id.to_string()),
                 })
                 .collect(),

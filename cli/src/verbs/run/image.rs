@@ -8,7 +8,7 @@ use pcocc_image::Error;
 use pcocc_image::formats::Location;
 use pcocc_image::layout::LayoutFolder;
 use pcocc_image::reference::ImageUri;
-use pcocc_image::squashfs::{BlockCache, Squashfs};
+use pcocc_layers::squashfs::{BlockCache, Squashfs};
 use pcocc_run::account::Account;
 use pcocc_run::config::ImageConfig;
 
@@ -94,6 +94,9 @@ impl RunImage {
     }
 
     fn open(&self) -> Result<Squashfs, Error> {
-        Squashfs::open(Arc::clone(&self.squashfs), BlockCache::new(CACHE))
+        Ok(Squashfs::open(
+            Arc::clone(&self.squashfs),
+            BlockCache::new(CACHE),
+        )?)
     }
 }

@@ -1,6 +1,7 @@
 //! What cannot become an image is refused at the first step, and says so.
 
-use pcocc_image::{Digest, Error};
+use pcocc_image::Error;
+use pcocc_layers::Digest;
 
 use super::driver::{Order, world};
 use crate::errno::Errno;

@@ -203,7 +203,7 @@ fn early_flushes_and_late_writers_do_no_harm() {
 fn a_reference_moves_no_bytes_and_reads_the_same() {
     let world = world();
     let tool = world.tool();
-    let layer = pcocc_image::Digest::of(b"base layer").hex();
+    let layer = pcocc_layers::Digest::of(b"base layer").hex();
     for folder in ["docker/w", "docker/w/blobs", "docker/w/blobs/sha256"] {
         tool.mkdir(folder).unwrap();
     }

@@ -13,14 +13,15 @@ use pcocc_core::cancel::Cancel;
 use pcocc_core::progress::{Event, Progress, Reporter};
 
 use super::*;
-use crate::digest::DiffId;
 use crate::error::{Error, Result};
 use crate::ingest::Options;
-use crate::memory::MemoryImage;
-use crate::oci::{Compression, Layer};
+use crate::oci::Layer;
 use crate::reference::ImageUri;
 use crate::store::Store;
+use crate::testing::memory::MemoryImage;
 use crate::transfer::{self, Context, Layout, Sink};
+use pcocc_layers::Compression;
+use pcocc_layers::DiffId;
 
 /// An image in memory.
 struct Memory {

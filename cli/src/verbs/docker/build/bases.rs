@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use pcocc_image::Error;
-use pcocc_image::docker::{Daemon, DaemonSink};
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{Kind, Repositories, RepositoryImage};
 use pcocc_image::transfer;
+use pcocc_remote::docker::{Daemon, DaemonSink};
 
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};

@@ -9,8 +9,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use pcocc_image::docker::Daemon;
-use pcocc_image::{Digest, Error};
+use pcocc_image::Error;
+use pcocc_layers::Digest;
+use pcocc_remote::docker::Daemon;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Args;

@@ -7,8 +7,8 @@
 use std::fs;
 use std::path::Path;
 
-use pcocc_image::Digest;
-use pcocc_image::docker::{Daemon, Parents};
+use pcocc_layers::Digest;
+use pcocc_remote::docker::{Daemon, Parents};
 
 /// What the names of folders begin with.
 const FOLDER: &str = "pcocc-build.";

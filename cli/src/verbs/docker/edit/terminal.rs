@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use pcocc_core::cancel::Cancel;
-use pcocc_image::docker::edit::EditContainer;
-use pcocc_image::docker::{Attached, Input, Received, Stream};
 use pcocc_image::{Error, Result};
+use pcocc_remote::docker::edit::EditContainer;
+use pcocc_remote::docker::{Attached, Input, Received, Stream};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::stdin;

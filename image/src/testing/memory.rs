@@ -1,0 +1,198 @@
+//! Images and stores in memory, sound and faulty, for the tests of whatever moves images.
+#![cfg_attr(
+    not(test),
+    expect(
+        clippy::unwrap_used,
+        reason = "a test is to stop at the first surprise"
+    )
+)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Cursor, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::oci::{Image, Layer, host_platform};
+use crate::stream;
+use crate::transfer::{Context, Layout, Offer, Receiver, Sink};
+use pcocc_layers::Compression;
+use pcocc_layers::{DiffId, Digest};
+
+/// An image with its layers' blobs.
+#[derive(Debug)]
+pub struct MemoryImage {
+    /// The image.
+    pub image: Image,
+    /// Its blobs as stored.
+    pub blobs: HashMap<Digest, Vec<u8>>,
+    /// Reading this layer fails after that many bytes.
+    pub breaks: Option<(usize, u64)>,
+}
+
+impl MemoryImage {
+    /// Makes an image of one layer per element, whose tar holds a file of that content.
+    pub fn new(contents: &[&[u8]], compression: Compression) -> Self {
+        let mut blobs = HashMap::new();
+        let mut layers = Vec::new();
+        for (i, content) in contents.iter().enumerate() {
+            let plain = tar_of(&format!("file{i}"), content);
+            let diff_id = DiffId(Digest::of(&plain));
+            let blob = compress(&plain, compression);
+            let digest = Digest::of(&blob);
+            layers.push(Layer {
+                digest,
+                size: blob.len() as u64,
+                compression,
+                diff_id,
+            });
+            blobs.insert(digest, blob);
+        }
+        let image = Image::assemble(config(&layers), layers).unwrap();
+        Self {
+            image,
+            blobs,
+            breaks: None,
+        }
+    }
+}
+
+/// A config for these layers, with this machine's platform.
+pub fn config(layers: &[Layer]) -> Vec<u8> {
+    let platform = host_platform();
+    let (os, architecture) = platform.split_once('/').unwrap();
+    let diff_ids: Vec<String> = layers.iter().map(|l| l.diff_id.to_string()).collect();
+    json!({
+        "architecture": architecture, "os": os, "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// A tar of one file.
+pub fn tar_of(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(content.len() as u64);
+    tar.append_data(&mut header, name, content).unwrap();
+    tar.into_inner().unwrap()
+}
+
+/// Compresses a plain tar as other programs do.
+pub fn compress(plain: &[u8], compression: Compression) -> Vec<u8> {
+    match compression {
+        Compression::None => plain.to_vec(),
+        Compression::Gzip => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(plain).unwrap();
+            encoder.finish().unwrap()
+        }
+        Compression::Zstd => zstd::encode_all(plain, 1).unwrap(),
+    }
+}
+
+impl Layout for MemoryImage {
+    fn image(&self, _: &Context) -> Result<Image> {
+        Ok(self.image.clone())
+    }
+
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        let blob = Cursor::new(&self.blobs[&layer.digest]);
+        let place = self.image.layers().iter().position(|l| l == layer);
+        match self.breaks {
+            Some((broken, after)) if place == Some(broken) => {
+                Ok(Box::new(blob.take(after).chain(Broken)))
+            }
+            _ => Ok(Box::new(blob)),
+        }
+    }
+
+    fn layer_file(&self, _: &Layer) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// Fails on the first read.
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("the source broke"))
+    }
+}
+
+/// A store for one image, which verifies all it gets.
+#[derive(Debug, Default)]
+pub struct MemorySink {
+    /// Layers taken, as plain tars.
+    pub plain: Mutex<HashMap<DiffId, Vec<u8>>>,
+    /// The image once it was published.
+    pub committed: Mutex<Option<Image>>,
+}
+
+struct MemoryReceiver<'a>(&'a MemorySink);
+
+impl Sink for MemorySink {
+    fn open(&self, _: &Context) -> Result<Box<dyn Receiver + '_>> {
+        Ok(Box::new(MemoryReceiver(self)))
+    }
+}
+
+impl Receiver for MemoryReceiver<'_> {
+    fn has_layer(&mut self, _: DiffId) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
+        let mut blob = Vec::new();
+        let mut reader = (offer.open)()?;
+        let (digest, size) = stream::copy(&mut reader, &mut blob, "blob", offer.blob, context)?;
+        let mut plain = Vec::new();
+        stream::inflate(Box::new(Cursor::new(blob)), offer.compression)?
+            .read_to_end(&mut plain)
+            .map_err(Error::io("inflate", "blob"))?;
+        let diff_id = DiffId(Digest::of(&plain));
+        if offer.diff_id.is_some_and(|expected| expected != diff_id) {
+            return Err(Error::Corrupt {
+                expected: digest,
+                found: diff_id.to_string(),
+            });
+        }
+        self.0.plain.lock().unwrap().insert(diff_id, plain);
+        Ok(Layer {
+            digest,
+            size,
+            compression: offer.compression,
+            diff_id,
+        })
+    }
+
+    fn commit(self: Box<Self>, image: &Image, _: &Context) -> Result<()> {
+        *self.0.committed.lock().unwrap() = Some(image.clone());
+        Ok(())
+    }
+}
+
+/// Every path below `folder` with its content: what must be equal before and after a failure.
+pub fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
+        if kind.is_dir() {
+            found.extend(snapshot(&path));
+            found.insert(path, b"folder".to_vec());
+        } else if kind.is_file() {
+            let content = std::fs::read(&path).unwrap();
+            found.insert(path, content);
+        } else {
+            found.insert(path, b"special".to_vec());
+        }
+    }
+    found
+}

@@ -1,0 +1,213 @@
+//! Writes an image's root filesystem as one squashfs file, from its layers' plain tar streams.
+//!
+//! Phases: [`RootfsWriter::layer`] walks a layer's tar once; file content goes through the pipeline
+//! into the file at once, names into a [`LayerTree`] → [`RootfsWriter::finish`] merges the trees lowest
+//! first, adds `config.json` and the placeholder files, and appends inode, directory, fragment, export,
+//! ID and attribute tables → the superblock comes last, so that an unfinished file is no squashfs.
+//! Memory: the names (about 130 bytes each), and a bounded number of blocks.
+//!
+//! The layout of the file is that of `Documentation/filesystems/squashfs.rst` in the kernel's tree. The
+//! records are backhand's; its own writer wants the whole tree first and knows neither hard links nor
+//! extended attributes.
+
+mod data;
+mod directories;
+mod inodes;
+mod layer;
+mod metadata;
+mod pipeline;
+mod tables;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use self::data::DataWriter;
+use self::pipeline::Pipeline;
+use self::tables::XattrSets;
+use super::merge;
+use super::tree::{Kind, Meta, NodeId, Tree};
+use crate::error::{Error, Result};
+use pcocc_core::cancel::Cancel;
+
+pub(super) use self::data::FileData;
+
+/// Length of a data block.
+const BLOCK_SIZE: usize = 128 << 10;
+
+/// How file content is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// As it is.
+    Stored,
+    /// Compressed with zstd at this level.
+    Zstd(i32),
+}
+
+/// How a squashfs file is written, and what it may hold at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How file content is stored.
+    pub data: Data,
+    /// Threads that compress.
+    pub threads: usize,
+    /// Bytes of file content accepted, holes included.
+    pub max_bytes: u64,
+    /// Tar entries accepted over all layers.
+    pub max_entries: u64,
+    /// Bytes of names, link targets and extended attributes accepted; they are kept in memory.
+    pub max_names: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            // Measured on a Debian tree of 1.67 GB: 7.0 s of CPU and 663 MB, where storing takes
+            // 2.0 s and 1632 MB; negative levels save little (-5: 5.8 s, 882 MB).
+            data: Data::Zstd(1),
+            threads: 2,
+            max_bytes: 4 << 40,
+            max_entries: 16 << 20,
+            max_names: 1 << 30,
+        }
+    }
+}
+
+/// The names one layer adds and removes; its file content is already in the squashfs file.
+#[derive(Debug)]
+pub struct LayerTree {
+    name: String,
+    tree: Tree,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Length of the file.
+    pub bytes: u64,
+    /// Inodes in it.
+    pub inodes: u32,
+    /// Extended attributes squashfs cannot hold (those outside `user`, `trusted` and `security`)
+    /// that were left out.
+    pub dropped_xattrs: u64,
+}
+
+/// What was taken so far, against the limits in [`Options`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    bytes: u64,
+    entries: u64,
+    names: u64,
+    dropped_xattrs: u64,
+}
+
+/// Writes one squashfs file. Layers are taken by one thread at a time; more threads work inside.
+#[derive(Debug)]
+pub struct RootfsWriter {
+    path: PathBuf,
+    options: Options,
+    data: DataWriter,
+    xattrs: XattrSets,
+    taken: Taken,
+}
+
+impl RootfsWriter {
+    /// Starts a squashfs file in the empty `file`; `path` names it in errors.
+    pub fn create(file: File, path: &Path, options: Options) -> Result<Self> {
+        let pipeline = Pipeline::start(file, path, options.data, options.threads)?;
+        Ok(Self {
+            path: path.to_owned(),
+            options,
+            data: DataWriter::new(pipeline),
+            xattrs: XattrSets::default(),
+            taken: Taken::default(),
+        })
+    }
+
+    /// Takes one layer's plain tar, to the very end of the stream; `name` stands for it in errors.
+    ///
+    /// An entry that cannot be represented as the daemon would show it fails with
+    /// [`Error::Invalid`]; an error of `tar` itself comes out as it went in.
+    pub fn layer(&mut self, name: &str, tar: &mut dyn Read, cancel: &Cancel) -> Result<LayerTree> {
+        let tree = layer::read(self, name, tar, cancel)?;
+        Ok(LayerTree {
+            name: name.to_owned(),
+            tree,
+        })
+    }
+
+    /// Merges the layers, lowest first, adds `config.json` and writes the tables.
+    ///
+    /// The file is complete when this returns, padded to 4 KiB, but not yet flushed to disk.
+    pub fn finish(
+        mut self,
+        layers: Vec<LayerTree>,
+        config_json: &[u8],
+        cancel: &Cancel,
+    ) -> Result<Summary> {
+        let mut tree = Tree::new();
+        tree.set_root(Meta::DIRECTORY);
+        for layer in layers {
+            cancel.check()?;
+            merge::overlay(&mut tree, layer.tree)
+                .map_err(|why| Error::invalid(format!("layer {}", layer.name), why))?;
+        }
+        add_placeholders(&mut tree);
+        let config = self.config(config_json)?;
+        let root = add_top(&mut tree, config);
+        self.data.flush_fragment()?;
+        let (file, written) = self.data.pipeline.end()?;
+        let (bytes, inodes) = tables::write(
+            file,
+            &self.path,
+            &tree,
+            root,
+            &written,
+            &self.xattrs,
+            cancel,
+        )?;
+        Ok(Summary {
+            bytes,
+            inodes,
+            dropped_xattrs: self.taken.dropped_xattrs,
+        })
+    }
+
+    fn config(&mut self, mut config_json: &[u8]) -> Result<FileData> {
+        let length = config_json.len() as u64;
+        self.data
+            .copy::<layer::Stop>(&mut config_json, length, &|| Ok(()))
+            .map_err(|stop| stop.into_error("config.json", "content"))?;
+        self.data.end()
+    }
+}
+
+/// Adds the files that container runtimes bind over, as pcocc 0.7 does.
+fn add_placeholders(tree: &mut Tree) {
+    let etc = match tree.child(Tree::ROOT, b"etc") {
+        Some(id) => id,
+        None => {
+            let id = tree.add(Meta::DIRECTORY, Kind::Directory(Box::default()));
+            tree.link(Tree::ROOT, b"etc", id);
+            id
+        }
+    };
+    if tree.directory(etc).is_none() {
+        return;
+    }
+    for name in [&b"resolv.conf"[..], b"group", b"passwd"] {
+        if tree.child(etc, name).is_none() {
+            let id = tree.add(Meta::FILE, Kind::File(Box::new(FileData::EMPTY)));
+            tree.link(etc, name, id);
+        }
+    }
+}
+
+/// Puts the merged layers under `rootfs`, beside `config.json`, and returns the new root.
+fn add_top(tree: &mut Tree, config: FileData) -> NodeId {
+    let top = tree.add(Meta::DIRECTORY, Kind::Directory(Box::default()));
+    let config = tree.add(Meta::FILE, Kind::File(Box::new(config)));
+    tree.link(top, b"config.json", config);
+    tree.link(top, b"rootfs", Tree::ROOT);
+    top
+}

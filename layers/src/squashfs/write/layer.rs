@@ -1,0 +1,290 @@
+//! Takes one layer's tar: content into the pipeline, names into a tree.
+
+use std::io::Read;
+
+use tar::EntryType;
+
+use super::{FileData, RootfsWriter};
+use crate::error::{Error, Result};
+use crate::squashfs::tarstream::{Entry, Fault, TarStream};
+use crate::squashfs::tree::{Kind, MAX_PATH, Meta, Path, Refused, Tree, shown};
+use pcocc_core::cancel::{Cancel, Cancelled};
+
+/// Starts the name of a file that removes its namesake from the layers below.
+const WHITEOUT: &[u8] = b".wh.";
+/// Starts the names of the old AUFS storage driver's own files, which are no part of the image.
+const AUFS: &[u8] = b".wh..wh.";
+/// Hides what lower layers have in the folder it is in.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Longest value of an extended attribute, as in the kernel.
+const MAX_XATTR: usize = 64 << 10;
+
+/// Why taking an entry stopped.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Refused(Refused),
+    Read(std::io::Error),
+    Failed(Error),
+}
+
+impl From<Refused> for Stop {
+    fn from(why: Refused) -> Self {
+        Self::Refused(why)
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Cancelled> for Stop {
+    fn from(cancelled: Cancelled) -> Self {
+        Self::Failed(cancelled.into())
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Read(error) => Self::Read(error),
+            Fault::Invalid(why) => Self::Refused(why),
+        }
+    }
+}
+
+impl Stop {
+    /// The error as the caller sees it, with the layer and, when there is one, the entry named.
+    pub(super) fn into_error(self, layer: &str, entry: &str) -> Error {
+        match self {
+            Self::Refused(why) if entry.is_empty() => Error::invalid(format!("layer {layer}"), why),
+            Self::Refused(why) => Error::invalid(format!("entry {entry} of layer {layer}"), why),
+            Self::Read(error) => Error::io("read layer", layer)(error),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
+/// Reads the whole stream of a layer.
+pub(super) fn read(
+    writer: &mut RootfsWriter,
+    layer: &str,
+    tar: &mut dyn Read,
+    cancel: &Cancel,
+) -> Result<Tree> {
+    let mut stream = TarStream::new(tar);
+    let mut tree = Tree::new();
+    let mut previous = String::new();
+    loop {
+        cancel.check()?;
+        let entry = match stream.next() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(fault) => {
+                return Err(match Stop::from(fault) {
+                    Stop::Refused(why) if !previous.is_empty() => Error::invalid(
+                        format!("layer {layer}"),
+                        format!("{why}, after entry {previous}"),
+                    ),
+                    stop => stop.into_error(layer, ""),
+                });
+            }
+        };
+        let name = shown(&entry.path);
+        if let Err(stop) = take(writer, &mut tree, &mut stream, entry, cancel) {
+            writer.data.abandon();
+            return Err(stop.into_error(layer, &name));
+        }
+        previous = name;
+    }
+    stream
+        .drain(|| cancel.check().map_err(Stop::from))
+        .map_err(|stop| stop.into_error(layer, ""))?;
+    Ok(tree)
+}
+
+fn take(
+    writer: &mut RootfsWriter,
+    tree: &mut Tree,
+    stream: &mut TarStream<'_>,
+    entry: Entry,
+    cancel: &Cancel,
+) -> Result<(), Stop> {
+    count(writer, &entry)?;
+    let path = Path::parse(&entry.path)?;
+    let meta = meta(writer, &entry)?;
+    if path.is_root() {
+        return match entry.kind {
+            EntryType::Directory => {
+                tree.set_root(meta);
+                Ok(())
+            }
+            _ => Err(Stop::Refused("would replace the root directory".into())),
+        };
+    }
+    if is_aufs(&path) || whiteout(tree, &path)? {
+        return Ok(());
+    }
+    let kind = match entry.kind {
+        EntryType::Directory => Kind::Directory(Box::default()),
+        EntryType::Regular | EntryType::Continuous => {
+            Kind::File(Box::new(content(writer, stream, &entry, cancel)?))
+        }
+        EntryType::Symlink => symlink(entry.link)?,
+        EntryType::Link => {
+            let target = Path::parse(&entry.link).map_err(|why| {
+                format!("is a hard link whose target {} {why}", shown(&entry.link))
+            })?;
+            return Ok(tree.hard_link(&path, &target, meta)?);
+        }
+        // The overlay file system takes this node for a whiteout, wherever it comes from.
+        EntryType::Char if entry.device == (0, 0) => Kind::Whiteout,
+        EntryType::Char => Kind::Char(device(entry.device)?),
+        EntryType::Block => Kind::Block(device(entry.device)?),
+        EntryType::Fifo => Kind::Fifo,
+        other => {
+            return Err(Stop::Refused(format!(
+                "is of the unknown type {:?}",
+                char::from(other.as_byte())
+            )));
+        }
+    };
+    Ok(tree.insert(&path, meta, kind)?)
+}
+
+/// Counts an entry against the limits.
+fn count(writer: &mut RootfsWriter, entry: &Entry) -> Result<(), Refused> {
+    let xattrs: usize = entry.xattrs.iter().map(|(k, v)| k.len() + v.len()).sum();
+    let names = entry.path.len() + entry.link.len() + xattrs;
+    let taken = &mut writer.taken;
+    taken.entries += 1;
+    taken.bytes = taken.bytes.saturating_add(entry.size);
+    taken.names = taken.names.saturating_add(names as u64);
+    let limits = &writer.options;
+    if taken.entries > limits.max_entries {
+        Err(format!(
+            "exceeds the limit of {} entries",
+            limits.max_entries
+        ))
+    } else if taken.bytes > limits.max_bytes {
+        Err(format!("exceeds the limit of {} bytes", limits.max_bytes))
+    } else if taken.names > limits.max_names {
+        Err(format!(
+            "exceeds the limit of {} bytes of names",
+            limits.max_names
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+fn meta(writer: &mut RootfsWriter, entry: &Entry) -> Result<Meta, Refused> {
+    let id = |what, value: i64| {
+        u32::try_from(value).map_err(|_| format!("has the {what} {value}, which is no 32-bit ID"))
+    };
+    Ok(Meta {
+        mode: if entry.kind == EntryType::Symlink {
+            0o777
+        } else {
+            entry.mode as u16
+        },
+        uid: id("owner", entry.uid)?,
+        gid: id("group", entry.gid)?,
+        // All squashfs can say: 1970 to 2106.
+        mtime: entry.mtime.clamp(0, i64::from(u32::MAX)) as u32,
+        xattrs: xattrs(writer, &entry.xattrs)?,
+    })
+}
+
+fn xattrs(writer: &mut RootfsWriter, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<u32, Refused> {
+    let mut kept = Vec::new();
+    for (name, value) in xattrs {
+        let known = [&b"user."[..], b"trusted.", b"security."]
+            .iter()
+            .any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
+        if !known || name.starts_with(b"trusted.overlay.") {
+            // Access lists and the overlay's own marks have no place in squashfs.
+            writer.taken.dropped_xattrs += 1;
+        } else if name.len() > 255 || name.contains(&0) || value.len() > MAX_XATTR {
+            return Err("has an extended attribute that is too long".into());
+        } else {
+            kept.retain(|(earlier, _)| earlier != name);
+            kept.push((name.clone(), value.clone()));
+        }
+    }
+    if kept.len() > 1000 {
+        return Err("has too many extended attributes".into());
+    }
+    kept.sort();
+    Ok(writer.xattrs.intern(kept))
+}
+
+/// Whether the path belongs to the AUFS driver, with the exception of opaque marks.
+fn is_aufs(path: &Path) -> bool {
+    path.components()
+        .iter()
+        .any(|name| name.starts_with(AUFS) && name != OPAQUE)
+}
+
+/// Applies the entry if it is a whiteout or an opaque mark.
+fn whiteout(tree: &mut Tree, path: &Path) -> Result<bool, Refused> {
+    let Some((folder, name)) = path.clone().into_parts() else {
+        return Ok(false);
+    };
+    let through = |name: &Vec<u8>| name.starts_with(WHITEOUT);
+    if folder.components().iter().any(through) {
+        return Err("is inside a whiteout".into());
+    }
+    if name == OPAQUE {
+        tree.opaque(&folder)?;
+        return Ok(true);
+    }
+    match name.strip_prefix(WHITEOUT) {
+        None => Ok(false),
+        Some(b"" | b"." | b"..") => Err("is a whiteout of nothing".into()),
+        Some(hidden) => {
+            tree.whiteout(&folder, hidden)?;
+            Ok(true)
+        }
+    }
+}
+
+/// Stores a regular file's content.
+fn content(
+    writer: &mut RootfsWriter,
+    stream: &mut TarStream<'_>,
+    entry: &Entry,
+    cancel: &Cancel,
+) -> Result<FileData, Stop> {
+    let check = || cancel.check().map_err(Stop::from);
+    let mut end = 0;
+    let whole = [(0, stream.remaining())];
+    for &(offset, length) in entry.segments.as_deref().unwrap_or(&whole) {
+        writer.data.hole(offset.saturating_sub(end))?;
+        writer.data.copy(&mut stream.content(), length, &check)?;
+        end = offset + length;
+    }
+    writer.data.hole(entry.size.saturating_sub(end))?;
+    Ok(writer.data.end()?)
+}
+
+fn symlink(target: Vec<u8>) -> Result<Kind, Refused> {
+    if target.is_empty() {
+        Err("is a symbolic link to nothing".into())
+    } else if target.len() > MAX_PATH {
+        Err(format!("is a symbolic link longer than {MAX_PATH} bytes"))
+    } else if target.contains(&0) {
+        Err("has a zero byte in its target".into())
+    } else {
+        Ok(Kind::Symlink(target.into()))
+    }
+}
+
+/// Encodes a device number as the kernel's `new_encode_dev` does.
+fn device((major, minor): (u32, u32)) -> Result<u32, Refused> {
+    if major >= 1 << 12 || minor >= 1 << 20 {
+        return Err(format!("has the impossible device number {major}:{minor}"));
+    }
+    Ok((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
+}

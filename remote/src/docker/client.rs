@@ -1,0 +1,511 @@
+//! A connection to a docker daemon: blocking methods over bollard and a small tokio runtime of its own.
+//!
+//! The API version is negotiated at the first request from `/_ping`. A request that stays without an
+//! answer is not given a deadline, for a daemon may work for minutes; instead the daemon is asked for a
+//! sign of life beside it, so that one that vanished is noticed in time. Whatever it does on another
+//! connection meanwhile is such a sign, too.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use bollard::models::ImageInspect;
+use bollard::query_parameters::{
+    ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
+use bollard::{BollardRequest, ClientVersion, Docker};
+use futures_util::StreamExt;
+use pcocc_core::cancel::Cancel;
+use tokio::runtime::Runtime;
+
+use super::connection::{CONNECT_TIMEOUT, Connector, root_cause};
+use super::endpoint::Endpoint;
+use super::events::Watch;
+use super::stream::cancelled;
+use pcocc_image::store::Entry;
+use pcocc_image::{Error, Result};
+use pcocc_layers::{ChainId, DiffId, Digest};
+
+/// How long a daemon may stay silent before it is asked for a sign of life, and how long that may take.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    pause: Duration,
+    answer: Duration,
+}
+
+/// For requests that a daemon answers at once.
+pub(super) const QUICK: Patience = Patience {
+    pause: Duration::from_secs(2),
+    answer: Duration::from_secs(3),
+};
+
+/// For transfers, which keep a daemon in a small virtual machine busy.
+pub(super) const TRANSFER: Patience = Patience {
+    pause: Duration::from_secs(2),
+    answer: Duration::from_secs(20),
+};
+
+// Deadlines are ours, see above; this one only has to be out of the way.
+const NO_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
+
+/// How a daemon keeps its images, which decides what an image's ID is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageStore {
+    /// Classic graph driver: layers unpacked, the image ID is the config's digest.
+    GraphDriver,
+    /// containerd's image store: blobs kept as they came, the ID is the manifest's or index's digest.
+    Containerd,
+}
+
+/// What a daemon says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Version of the docker engine, such as `20.10.24`.
+    pub version: String,
+    /// Storage driver, such as `overlay2`.
+    pub driver: String,
+    /// How images are kept.
+    pub image_store: ImageStore,
+}
+
+/// What a daemon tells of one image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// The daemon's image ID; see [`ImageStore`] for what it is a digest of.
+    pub id: Digest,
+    /// Diff IDs of the layers, lowest first.
+    pub diff_ids: Vec<DiffId>,
+    /// Size of the unpacked layers in bytes.
+    pub size: u64,
+    /// The image's names, with their tags.
+    pub tags: Vec<String>,
+}
+
+/// A docker daemon. Clones share the connection; methods block and may be called from any thread that
+/// is not a tokio worker.
+#[derive(Clone)]
+pub struct Daemon(Arc<Inner>, Cancel, Patience);
+
+struct Inner {
+    link: Arc<Link>,
+    docker: Docker,
+    watch: OnceLock<Watch>,
+    // Last, so that nothing runs on it any more when it goes.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Never waits: what still runs belongs to transfers nobody waits for.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Daemon")
+            .field(&self.0.link.endpoint.to_string())
+            .finish()
+    }
+}
+
+/// A connector and the API version its daemon speaks.
+pub(super) struct Link {
+    pub(super) endpoint: Endpoint,
+    connector: Connector,
+    prefix: OnceLock<String>,
+}
+
+impl Link {
+    /// Sends a request, negotiating the API version first when that was not done yet.
+    pub(super) async fn send(
+        &self,
+        request: BollardRequest,
+    ) -> Result<hyper::Response<hyper::body::Incoming>> {
+        let prefix = match self.prefix.get() {
+            Some(prefix) => prefix,
+            None => {
+                self.ping().await?;
+                self.prefix.get().map_or("", String::as_str)
+            }
+        };
+        self.connector.send(request, prefix).await
+    }
+
+    /// Asks for a sign of life, and learns the API version from it.
+    pub(super) async fn ping(&self) -> Result<()> {
+        let answer = self.connector.send(get("/_ping")?, "").await?;
+        let header = |name| answer.headers().get(name).and_then(|v| v.to_str().ok());
+        let Some(version) = header("api-version").and_then(parse_version) else {
+            return Err(self.connector.unreachable(format!(
+                "is not a docker daemon: it answers /_ping with status {} and no API version{}",
+                answer.status(),
+                self.connector.tls_hint()
+            )));
+        };
+        if !answer.status().is_success() {
+            return Err(self
+                .connector
+                .unreachable(format!("is not well: it answers with {}", answer.status())));
+        }
+        let newest = bollard::API_DEFAULT_VERSION;
+        let (major, minor) = version.min((newest.major_version, newest.minor_version));
+        // Another thread may have been first, with the same result.
+        let _ = self.prefix.set(format!("/v{major}.{minor}"));
+        Ok(())
+    }
+
+    /// Resolves when the daemon gives no more signs of life.
+    pub(super) async fn silence(&self, patience: Patience) -> Error {
+        loop {
+            tokio::time::sleep(patience.pause).await;
+            let asked = Instant::now();
+            match tokio::time::timeout(patience.answer, self.ping()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                // Busy, with the transfers of others perhaps.
+                Err(_) if self.connector.heard.since(asked) => {}
+                Err(_) => return self.connector.unreachable("does not answer any more"),
+            }
+        }
+    }
+
+    /// Turns bollard's error into ours; `action` completes "refused to …".
+    pub(super) fn explain(&self, action: &str, error: bollard::errors::Error) -> Error {
+        use bollard::errors::Error as Bollard;
+        match error {
+            Bollard::IOError { err } => match err.downcast::<Error>() {
+                Ok(error) => error,
+                Err(error) => self
+                    .connector
+                    .unreachable(format!("broke the connection: {error}")),
+            },
+            Bollard::HyperResponseError { err } => self.connector.broken(&err),
+            Bollard::DockerResponseServerError { message, .. }
+            | Bollard::DockerStreamError { error: message } => Error::Daemon {
+                action: action.to_owned(),
+                message: one_line(&message),
+            },
+            Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } => self
+                .connector
+                .unreachable(format!("gave an answer that makes no sense: {error}")),
+            error => self.connector.unreachable(format!(
+                "cannot be asked to {action}: {}",
+                root_cause(&error)
+            )),
+        }
+    }
+}
+
+/// A request without a body.
+pub(super) fn get(path: &str) -> Result<BollardRequest> {
+    hyper::Request::get(path)
+        .body(bollard::body_full(bytes::Bytes::new()))
+        .map_err(|error| Error::invalid(format!("docker request {path:?}"), error.to_string()))
+}
+
+fn parse_version(text: &str) -> Option<(usize, usize)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// What a daemon says, on one line of bearable length and without control characters.
+pub(super) fn one_line(text: &str) -> String {
+    let line: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(1000)
+        .collect();
+    if line.is_empty() {
+        "it gives no reason".to_owned()
+    } else {
+        line
+    }
+}
+
+impl Daemon {
+    /// Reads the certificates and makes sure that a docker daemon answers at `endpoint`.
+    ///
+    /// Fails with [`Error::Unreachable`], which says how far it came, within about ten seconds.
+    pub fn connect(endpoint: Endpoint) -> Result<Self> {
+        let daemon = Self::open(endpoint)?;
+        daemon.ping()?;
+        Ok(daemon)
+    }
+
+    /// Like [`Daemon::connect`], but the daemon need not be up yet.
+    pub fn open(endpoint: Endpoint) -> Result<Self> {
+        let link = Arc::new(Link {
+            connector: Connector::new(endpoint.clone())?,
+            endpoint,
+            prefix: OnceLock::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("docker")
+            .enable_all()
+            .build()
+            .map_err(Error::io("start threads for", link.endpoint.to_string()))?;
+        let transport = Arc::clone(&link);
+        let docker = Docker::connect_with_custom_transport(
+            move |request: BollardRequest| {
+                let link = Arc::clone(&transport);
+                async move {
+                    link.send(request)
+                        .await
+                        .map_err(|error| bollard::errors::Error::IOError { err: error.into() })
+                }
+            },
+            Some("http://docker"),
+            NO_TIMEOUT_SECONDS,
+            &ClientVersion {
+                major_version: bollard::API_DEFAULT_VERSION.major_version,
+                minor_version: bollard::API_DEFAULT_VERSION.minor_version,
+            },
+        )
+        .map_err(|error| link.explain("connect", error))?;
+        let inner = Inner {
+            link,
+            docker,
+            watch: OnceLock::new(),
+            runtime: Some(runtime),
+        };
+        Ok(Self(Arc::new(inner), Cancel::new(), QUICK))
+    }
+
+    /// The same daemon, whose requests end with [`Error::Cancelled`] when `cancel` is raised.
+    pub(super) fn until(&self, cancel: &Cancel) -> Self {
+        Self(Arc::clone(&self.0), cancel.clone(), self.2)
+    }
+
+    /// The same daemon, whose silence is borne with for as long as that of one that is busy with transfers.
+    pub(super) fn in_transfer(&self) -> Self {
+        Self(Arc::clone(&self.0), self.1.clone(), TRANSFER)
+    }
+
+    /// The daemon's address.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.link.endpoint
+    }
+
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.0.link
+    }
+
+    pub(super) fn docker(&self) -> &Docker {
+        &self.0.docker
+    }
+
+    pub(super) fn runtime(&self) -> Result<&Runtime> {
+        // It is there until the last clone is gone.
+        self.0
+            .runtime
+            .as_ref()
+            .ok_or_else(|| self.0.link.connector.unreachable("was let go"))
+    }
+
+    /// Waits for an answer as long as the daemon is alive.
+    pub(super) fn quick<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        self.runtime()?.block_on(async {
+            tokio::select! {
+                answer = request => answer,
+                error = self.0.link.silence(self.2) => Err(error),
+                error = cancelled(&self.1) => Err(error),
+            }
+        })
+    }
+
+    pub(super) fn call<T>(
+        &self,
+        action: &str,
+        request: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T> {
+        self.quick(async {
+            let answer = request.await;
+            answer.map_err(|error| self.0.link.explain(action, error))
+        })
+    }
+
+    /// Makes sure that the daemon answers.
+    pub fn ping(&self) -> Result<()> {
+        let link = &self.0.link;
+        self.runtime()?.block_on(async {
+            match tokio::time::timeout(2 * CONNECT_TIMEOUT, link.ping()).await {
+                Ok(answer) => answer,
+                Err(_) => Err(link
+                    .connector
+                    .unreachable("takes the connection but does not answer")),
+            }
+        })
+    }
+
+    /// What the daemon says of itself.
+    pub fn info(&self) -> Result<Info> {
+        let info = self.call("describe itself", self.docker().info())?;
+        let containerd = info.driver_status.unwrap_or_default().iter().any(|pair| {
+            pair.iter()
+                .any(|s| s.starts_with("io.containerd.snapshotter"))
+        });
+        Ok(Info {
+            version: info.server_version.unwrap_or_default(),
+            driver: info.driver.unwrap_or_default(),
+            image_store: if containerd {
+                ImageStore::Containerd
+            } else {
+                ImageStore::GraphDriver
+            },
+        })
+    }
+
+    /// The named images, one entry for each name, sorted by name.
+    pub fn list(&self) -> Result<Vec<Entry>> {
+        let options = ListImagesOptionsBuilder::default().build();
+        let images = self.call("list images", self.docker().list_images(Some(options)))?;
+        let mut entries = Vec::new();
+        for image in images {
+            let id = image.id.parse::<Digest>()?;
+            for name in image.repo_tags {
+                if name.contains("<none>") {
+                    continue;
+                }
+                entries.push(Entry {
+                    name,
+                    id: Some(id),
+                    size: u64::try_from(image.size).unwrap_or(0),
+                    created: time(image.created),
+                });
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Chain IDs of the layers of all images, the unnamed ones and those below others included.
+    pub(super) fn chain_ids(&self) -> Result<HashSet<ChainId>> {
+        let options = ListImagesOptionsBuilder::default().all(true).build();
+        let images = self.call("list images", self.docker().list_images(Some(options)))?;
+        let inspections = futures_util::stream::iter(images)
+            .map(|image| async move { self.inspect_async(&image.id).await })
+            .buffer_unordered(8)
+            .collect::<Vec<_>>();
+        let inspected = self.quick(async { Ok(inspections.await) })?;
+        let mut chain_ids = HashSet::new();
+        for image in inspected {
+            match image {
+                Ok(image) => chain_ids.extend(ChainId::prefixes(&image.diff_ids)),
+                // Removed meanwhile.
+                Err(Error::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(chain_ids)
+    }
+
+    /// ID, layers and size of the image that `name` (or an ID) stands for.
+    pub fn inspect(&self, name: &str) -> Result<Inspected> {
+        self.quick(self.inspect_async(name))
+    }
+
+    pub(super) async fn inspect_async(&self, name: &str) -> Result<Inspected> {
+        let answer = self.docker().inspect_image(name).await;
+        inspected(answer.map_err(|error| self.about(name, "inspect", error))?)
+    }
+
+    /// Turns bollard's error into ours where a missing image is the likeliest cause.
+    fn about(&self, name: &str, verb: &str, error: bollard::errors::Error) -> Error {
+        match error {
+            bollard::errors::Error::DockerResponseServerError {
+                status_code: 404, ..
+            } => Error::NotFound(format!(
+                "image {name} in the docker daemon at {}",
+                self.endpoint()
+            )),
+            error => self.0.link.explain(&format!("{verb} image {name}"), error),
+        }
+    }
+
+    /// Gives the image `source` the further name `repository:tag`, which moves there if it exists.
+    pub fn tag(&self, source: &str, repository: &str, tag: &str) -> Result<()> {
+        let options = TagImageOptionsBuilder::default()
+            .repo(repository)
+            .tag(tag)
+            .build();
+        let done = self.quick(async {
+            let done = self.docker().tag_image(source, Some(options)).await;
+            done.map_err(|error| self.about(source, "tag", error))
+        });
+        self.changed();
+        done
+    }
+
+    /// Removes a name, and the image when that was its last.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let options = RemoveImageOptionsBuilder::default().build();
+        let done = self.quick(async {
+            let done = self.docker().remove_image(name, Some(options), None).await;
+            done.map_err(|error| self.about(name, "remove", error))
+        });
+        self.changed();
+        done.map(|_| ())
+    }
+
+    /// A number that changes whenever [`Daemon::list`] may have changed.
+    pub fn version(&self) -> Result<u64> {
+        let watch = match self.0.watch.get() {
+            Some(watch) => watch,
+            None => {
+                let watch = Watch::start(self.runtime()?, Arc::clone(&self.0.link));
+                self.0.watch.get_or_init(|| watch)
+            }
+        };
+        watch.version(|| self.list())
+    }
+
+    /// The named images, as [`Daemon::version`] found them when nothing changed since; listing by
+    /// version so costs one request, not two.
+    pub(super) fn known_list(&self) -> Result<Vec<Entry>> {
+        match self.0.watch.get().and_then(Watch::take) {
+            Some(entries) => Ok(entries),
+            None => self.list(),
+        }
+    }
+
+    /// Tells watchers that we changed something ourselves; they need not wait for the event.
+    pub(super) fn changed(&self) {
+        if let Some(watch) = self.0.watch.get() {
+            watch.changed();
+        }
+    }
+}
+
+fn inspected(image: ImageInspect) -> Result<Inspected> {
+    let diff_ids = image.root_fs.and_then(|root_fs| root_fs.layers);
+    Ok(Inspected {
+        id: image.id.unwrap_or_default().parse()?,
+        diff_ids: diff_ids
+            .unwrap_or_default()
+            .iter()
+            .map(|diff_id| Ok(DiffId(diff_id.parse()?)))
+            .collect::<Result<_>>()?,
+        size: image
+            .size
+            .and_then(|size| u64::try_from(size).ok())
+            .unwrap_or(0),
+        tags: image.repo_tags.unwrap_or_default(),
+    })
+}
+
+fn time(seconds: i64) -> SystemTime {
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let epoch = SystemTime::UNIX_EPOCH;
+    if seconds < 0 {
+        epoch.checked_sub(distance)
+    } else {
+        epoch.checked_add(distance)
+    }
+    .unwrap_or(epoch)
+}

@@ -1,0 +1,286 @@
+//! One HTTP connection per request to a daemon: unix socket, TCP, or TCP with mutual TLS.
+//!
+//! Phases: connect (bounded) → TLS handshake (bounded) → HTTP/1.1. Every failure on the way is told apart
+//! here, while it is still known; bollard on top only builds requests and reads answers. The daemon must
+//! prove itself by the one authority the endpoint names: the machine's own roots are not consulted.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::BollardRequest;
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+
+use super::endpoint::{Endpoint, TlsFiles};
+use super::heard::{Heard, Listened};
+use pcocc_image::{Error, Result};
+
+/// Longest wait for a connection, and again for the TLS handshake.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Closes a connection whose answer nobody waits for any more, even in the middle of an upload.
+struct CloseOnDrop(Option<AbortHandle>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
+
+/// Opens connections to one endpoint.
+pub(super) struct Connector {
+    endpoint: Endpoint,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// When the daemon was last heard of on any of them.
+    pub(super) heard: Heard,
+}
+
+impl Connector {
+    /// Reads the endpoint's certificates.
+    pub(super) fn new(endpoint: Endpoint) -> Result<Self> {
+        let tls = match &endpoint {
+            Endpoint::Tcp {
+                host,
+                tls: Some(files),
+                ..
+            } => {
+                let name = ServerName::try_from(host.clone()).map_err(|_| {
+                    Error::invalid(format!("docker host {host:?}"), "is no legal host name")
+                })?;
+                Some((
+                    TlsConnector::from(Arc::new(tls_config(files, &endpoint)?)),
+                    name,
+                ))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            endpoint,
+            tls,
+            heard: Heard::default(),
+        })
+    }
+
+    pub(super) fn unreachable(&self, why: impl Into<String>) -> Error {
+        Error::Unreachable {
+            endpoint: self.endpoint.to_string(),
+            why: why.into(),
+        }
+    }
+
+    /// Sends one request on a connection of its own. `prefix` goes before the path (the API version).
+    pub(super) async fn send(
+        &self,
+        request: BollardRequest,
+        prefix: &str,
+    ) -> Result<Response<Incoming>> {
+        let request = self.origin_form(request, prefix)?;
+        let stream = self.connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+            // Inside TLS, whose end may be another program than the daemon.
+            .handshake(TokioIo::new(Listened::new(stream, &self.heard)))
+            .await
+            .map_err(|error| self.broken(&error))?;
+        // An attached terminal takes the connection over after the answer.
+        let task = tokio::spawn(connection.with_upgrades());
+        let mut guard = CloseOnDrop(Some(task.abort_handle()));
+        let answer = sender.send_request(request).await;
+        guard.0 = None;
+        match answer {
+            Ok(answer) => Ok(answer),
+            // The request was not even sent: what ended the connection says why.
+            Err(error) if error.is_canceled() => {
+                drop(sender);
+                match tokio::time::timeout(CONNECT_TIMEOUT, task).await {
+                    Ok(Ok(Err(cause))) => Err(self.broken(&cause)),
+                    _ => Err(self.broken(&error)),
+                }
+            }
+            Err(error) => Err(self.broken(&error)),
+        }
+    }
+
+    fn origin_form(&self, request: BollardRequest, prefix: &str) -> Result<BollardRequest> {
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        parts.uri = format!("{prefix}{path}").parse::<Uri>().map_err(|error| {
+            Error::invalid(format!("docker request {path:?}"), error.to_string())
+        })?;
+        // Go's server refuses requests without a host and ones with a path in it.
+        parts
+            .headers
+            .insert(HOST, HeaderValue::from_static("docker"));
+        Ok(Request::from_parts(parts, body))
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>> {
+        let within = async |future| match tokio::time::timeout(CONNECT_TIMEOUT, future).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(self.unreachable(self.explain(&error))),
+            Err(_) => Err(self.unreachable(format!(
+                "did not answer within {} seconds; is its machine up?",
+                CONNECT_TIMEOUT.as_secs()
+            ))),
+        };
+        let open: futures_util::future::BoxFuture<'_, io::Result<Box<dyn Stream>>> =
+            match &self.endpoint {
+                Endpoint::Unix(path) => Box::pin(async move {
+                    Ok(Box::new(UnixStream::connect(path).await?) as Box<dyn Stream>)
+                }),
+                Endpoint::Tcp { host, port, .. } => Box::pin(async move {
+                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(Box::new(stream) as Box<dyn Stream>)
+                }),
+            };
+        let stream = within(open).await?;
+        match &self.tls {
+            None => Ok(stream),
+            Some((connector, name)) => {
+                within(Box::pin(async move {
+                    let stream = connector.connect(name.clone(), stream).await?;
+                    Ok(Box::new(stream) as Box<dyn Stream>)
+                }))
+                .await
+            }
+        }
+    }
+
+    fn explain(&self, error: &io::Error) -> String {
+        if let Some(tls) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            return explain_tls(tls);
+        }
+        match (error.kind(), &self.endpoint) {
+            (io::ErrorKind::NotFound, Endpoint::Unix(_)) => {
+                "is not there: no such socket; start the daemon, or set DOCKER_HOST".to_owned()
+            }
+            (io::ErrorKind::PermissionDenied, Endpoint::Unix(_)) => {
+                "may not be used by you: permission denied; ask to be put into the group docker"
+                    .to_owned()
+            }
+            (io::ErrorKind::ConnectionRefused, _) => "does not run: connection refused".to_owned(),
+            (io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset, _)
+                if self.tls.is_some() =>
+            {
+                "closed the connection during the TLS handshake; does it speak TLS on this port?"
+                    .to_owned()
+            }
+            _ => format!("cannot be reached: {error}"),
+        }
+    }
+
+    /// What to try when something else than a daemon answers.
+    pub(super) fn tls_hint(&self) -> &'static str {
+        match (&self.endpoint, &self.tls) {
+            // Go's server answers plain requests on a TLS port with status 400.
+            (Endpoint::Tcp { .. }, None) => {
+                "; if it expects TLS, set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+            }
+            _ => "",
+        }
+    }
+
+    /// A connection that ended where an answer was due.
+    pub(super) fn broken(&self, error: &hyper::Error) -> Error {
+        let cause = root_cause(error);
+        // A client certificate that is refused shows only after the handshake in TLS 1.3.
+        if cause.contains("received fatal alert") {
+            return self.unreachable(format!("refused our client certificate: {cause}"));
+        }
+        if error.is_parse() {
+            return self.unreachable(format!("does not speak HTTP: {cause}{}", self.tls_hint()));
+        }
+        self.unreachable(format!("broke the connection: {cause}"))
+    }
+}
+
+/// The innermost error of a chain, in words.
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn explain_tls(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(why) => format!(
+            "has a certificate that cannot be trusted: {why}; do the certificates in \
+             DOCKER_CERT_PATH belong to this daemon?"
+        ),
+        rustls::Error::AlertReceived(alert) => {
+            format!("refused our client certificate: TLS alert {alert:?}")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "does not speak TLS on this port; unset DOCKER_TLS_VERIFY if that is intended"
+                .to_owned()
+        }
+        other => format!("failed the TLS handshake: {other}"),
+    }
+}
+
+fn tls_config(files: &TlsFiles, endpoint: &Endpoint) -> Result<ClientConfig> {
+    let bad = |path: &Path, why: String| Error::invalid(path.display().to_string(), why);
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| Error::Unreachable {
+            endpoint: endpoint.to_string(),
+            why: format!(
+                "is to be reached with TLS, but {} cannot be read ({error}); set DOCKER_CERT_PATH to \
+                 the folder that has ca.pem, cert.pem and key.pem, or unset DOCKER_TLS_VERIFY",
+                path.display()
+            ),
+        })
+    };
+    let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>> {
+        let certificates = CertificateDer::pem_slice_iter(&read(path)?)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| bad(path, format!("is not a PEM certificate: {error}")))?;
+        if certificates.is_empty() {
+            return Err(bad(path, "holds no PEM certificate".to_owned()));
+        }
+        Ok(certificates)
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&files.ca)? {
+        roots
+            .add(certificate)
+            .map_err(|error| bad(&files.ca, format!("is not a certificate: {error}")))?;
+    }
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
+        .map_err(|error| bad(&files.key, format!("is not a PEM private key: {error}")))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| bad(&files.ca, error.to_string()))?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(certificates(&files.cert)?, key)
+        .map_err(|error| {
+            bad(
+                &files.cert,
+                format!(
+                    "and {} do not belong together: {error}",
+                    files.key.display()
+                ),
+            )
+        })
+}

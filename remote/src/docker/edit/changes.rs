@@ -1,0 +1,642 @@
+//! The layer of what a container changed, put together from the changed files alone.
+//!
+//! Docker tells the paths that changed, and gives the archive of any path; it gives a layer only within a
+//! whole image. For a small change to a large image that is the difference between two requests and the
+//! save of everything, which a daemon in a virtual machine has to send through its network.
+//!
+//! Phases: the list of changes → one request for each that is not below an added folder → the entries under
+//! their full names, and whiteouts for what was deleted (OCI image spec, "Layer changesets"). The layer is the
+//! one docker would make, or there is none: whatever cannot be told for sure this way is left to a commit. That
+//! is, besides what is too much, hard links that lead out of what one request gives. Docker does not tell of
+//! them, but files that are the same have the same size, owner, mode and time; and a link to a file of the image
+//! is as old as that, not as young as the edit.
+
+use base64::Engine as _;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use hyper::body::{Body, Incoming};
+use jiff::Timestamp;
+
+use crate::docker::client::{Daemon, get};
+use crate::docker::container::Change;
+use pcocc_image::{Error, Result};
+
+/// Most bytes of a layer that is made this way, in memory.
+const MAX_LAYER: usize = 32 << 20;
+
+/// Requests that are worth it for any image.
+const FEW_REQUESTS: u64 = 8;
+
+/// Bytes of an image that a daemon saves in the time that one request takes.
+const BYTES_PER_REQUEST: u64 = 16 << 20;
+
+/// Requests at a time.
+const AT_ONCE: usize = 4;
+
+/// Enough of an archive to have its first header in it.
+const START: usize = 8 << 10;
+
+/// Name in the header of a response that says what its path is.
+const STAT: &str = "X-Docker-Container-Path-Stat";
+
+/// The plain tar of what `container` changed against its image of `image_size` bytes; empty when it changed
+/// nothing, `None` when only a commit can tell.
+pub(super) fn layer(daemon: &Daemon, container: &str, image_size: u64) -> Result<Option<Vec<u8>>> {
+    let Some(created) = daemon.container_created(container)? else {
+        return Ok(None);
+    };
+    let Some(parts) = parts(daemon.container_changes(container)?) else {
+        return Ok(None);
+    };
+    let requests = parts.iter().filter(|part| part.change != Change::Deleted);
+    if requests.count() as u64 > FEW_REQUESTS + image_size / BYTES_PER_REQUEST {
+        return Ok(None);
+    }
+    let fetched = daemon.patient(async {
+        let fetches = parts.iter().map(|part| fetch(daemon, container, part));
+        let mut fetched = futures_util::stream::iter(fetches).buffered(AT_ONCE);
+        let mut all = Vec::with_capacity(parts.len());
+        let mut bytes = 0;
+        while let Some(next) = fetched.next().await {
+            let Some(part) = next? else {
+                return Ok(None);
+            };
+            bytes += part.archive.len();
+            if bytes > MAX_LAYER {
+                return Ok(None);
+            }
+            all.push(part);
+        }
+        Ok(Some(all))
+    })?;
+    let Some(fetched) = fetched else {
+        return Ok(None);
+    };
+    let mut layer = Layer::new(created);
+    for (part, fetched) in parts.iter().zip(&fetched) {
+        match layer.add(part, fetched) {
+            Ok(()) => {}
+            Err(why) => {
+                tracing::debug!(path = part.path, why, "the changes are left to a commit");
+                return Ok(None);
+            }
+        }
+    }
+    layer.finish()
+}
+
+/// A change that is a request of its own, or a whiteout.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    /// From the root on, without the slash in front.
+    path: String,
+    change: Change,
+}
+
+/// The changes that are looked at by themselves, parents first; `None` when a name is not fit for it.
+fn parts(mut changes: Vec<(String, Change)>) -> Option<Vec<Part>> {
+    // By their names one by one: what is in a folder follows it at once, before "folder.x".
+    changes.sort_by(|(left, _), (right, _)| left.split('/').cmp(right.split('/')));
+    let mut parts: Vec<Part> = Vec::new();
+    // The last folder that was added, with all that is in it.
+    let mut whole: Option<String> = None;
+    for (path, change) in changes {
+        if whole
+            .as_ref()
+            .is_some_and(|folder| path.starts_with(folder))
+        {
+            continue;
+        }
+        let relative = path.strip_prefix('/')?;
+        let name = relative.rsplit('/').next()?;
+        // What was no text in the container has become these marks in the list.
+        if name.is_empty() || name.starts_with(".wh.") || path.contains(['\u{fffd}', '\0']) {
+            return None;
+        }
+        if change == Change::Added {
+            whole = Some(format!("{path}/"));
+        }
+        parts.push(Part {
+            path: relative.to_owned(),
+            change,
+        });
+    }
+    Some(parts)
+}
+
+/// What the daemon gave for a path.
+#[derive(Debug, Default)]
+struct Fetched {
+    archive: Vec<u8>,
+    /// When the path itself was modified, to the nanosecond.
+    modified: Option<Timestamp>,
+}
+
+/// Fetches a part; of a folder that is but modified its own header alone. `None` when it is too much, or
+/// nothing docker would archive.
+async fn fetch(daemon: &Daemon, container: &str, part: &Part) -> Result<Option<Fetched>> {
+    if part.change == Change::Deleted {
+        return Ok(Some(Fetched::default()));
+    }
+    let action = || format!("read /{} of container {container}", part.path);
+    let path = format!(
+        "/containers/{container}/archive?path={}",
+        encoded(&part.path)
+    );
+    let answer = daemon.link().send(get(&path)?).await?;
+    if !answer.status().is_success() {
+        tracing::debug!(status = %answer.status(), path, "not to be had");
+        return Ok(None);
+    }
+    let modified = answer.headers().get(STAT).and_then(|stat| {
+        let json = base64::prelude::BASE64_STANDARD.decode(stat.as_bytes());
+        let stat: serde_json::Value = serde_json::from_slice(&json.ok()?).ok()?;
+        stat.get("mtime")?.as_str()?.parse().ok()
+    });
+    let mut body = Box::pin(answer.into_body());
+    let mut archive = Vec::new();
+    let mut looked = part.change == Change::Added;
+    while let Some(data) = next(&mut body).await {
+        let data = data.map_err(|error| Error::Unreachable {
+            endpoint: daemon.endpoint().to_string(),
+            why: format!("broke the connection, asked to {}: {error}", action()),
+        })?;
+        archive.extend_from_slice(&data);
+        if archive.len() > MAX_LAYER {
+            return Ok(None);
+        }
+        if !looked && archive.len() >= START {
+            looked = true;
+            if starts_with_folder(&archive) {
+                break;
+            }
+        }
+    }
+    Ok(Some(Fetched { archive, modified }))
+}
+
+async fn next(body: &mut std::pin::Pin<Box<Incoming>>) -> Option<Result<Bytes, hyper::Error>> {
+    loop {
+        let frame = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await?;
+        match frame.map(hyper::body::Frame::into_data) {
+            Ok(Ok(data)) => return Some(Ok(data)),
+            Ok(Err(_trailers)) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+fn starts_with_folder(archive: &[u8]) -> bool {
+    let mut archive = tar::Archive::new(archive);
+    let first = archive.entries().ok().and_then(|mut all| all.next());
+    matches!(first, Some(Ok(entry)) if entry.header().entry_type().is_dir())
+}
+
+/// A path as a query's value.
+fn encoded(path: &str) -> String {
+    let mut made = String::from("/");
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
+            made.push(char::from(byte));
+        } else {
+            made.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    made
+}
+
+/// What links to the same file have in common.
+#[derive(Debug)]
+struct Likeness {
+    size: u64,
+    mode: u32,
+    owner: (u64, u64),
+    seconds: u64,
+    /// Only known of files that were asked for by themselves.
+    exact: Option<Timestamp>,
+    /// Number of the part it came in.
+    part: usize,
+}
+
+impl Likeness {
+    fn may_be(&self, other: &Self) -> bool {
+        self.part != other.part
+            && (self.size, self.mode, self.owner, self.seconds)
+                == (other.size, other.mode, other.owner, other.seconds)
+            && (self.exact.is_none() || other.exact.is_none() || self.exact == other.exact)
+    }
+}
+
+/// A layer in the making.
+struct Layer {
+    tar: tar::Builder<Vec<u8>>,
+    created: Timestamp,
+    files: Vec<Likeness>,
+    parts: usize,
+    entries: usize,
+}
+
+/// Why a layer cannot be made of the changed files alone.
+type Unfit = &'static str;
+
+impl Layer {
+    /// Files of the container are no older than `created`, if they are its own.
+    fn new(created: Timestamp) -> Self {
+        Self {
+            tar: tar::Builder::new(Vec::new()),
+            created,
+            files: Vec::new(),
+            parts: 0,
+            entries: 0,
+        }
+    }
+
+    fn add(&mut self, part: &Part, fetched: &Fetched) -> Result<(), Unfit> {
+        self.parts += 1;
+        let (folder, name) = part
+            .path
+            .rsplit_once('/')
+            .map_or(("", part.path.as_str()), |(folder, name)| (folder, name));
+        let under = |path: &str| match folder {
+            "" => path.to_owned(),
+            folder => format!("{folder}/{path}"),
+        };
+        if part.change == Change::Deleted {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_mode(0o600);
+            return self.append(
+                header,
+                &under(&format!(".wh.{name}")),
+                None,
+                Vec::new(),
+                &[],
+            );
+        }
+        let before = self.entries;
+        let mut archive = tar::Archive::new(fetched.archive.as_slice());
+        let unread = |_| "its archive cannot be read";
+        for entry in archive.entries().map_err(unread)? {
+            let mut entry = entry.map_err(unread)?;
+            let path = text(&entry.path_bytes())?;
+            let path = path.trim_end_matches('/').to_owned();
+            let is_root = path == name;
+            if !is_root && !path.starts_with(&format!("{name}/")) {
+                return Err("its archive holds something else");
+            }
+            if path.split('/').any(|name| name.starts_with(".wh.")) {
+                return Err("a name looks like a whiteout");
+            }
+            if path.split('/').any(|name| ["", ".", ".."].contains(&name)) {
+                return Err("a path does not lead straight down");
+            }
+            let kind = entry.header().entry_type();
+            let link = match entry.link_name_bytes() {
+                Some(link) if kind.is_hard_link() => Some(under(&text(&link)?)),
+                Some(link) if kind.is_symlink() => Some(text(&link)?),
+                _ => None,
+            };
+            let known = kind.is_file()
+                || kind.is_dir()
+                || kind.is_symlink()
+                || kind.is_hard_link()
+                || kind.is_fifo()
+                || kind.is_character_special()
+                || kind.is_block_special();
+            if !known {
+                return Err("it holds an entry of a kind of its own");
+            }
+            let records = records(&mut entry)?;
+            let header = entry.header().clone();
+            if kind.is_file() {
+                let exact = fetched.modified.filter(|_| is_root);
+                self.check_file(&header, entry.size(), exact)?;
+            }
+            let mut data = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut data).map_err(unread)?;
+            self.append(plain(&header)?, &under(&path), link, records, &data)?;
+            if is_root && kind.is_dir() && part.change == Change::Modified {
+                // The rest is other changes, or none.
+                break;
+            }
+        }
+        match self.entries > before {
+            true => Ok(()),
+            false => Err("docker archives nothing of it"),
+        }
+    }
+
+    /// Fails when the file may be the same as another.
+    fn check_file(
+        &mut self,
+        header: &tar::Header,
+        size: u64,
+        exact: Option<Timestamp>,
+    ) -> Result<(), Unfit> {
+        let number = |_| "a header's number cannot be read";
+        let file = Likeness {
+            size,
+            mode: header.mode().map_err(number)?,
+            owner: (header.uid().map_err(number)?, header.gid().map_err(number)?),
+            seconds: header.mtime().map_err(number)?,
+            exact,
+            part: self.parts,
+        };
+        let is_young = match exact {
+            Some(exact) => exact > self.created,
+            None => i64::try_from(file.seconds).is_ok_and(|at| at > self.created.as_second()),
+        };
+        if !is_young {
+            return Err("a file is older than the edit, and may be a link to another");
+        }
+        if self.files.iter().any(|other| file.may_be(other)) {
+            return Err("two files may be one");
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        mut header: tar::Header,
+        path: &str,
+        link: Option<String>,
+        mut records: Vec<(String, Vec<u8>)>,
+        data: &[u8],
+    ) -> Result<(), Unfit> {
+        let full = |_| "the layer cannot be written";
+        let is_folder = header.entry_type().is_dir();
+        let path = match is_folder {
+            true => format!("{path}/"),
+            false => path.to_owned(),
+        };
+        let ustar = header.as_ustar_mut().ok_or("a header of another format")?;
+        set(&mut ustar.name, "path", &path, &mut records);
+        if let Some(link) = link {
+            set(&mut ustar.linkname, "linkpath", &link, &mut records);
+        }
+        header.set_size(data.len() as u64);
+        header.set_cksum();
+        if !records.is_empty() {
+            let records = records
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_slice()));
+            self.tar.append_pax_extensions(records).map_err(full)?;
+        }
+        self.tar.append(&header, data).map_err(full)?;
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Option<Vec<u8>>> {
+        if self.entries == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let tar = self.tar.into_inner();
+        tar.map(Some).map_err(Error::io("write", "layer"))
+    }
+}
+
+/// Puts a name into a header's field, and into an extended record when it does not fit.
+fn set(field: &mut [u8], key: &str, value: &str, records: &mut Vec<(String, Vec<u8>)>) {
+    let bytes = value.as_bytes();
+    if bytes.len() > field.len() || !value.is_ascii() {
+        records.push((key.to_owned(), bytes.to_vec()));
+    }
+    for (to, from) in field.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+}
+
+/// A header with what counts of another, and no name.
+fn plain(header: &tar::Header) -> Result<tar::Header, Unfit> {
+    let number = |_| "a header's number cannot be read";
+    let mut made = tar::Header::new_ustar();
+    made.set_entry_type(header.entry_type());
+    made.set_mode(header.mode().map_err(number)?);
+    made.set_uid(header.uid().map_err(number)?);
+    made.set_gid(header.gid().map_err(number)?);
+    made.set_mtime(header.mtime().map_err(number)?);
+    for (number, set) in [
+        (
+            header.device_major(),
+            tar::Header::set_device_major as fn(&mut tar::Header, u32) -> std::io::Result<()>,
+        ),
+        (header.device_minor(), tar::Header::set_device_minor),
+    ] {
+        if let Ok(Some(number)) = number {
+            set(&mut made, number).map_err(|_| "a device's number cannot be written")?;
+        }
+    }
+    Ok(made)
+}
+
+/// An entry's extended records but for its names and its size: extended attributes, and numbers that
+/// have no room in a header.
+fn records<R: std::io::Read>(
+    entry: &mut tar::Entry<'_, R>,
+) -> Result<Vec<(String, Vec<u8>)>, Unfit> {
+    let unread = |_| "an extended header cannot be read";
+    let mut records = Vec::new();
+    let Some(extensions) = entry.pax_extensions().map_err(unread)? else {
+        return Ok(records);
+    };
+    for extension in extensions {
+        let extension = extension.map_err(unread)?;
+        let key = extension
+            .key()
+            .map_err(|_| "an extended header cannot be read")?;
+        if key.starts_with("GNU.sparse") {
+            return Err("a file is packed in a way of its own");
+        }
+        if !["path", "linkpath", "size"].contains(&key) {
+            records.push((key.to_owned(), extension.value_bytes().to_vec()));
+        }
+    }
+    Ok(records)
+}
+
+fn text(bytes: &[u8]) -> Result<String, Unfit> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| "a name is no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Read;
+
+    use super::*;
+
+    fn part(path: &str, change: Change) -> Part {
+        Part {
+            path: path.to_owned(),
+            change,
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    /// An archive of entries `(kind, path, link, mtime, data)`.
+    fn archive(entries: &[(tar::EntryType, &str, &str, u64, &str)]) -> Fetched {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (kind, path, link, mtime, data) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o640);
+            header.set_uid(5);
+            header.set_gid(6);
+            header.set_mtime(*mtime);
+            header.set_size(data.len() as u64);
+            if path.contains("..") {
+                // The crate writes no such path, but reads it.
+                header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+                header.set_cksum();
+                builder.append(&header, data.as_bytes()).unwrap();
+            } else if link.is_empty() {
+                builder
+                    .append_data(&mut header, path, data.as_bytes())
+                    .unwrap();
+            } else {
+                builder.append_link(&mut header, path, link).unwrap();
+            }
+        }
+        Fetched {
+            archive: builder.into_inner().unwrap(),
+            modified: None,
+        }
+    }
+
+    fn read(layer: Layer) -> BTreeMap<String, (tar::EntryType, String, String)> {
+        let tar = layer.finish().unwrap().unwrap();
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let mut found = BTreeMap::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+            let link = entry.link_name_bytes().unwrap_or_default().into_owned();
+            let mut data = String::new();
+            entry.read_to_string(&mut data).unwrap();
+            let link = String::from_utf8(link).unwrap();
+            found.insert(path, (entry.header().entry_type(), link, data));
+        }
+        found
+    }
+
+    #[test]
+    fn what_is_below_an_added_folder_comes_with_it() {
+        use Change::{Added, Deleted, Modified};
+        let changes = [
+            ("/n/a/b", Added),
+            ("/n", Added),
+            ("/n.x", Added),
+            ("/etc", Modified),
+            ("/etc/q", Added),
+            ("/etc/d", Deleted),
+        ];
+        let changes = changes.map(|(path, change)| (path.to_owned(), change));
+        let parts = parts(changes.to_vec()).unwrap();
+        let expected = [
+            part("etc", Modified),
+            part("etc/d", Deleted),
+            part("etc/q", Added),
+            part("n", Added),
+            part("n.x", Added),
+        ];
+        assert_eq!(parts, expected);
+        for name in ["relative", "/a/.wh.b", "/\u{fffd}", "/"] {
+            assert_eq!(super::parts(vec![(name.to_owned(), Added)]), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn entries_get_their_full_names() {
+        use tar::EntryType::{Directory, Link, Regular, Symlink};
+        let mut layer = Layer::new(at(100));
+        let long = "x".repeat(150);
+        let deep = format!("n/{long}");
+        let folder = [
+            (Directory, "n/", "", 50, ""),
+            (Regular, "n/a", "", 200, "a"),
+            (Link, "n/b", "n/a", 200, ""),
+            (Symlink, "n/c", "../else", 200, ""),
+            (Regular, deep.as_str(), "", 201, "long"),
+        ];
+        layer
+            .add(&part("usr/n", Change::Added), &archive(&folder))
+            .unwrap();
+        let modified = [
+            (Directory, "etc/", "", 50, ""),
+            (Regular, "etc/other", "", 1, "no"),
+        ];
+        layer
+            .add(&part("etc", Change::Modified), &archive(&modified))
+            .unwrap();
+        layer
+            .add(&part("etc/gone", Change::Deleted), &Fetched::default())
+            .unwrap();
+        layer
+            .add(&part("gone", Change::Deleted), &Fetched::default())
+            .unwrap();
+        let found = read(layer);
+        let entry = |kind, link: &str, data: &str| (kind, link.to_owned(), data.to_owned());
+        let expected = BTreeMap::from([
+            ("usr/n/".to_owned(), entry(Directory, "", "")),
+            ("usr/n/a".to_owned(), entry(Regular, "", "a")),
+            ("usr/n/b".to_owned(), entry(Link, "usr/n/a", "")),
+            ("usr/n/c".to_owned(), entry(Symlink, "../else", "")),
+            (format!("usr/n/{long}"), entry(Regular, "", "long")),
+            ("etc/".to_owned(), entry(Directory, "", "")),
+            ("etc/.wh.gone".to_owned(), entry(Regular, "", "")),
+            (".wh.gone".to_owned(), entry(Regular, "", "")),
+        ]);
+        assert_eq!(found, expected);
+        assert_eq!(Layer::new(at(0)).finish().unwrap(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_may_be_a_link_is_left_to_docker() {
+        use tar::EntryType::{Directory, Regular, XGlobalHeader};
+        let file = |name, mtime, data| archive(&[(Regular, name, "", mtime, data)]);
+        let mut layer = Layer::new(at(100));
+        let mut add =
+            |name: &str, fetched: &Fetched| layer.add(&part(name, Change::Added), fetched);
+        add("a", &file("a", 200, "x")).unwrap();
+        // As old as the image, or as the edit's beginning.
+        add("b", &file("b", 99, "xx")).unwrap_err();
+        add("b", &file("b", 100, "xx")).unwrap_err();
+        // The same as "a" for all that is known.
+        add("c", &file("c", 200, "y")).unwrap_err();
+        add("d", &file("d", 200, "yy")).unwrap();
+        // To the nanosecond they differ.
+        let exactly = |name, nanosecond, data| Fetched {
+            modified: Some(Timestamp::new(300, nanosecond).unwrap()),
+            ..file(name, 300, data)
+        };
+        add("e", &exactly("e", 1, "x")).unwrap();
+        add("f", &exactly("f", 2, "y")).unwrap();
+        add("g", &exactly("g", 1, "z")).unwrap_err();
+        // Not what was asked for, or nothing.
+        add("h", &file("i", 200, "hhh")).unwrap_err();
+        add("i", &file("i/../x", 200, "iii")).unwrap_err();
+        add("j", &Fetched::default()).unwrap_err();
+        add(
+            "k",
+            &archive(&[
+                (Directory, "k/", "", 1, ""),
+                (Regular, "k/.wh.x", "", 200, "k"),
+            ]),
+        )
+        .unwrap_err();
+        add("l", &archive(&[(XGlobalHeader, "l", "", 1, "5 a=b")])).unwrap_err();
+        let mut garbage = file("m", 200, "mmmm");
+        garbage.archive[0] = b'x';
+        add("m", &garbage).unwrap_err();
+    }
+
+    #[test]
+    fn paths_are_encoded() {
+        assert_eq!(encoded("a b/ä&?%"), "/a%20b/%C3%A4%26%3F%25");
+    }
+}

@@ -1,0 +1,658 @@
+//! Puts an image into a daemon: an archive made on the fly for `docker load`.
+//!
+//! Phases: find out which layers the daemon has → each other layer streams into the archive, verified
+//! while it passes → config, manifest and names follow → the daemon's answer is read to its end → the
+//! name must now stand for the image. Any mismatch breaks the request off, and the daemon loads nothing.
+//!
+//! The archive is an OCI layout and a docker archive at once, the one form that daemons of every kind
+//! take. A graph driver gets plain layers, which costs it the least, and needs none that it has by chain
+//! ID; containerd's store gets the blobs as they are, so that the image keeps its ID. The final name is
+//! in the archive: the daemon sets it last and at once, and a killed transfer leaves nothing behind.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Seek, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pcocc_core::progress::{BlobKind, Event};
+
+use super::client::{Daemon, ImageStore};
+use super::counted::Counted;
+use super::stream::LoadStream;
+use pcocc_image::oci::{Image, Layer};
+use pcocc_image::reference::DockerReference;
+use pcocc_image::transfer::{Context, Offer, Receiver, Sink};
+use pcocc_image::{Error, Result};
+use pcocc_layers::Compression;
+use pcocc_layers::compression::{self, Limits, PlainSize};
+use pcocc_layers::digest::Hashing;
+use pcocc_layers::{ChainId, DiffId, Digest};
+
+/// A name in a daemon as a sink. Like `docker load`, it takes over a name that exists, unless told
+/// otherwise by [`DaemonSink::only_new`].
+#[derive(Debug)]
+pub struct DaemonSink {
+    daemon: Daemon,
+    reference: DockerReference,
+    /// Fail when the name is taken.
+    only_new: bool,
+    /// Leave out no layer: the daemon did not take an archive without those it has.
+    full: AtomicBool,
+    /// Count the bytes of every plain layer beforehand: a cheap guess was wrong.
+    exact: AtomicBool,
+    /// One of the two was set just now.
+    retry: AtomicBool,
+}
+
+impl DaemonSink {
+    /// The image shall be called `name`; the tag `latest` is implied.
+    ///
+    /// Fails with [`Error::Invalid`] when docker would not accept the name.
+    pub fn new(daemon: Daemon, name: &str) -> Result<Self> {
+        let reference: DockerReference = name.parse()?;
+        if reference.tag().is_none() || reference.digest().is_some() {
+            return Err(Error::invalid(
+                format!("image name {name:?}"),
+                "has a digest; an image is loaded under NAME[:TAG]",
+            ));
+        }
+        Ok(Self {
+            // Questions in between are part of the transfer: giving up on one gives up on all of it.
+            daemon: daemon.in_transfer(),
+            reference,
+            only_new: false,
+            full: AtomicBool::new(false),
+            exact: AtomicBool::new(false),
+            retry: AtomicBool::new(false),
+        })
+    }
+
+    /// Fails with [`Error::Exists`] when the name is taken, also while the image is on its way.
+    ///
+    /// Docker cannot take a name on the condition that it is free. Who takes it between the last look,
+    /// when all layers were sent, and the end of the request still loses it.
+    #[must_use]
+    pub fn only_new(mut self) -> Self {
+        self.only_new = true;
+        self
+    }
+
+    /// What the name stands for; fails when it stands for something and must not.
+    fn holder(&self, asking: &Daemon, name: &str) -> Result<Option<Digest>> {
+        match asking.inspect(name) {
+            Ok(_) if self.only_new => {
+                Err(Error::Exists(format!("image {name} in the docker daemon")))
+            }
+            Ok(image) => Ok(Some(image.id)),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Sink for DaemonSink {
+    fn open(&self, context: &Context) -> Result<Box<dyn Receiver + '_>> {
+        context.check()?;
+        // Until something was sent, no request is worth waiting for once the transfer is given up.
+        let asking = self.daemon.until(&context.cancel);
+        let store = asking.info()?.image_store;
+        let name = self.reference.to_string();
+        let before = self.holder(&asking, &name)?;
+        Ok(Box::new(Load {
+            sink: self,
+            asking,
+            name,
+            store,
+            before,
+            held: None,
+            left_out: HashSet::new(),
+            stream: None,
+            sent: Vec::new(),
+            blobs: 0,
+        }))
+    }
+
+    fn again(&self, _error: &Error) -> bool {
+        self.retry.swap(false, Ordering::AcqRel)
+    }
+}
+
+struct Load<'a> {
+    sink: &'a DaemonSink,
+    /// The daemon, for questions whose answer nobody needs when the transfer is given up.
+    asking: Daemon,
+    name: String,
+    store: ImageStore,
+    /// What the name stood for before.
+    before: Option<Digest>,
+    /// ID of an image that the daemon has already.
+    held: Option<Digest>,
+    left_out: HashSet<DiffId>,
+    stream: Option<LoadStream>,
+    /// Layers in the archive, as they are in there.
+    sent: Vec<Sent>,
+    blobs: u64,
+}
+
+struct Sent {
+    path: String,
+    layer: Layer,
+}
+
+impl Receiver for Load<'_> {
+    fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
+        // A daemon tells an image's layers, but never gives its config but in an archive.
+        Ok(None)
+    }
+
+    fn holds(&mut self, image: &Image) -> Result<bool> {
+        if self.store != ImageStore::GraphDriver {
+            return Ok(false);
+        }
+        match self.asking.inspect(&image.id().to_string()) {
+            Ok(found) if found.id == image.id() => {
+                self.held = Some(found.id);
+                Ok(true)
+            }
+            Ok(_) | Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn expect(&mut self, image: &Image) -> Result<()> {
+        if self.store == ImageStore::GraphDriver && !self.sink.full.load(Ordering::Acquire) {
+            let present = self.asking.chain_ids()?;
+            let diff_ids = image.diff_ids();
+            let below = ChainId::prefixes(&diff_ids)
+                .iter()
+                .rposition(|chain_id| present.contains(chain_id))
+                .map_or(0, |top| top + 1);
+            let (there, needed) = diff_ids.split_at(below);
+            self.left_out = there
+                .iter()
+                .filter(|diff_id| !needed.contains(diff_id))
+                .copied()
+                .collect();
+        }
+        Ok(())
+    }
+
+    fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
+        Ok(self.left_out.contains(&diff_id))
+    }
+
+    fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
+        context.check()?;
+        let sent_before = self.sent.iter().find(|sent| match offer.blob {
+            Some((digest, _)) if self.store == ImageStore::Containerd => {
+                sent.layer.digest == digest
+            }
+            _ => offer.diff_id == Some(sent.layer.diff_id),
+        });
+        let known = sent_before.map(|sent| sent.layer.diff_id).or_else(|| {
+            offer
+                .diff_id
+                .filter(|diff_id| self.left_out.contains(diff_id))
+        });
+        if let Some(diff_id) = known {
+            let (digest, size) = offer.blob.unwrap_or((diff_id.0, offer.size.unwrap_or(0)));
+            context.progress.emit(Event::BlobSkipped {
+                kind: BlobKind::Layer,
+                name: digest.to_string(),
+            });
+            return Ok(Layer {
+                digest,
+                size,
+                compression: offer.compression,
+                diff_id,
+            });
+        }
+        self.blobs += 1;
+        let source = Counted::new((offer.open)()?, offer, self.blobs, context);
+        let taken = match self.store {
+            ImageStore::GraphDriver => self.plain_layer(offer, source, context),
+            ImageStore::Containerd => self.stored_layer(offer, source, context),
+        };
+        taken.map_err(|error| {
+            self.give_up();
+            blame(error, offer)
+        })
+    }
+
+    fn commit(mut self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
+        context.check()?;
+        if self.sink.only_new {
+            // The archive's end, which has the name in it, is not sent yet.
+            self.sink.holder(&self.asking, &self.name)?;
+        }
+        context
+            .progress
+            .stage("Writing manifest to image destination");
+        let committed = match self.held {
+            Some(id) => self.sink.daemon.tag(
+                &id.to_string(),
+                &self.sink.reference.familiar_name(),
+                self.sink.reference.tag().unwrap_or("latest"),
+            ),
+            None => self.finish(image, context),
+        };
+        let committed = committed.and_then(|()| self.verify(image));
+        self.sink.daemon.changed();
+        match &committed {
+            Ok(()) => {}
+            Err(Error::Cancelled | Error::Unreachable { .. }) => {}
+            Err(_) => {
+                self.restore_name();
+                if !self.left_out.is_empty() && !self.sink.full.swap(true, Ordering::AcqRel) {
+                    self.sink.retry.store(true, Ordering::Release);
+                }
+            }
+        }
+        committed
+    }
+}
+
+impl Load<'_> {
+    /// Inflates a layer into the archive.
+    fn plain_layer(
+        &mut self,
+        offer: &Offer<'_>,
+        source: Counted<'_>,
+        context: &Context,
+    ) -> Result<Layer> {
+        let threads = compression::default_threads();
+        let (size, guessed) = match self.plain_size(offer, threads)? {
+            Some(known) => known,
+            None => return self.spooled_layer(offer, source, context),
+        };
+        let path = match offer.diff_id {
+            Some(diff_id) => blob_path(diff_id.0),
+            None => format!("layers/{}.tar", self.blobs),
+        };
+        self.begin(&path, size, context)?;
+        let mut plain = Hashing::new(compression::open(
+            offer.compression,
+            Box::new(source.clone()),
+            threads,
+            Limits::default(),
+        )?);
+        let copied = self.copy(&mut plain, size, context)?;
+        // One byte more tells whether the stream ends where it should.
+        let goes_on = plain
+            .read(&mut [0])
+            .map_err(Error::io("inflate", "layer"))?
+            > 0;
+        let (digest, plain_size, inner) = plain.finish();
+        drop(inner);
+        if copied != size || goes_on {
+            self.give_up();
+            if guessed && !self.sink.exact.swap(true, Ordering::AcqRel) {
+                self.sink.retry.store(true, Ordering::Release);
+            }
+            return Err(Error::Corrupt {
+                expected: offer.diff_id.map_or(digest, |diff_id| diff_id.0),
+                found: format!("a layer of {plain_size} bytes or more where {size} were due"),
+            });
+        }
+        let stored = self.check(source.finish()?, offer)?;
+        self.check_plain(digest, offer)?;
+        self.pad(size, context)?;
+        let diff_id = DiffId(digest);
+        self.sent.push(Sent {
+            path,
+            layer: Layer {
+                digest,
+                size,
+                compression: Compression::None,
+                diff_id,
+            },
+        });
+        let (digest, size) = stored;
+        Ok(Layer {
+            digest,
+            size,
+            compression: offer.compression,
+            diff_id,
+        })
+    }
+
+    /// Puts a blob into the archive as it is.
+    fn stored_layer(
+        &mut self,
+        offer: &Offer<'_>,
+        source: Counted<'_>,
+        context: &Context,
+    ) -> Result<Layer> {
+        let (Some((digest, size)), Some(diff_id)) = (offer.blob, offer.diff_id) else {
+            return self.spooled_layer(offer, source, context);
+        };
+        let path = blob_path(digest);
+        self.begin(&path, size, context)?;
+        let mut stored = source.clone();
+        let copied = self.copy(&mut stored, size, context)?;
+        if copied != size {
+            self.give_up();
+            return Err(Error::Corrupt {
+                expected: digest,
+                found: format!("{copied} bytes where {size} were due"),
+            });
+        }
+        self.check(source.finish()?, offer)?;
+        self.pad(size, context)?;
+        let layer = Layer {
+            digest,
+            size,
+            compression: offer.compression,
+            diff_id,
+        };
+        self.sent.push(Sent {
+            path,
+            layer: layer.clone(),
+        });
+        Ok(layer)
+    }
+
+    /// Writes a layer, about which too little is known beforehand, to a nameless file first.
+    fn spooled_layer(
+        &mut self,
+        offer: &Offer<'_>,
+        source: Counted<'_>,
+        context: &Context,
+    ) -> Result<Layer> {
+        let mut file = tempfile::tempfile().map_err(Error::io("create", "a temporary file"))?;
+        let mut hashing = Hashing::new(compression::open(
+            offer.compression,
+            Box::new(source.clone()),
+            compression::default_threads(),
+            Limits::default(),
+        )?);
+        let mut chunk = vec![0; 256 << 10];
+        loop {
+            context.check()?;
+            let n = hashing
+                .read(&mut chunk)
+                .map_err(Error::io("inflate", "layer"))?;
+            let Some(data) = chunk.get(..n).filter(|data| !data.is_empty()) else {
+                break;
+            };
+            file.write_all(data)
+                .map_err(Error::io("write", "a temporary file"))?;
+        }
+        let (digest, size, inner) = hashing.finish();
+        drop(inner);
+        let stored = self.check(source.finish()?, offer)?;
+        self.check_plain(digest, offer)?;
+        file.rewind()
+            .map_err(Error::io("read", "a temporary file"))?;
+        let path = blob_path(digest);
+        self.begin(&path, size, context)?;
+        self.copy(&mut file, size, context)?;
+        self.pad(size, context)?;
+        let diff_id = DiffId(digest);
+        let plain = Layer {
+            digest,
+            size,
+            compression: Compression::None,
+            diff_id,
+        };
+        self.sent.push(Sent {
+            path,
+            layer: plain.clone(),
+        });
+        match self.store {
+            // What containerd keeps is what the image's manifest must name.
+            ImageStore::Containerd => Ok(plain),
+            ImageStore::GraphDriver => Ok(Layer {
+                digest: stored.0,
+                size: stored.1,
+                compression: offer.compression,
+                diff_id,
+            }),
+        }
+    }
+
+    /// Length of the plain layer, and whether it is but a guess; `None` when only reading it tells.
+    fn plain_size(&self, offer: &Offer<'_>, threads: usize) -> Result<Option<(u64, bool)>> {
+        if offer.compression == Compression::None {
+            return Ok(offer.size.map(|size| (size, false)));
+        }
+        let Some(path) = &offer.file else {
+            return Ok(None);
+        };
+        let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
+        match compression::plain_size(&file, offer.compression)? {
+            PlainSize::Exact(size) => Ok(Some((size, false))),
+            PlainSize::Guess(size) if !self.sink.exact.load(Ordering::Acquire) => {
+                Ok(Some((size, true)))
+            }
+            PlainSize::Guess(_) | PlainSize::Unknown => {
+                let blob = (offer.open)()?;
+                let size =
+                    compression::count_plain(offer.compression, blob, threads, Limits::default())?;
+                Ok(Some((size, false)))
+            }
+        }
+    }
+
+    /// Holds what was read of a blob against what was offered.
+    fn check(&mut self, read: (Digest, u64), offer: &Offer<'_>) -> Result<(Digest, u64)> {
+        if let Some(expected) = offer.blob.filter(|blob| *blob != read) {
+            self.give_up();
+            return Err(Error::Corrupt {
+                expected: expected.0,
+                found: format!("{} of {} bytes", read.0, read.1),
+            });
+        }
+        Ok(read)
+    }
+
+    /// Holds what a blob turned out to contain against the diff ID that was offered.
+    fn check_plain(&mut self, digest: Digest, offer: &Offer<'_>) -> Result<()> {
+        if let Some(expected) = offer.diff_id.filter(|diff_id| diff_id.0 != digest) {
+            self.give_up();
+            return Err(Error::Corrupt {
+                expected: expected.0,
+                found: digest.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Completes the archive and waits for the daemon.
+    fn finish(&mut self, image: &Image, context: &Context) -> Result<()> {
+        let mut paths = Vec::new();
+        let mut layers = Vec::new();
+        for layer in image.layers() {
+            match self.sent.iter().find(|s| s.layer.diff_id == layer.diff_id) {
+                Some(sent) => {
+                    paths.push(sent.path.clone());
+                    layers.push(sent.layer.clone());
+                }
+                // The daemon knows it by its chain ID and never looks for the file.
+                None if self.left_out.contains(&layer.diff_id) => {
+                    paths.push(blob_path(layer.diff_id.0));
+                    layers.push(layer.clone());
+                }
+                None => {
+                    return Err(Error::NotFound(format!("layer {}", layer.digest)));
+                }
+            }
+        }
+        // On a graph driver the archive's manifest lists the layers as they are in the archive; the
+        // image's own one is kept where it decides the ID.
+        let packed = match self.store {
+            ImageStore::Containerd if image.layers() == layers => image.clone(),
+            _ => Image::assemble(image.config().to_vec(), layers)?,
+        };
+        let config = blob_path(packed.id());
+        self.document(&config, packed.config(), context)?;
+        self.document(
+            &blob_path(packed.manifest_digest()),
+            packed.manifest(),
+            context,
+        )?;
+        self.document("index.json", &self.index(&packed)?, context)?;
+        self.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, context)?;
+        let manifest = serde_json::json!([{
+            "Config": config,
+            "RepoTags": [self.name],
+            "Layers": paths,
+        }]);
+        self.document("manifest.json", manifest.to_string().as_bytes(), context)?;
+        self.write(&[0; 1024], context)?;
+        match self.stream.take() {
+            Some(stream) => stream.finish(),
+            None => Ok(()),
+        }
+    }
+
+    /// The index with the image's name as containerd's store looks for it, which reads no
+    /// `manifest.json` when there is an OCI layout.
+    fn index(&self, image: &Image) -> Result<Vec<u8>> {
+        let malformed = |error: serde_json::Error| Error::invalid("image index", error.to_string());
+        let tag = self.sink.reference.tag();
+        let mut index: serde_json::Value =
+            serde_json::from_slice(&image.index(tag)?).map_err(malformed)?;
+        if let Some(annotations) = index.pointer_mut("/manifests/0/annotations") {
+            annotations["io.containerd.image.name"] = self.sink.reference.canonical().into();
+        }
+        serde_json::to_vec(&index).map_err(malformed)
+    }
+
+    fn verify(&self, image: &Image) -> Result<()> {
+        let found = self.sink.daemon.inspect(&self.name)?;
+        let right = match self.store {
+            ImageStore::GraphDriver => found.id == image.id(),
+            // The ID may be that of an index the daemon made around the manifest.
+            ImageStore::Containerd => found.diff_ids == image.diff_ids(),
+        };
+        if right {
+            Ok(())
+        } else {
+            Err(Error::Daemon {
+                action: format!("load image {}", self.name),
+                message: format!(
+                    "it took the archive without an error, but the name now stands for {}",
+                    found.id
+                ),
+            })
+        }
+    }
+
+    /// Takes a name back that a failed load left on something broken.
+    fn restore_name(&self) {
+        let daemon = &self.sink.daemon;
+        let Ok(now) = daemon.inspect(&self.name) else {
+            return;
+        };
+        let restored = match self.before {
+            Some(before) if before == now.id => return,
+            Some(before) => daemon.tag(
+                &before.to_string(),
+                &self.sink.reference.familiar_name(),
+                self.sink.reference.tag().unwrap_or("latest"),
+            ),
+            None => daemon.remove(&self.name),
+        };
+        if let Err(error) = restored {
+            tracing::warn!(%error, name = self.name, "cannot undo a failed load");
+        }
+    }
+
+    fn begin(&mut self, path: &str, size: u64, context: &Context) -> Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_path(path).map_err(Error::io("pack", path))?;
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_cksum();
+        self.write(header.as_bytes(), context)
+    }
+
+    fn document(&mut self, path: &str, data: &[u8], context: &Context) -> Result<()> {
+        self.begin(path, data.len() as u64, context)?;
+        self.write(data, context)?;
+        self.pad(data.len() as u64, context)
+    }
+
+    fn pad(&mut self, size: u64, context: &Context) -> Result<()> {
+        let padding = [0; 512];
+        let missing = usize::try_from((512 - size % 512) % 512).unwrap_or(0);
+        self.write(padding.get(..missing).unwrap_or_default(), context)
+    }
+
+    /// Copies at most `limit` bytes into the archive.
+    fn copy(&mut self, source: &mut dyn Read, limit: u64, context: &Context) -> Result<u64> {
+        let mut limited = source.take(limit);
+        let mut chunk = vec![0; 256 << 10];
+        let mut copied = 0;
+        loop {
+            context.check()?;
+            let n = match limited.read(&mut chunk) {
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    self.give_up();
+                    return Err(Error::io("read", "layer")(error));
+                }
+            };
+            let Some(data) = chunk.get(..n).filter(|data| !data.is_empty()) else {
+                return Ok(copied);
+            };
+            self.write(data, context)?;
+            copied += n as u64;
+        }
+    }
+
+    fn write(&mut self, data: &[u8], context: &Context) -> Result<()> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            empty => {
+                let opened = LoadStream::open(&self.sink.daemon, &self.name, &context.cancel)?;
+                empty.insert(opened)
+            }
+        };
+        let Err(broken) = stream.write_all(data) else {
+            return Ok(());
+        };
+        match self.stream.take().map(LoadStream::outcome) {
+            Some(Err(error)) => Err(error),
+            _ => Err(Error::Daemon {
+                action: format!("load image {}", self.name),
+                message: format!("it stopped reading: {broken}"),
+            }),
+        }
+    }
+
+    /// Breaks the request off.
+    fn give_up(&mut self) {
+        self.stream = None;
+    }
+}
+
+/// Says that a blob is corrupt, if it is, rather than what an inflater stumbled on inside.
+fn blame(error: Error, offer: &Offer<'_>) -> Error {
+    let (Error::Io { .. } | Error::Invalid { .. }, Some((expected, _))) = (&error, offer.blob)
+    else {
+        return error;
+    };
+    // A stream that can be read only once is not there any more: the first error has to do.
+    let Ok(mut blob) = (offer.open)() else {
+        return error;
+    };
+    let mut hashing = Hashing::new(io::sink());
+    if io::copy(&mut blob, &mut hashing).is_err() {
+        return error;
+    }
+    let (found, size, _) = hashing.finish();
+    if found == expected {
+        return error;
+    }
+    Error::Corrupt {
+        expected,
+        found: format!("{found} of {size} bytes"),
+    }
+}
+
+fn blob_path(digest: Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}

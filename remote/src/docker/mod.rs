@@ -1,0 +1,35 @@
+//! Docker daemons: the only module that names bollard.
+//!
+//! Data path of an import: [`DaemonSource`] → `GET /images/NAME/get` → one pass over the archive →
+//! [`pcocc_image::transfer::Receiver`]. Of an export: [`DaemonSink`] → an archive made on the fly →
+//! `POST /images/load` → the daemon's answer, read to its end. [`Daemon`] is a connection with its own
+//! small tokio runtime and blocking methods; [`DaemonStore`] shows a daemon to the mounted tree; [`edit`]
+//! changes an image in a container.
+
+mod attach;
+mod client;
+mod connection;
+mod container;
+mod counted;
+pub mod edit;
+mod endpoint;
+mod events;
+mod heard;
+mod load;
+mod roles;
+mod save;
+mod store;
+mod stream;
+mod tarball;
+mod v1;
+
+pub use attach::{Attached, Input, Received, Stream};
+pub use client::{Daemon, ImageStore, Info, Inspected};
+pub use container::Parents;
+pub use endpoint::{Endpoint, TlsFiles};
+pub use load::DaemonSink;
+pub use save::DaemonSource;
+pub use store::DaemonStore;
+
+#[cfg(test)]
+mod tests;

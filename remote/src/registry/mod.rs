@@ -1,0 +1,261 @@
+//! Images of a registry (`docker://[HOST[:PORT]/]PATH[:TAG|@DIGEST]`; OCI distribution spec 1.1).
+//!
+//! Reading: `GET manifests/TAG` → index or manifest list to this machine's platform → manifest and
+//! config, verified → each layer streamed from `GET blobs/DIGEST`, verified by the receiver. Writing:
+//! `HEAD` each blob, upload the missing ones as they are read, `PUT` the manifest last.
+//!
+//! HTTP is spoken through reqwest directly, on a runtime of this module's own, behind a blocking
+//! interface. The crate oci-client was tried: it reads manifests and error pages of any size into
+//! memory, sends identity tokens as bearer tokens, and cannot be interrupted. Nothing is kept in
+//! memory here but documents up to [`pcocc_image::oci::MAX_DOCUMENT`] and a few chunks of a layer.
+
+mod authorities;
+mod credentials;
+mod push;
+mod session;
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Buf, Bytes};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Response};
+
+use pcocc_image::oci::{self, Image, Layer};
+use pcocc_image::reference::DockerReference;
+use pcocc_image::stream;
+use pcocc_image::transfer::{Context, Layout, Receiver, Sink};
+use pcocc_image::{Error, Result};
+use pcocc_layers::Digest;
+use session::Session;
+
+/// What is asked of a registry: whatever [`oci`] reads, and schema 1 only to be told of it.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1";
+
+/// Indexes within indexes that are followed.
+const MAX_NESTING: usize = 4;
+
+/// How registries are reached.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Registry for references without a host; Docker Hub when `None`.
+    pub default_registry: Option<String>,
+    /// Registries (`host` or `host:port`) that may be reached over HTTP or unverified TLS.
+    pub insecure_registries: Vec<String>,
+    /// Folders with the authorities of registries, as `HOST[:PORT]/*.crt`; the machine's own count too.
+    pub certificate_folders: Vec<PathBuf>,
+    /// Text of docker's `config.json`, for its credentials.
+    pub docker_config: Option<String>,
+}
+
+impl std::fmt::Debug for Access {
+    // The credentials stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access")
+            .field("default_registry", &self.default_registry)
+            .field("insecure_registries", &self.insecure_registries)
+            .field("certificate_folders", &self.certificate_folders)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One image of a registry; reads as a [`Layout`], writes as a [`Sink`].
+#[derive(Debug)]
+pub struct RegistryImage {
+    reference: DockerReference,
+    /// Registry host and port, as the user knows it.
+    host: String,
+    access: Access,
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+impl RegistryImage {
+    /// Names an image by what follows `docker://`. Nothing is sent yet.
+    pub fn new(reference: &str, access: Access) -> Result<Self> {
+        let parsed: DockerReference = reference.parse()?;
+        let explicit = parsed.has_registry()
+            || reference.starts_with("docker.io/")
+            || reference.starts_with("index.docker.io/");
+        let host = match &access.default_registry {
+            Some(registry) if !explicit => registry.trim_end_matches('/').to_owned(),
+            _ => parsed.domain().to_owned(),
+        };
+        Ok(Self {
+            reference: parsed,
+            host,
+            access,
+            session: Mutex::new(None),
+        })
+    }
+
+    /// The whole name, with the registry that is asked.
+    pub fn name(&self) -> String {
+        let tag = match (self.reference.digest(), self.reference.tag()) {
+            (Some(digest), _) => format!("@{digest}"),
+            (None, tag) => format!(":{}", tag.unwrap_or("latest")),
+        };
+        format!("{}/{}{tag}", self.host, self.reference.path())
+    }
+
+    /// The connection, made on first use.
+    fn session(&self, push: bool, context: &Context) -> Result<Arc<Session>> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = &*session {
+            return Ok(Arc::clone(session));
+        }
+        let fresh = Arc::new(Session::connect(
+            &self.host,
+            self.reference.path(),
+            push,
+            &self.access,
+            context,
+        )?);
+        *session = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    /// Fetches a manifest or index by tag or digest, verified when a digest is known.
+    fn manifest(&self, session: &Session, what: &str, known: Option<Digest>) -> Result<Vec<u8>> {
+        let accept = [(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))];
+        let action = "get the manifest";
+        let url = session.url(&format!("manifests/{what}"))?;
+        let response = session.send(&Method::GET, &url, &accept, None, action)?;
+        if response.status() == reqwest::StatusCode::NOT_FOUND {
+            return Err(Error::NotFound(format!("docker://{}", self.name())));
+        }
+        let response = session.successful(response, action)?;
+        let promised = response
+            .headers()
+            .get("docker-content-digest")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse::<Digest>().ok());
+        let is_v1 = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.contains("manifest.v1"));
+        let bytes = session.document(response, "image manifest")?;
+        let found = Digest::of(&bytes);
+        match known.or(promised.filter(|_| !is_v1)) {
+            Some(expected) if expected != found => Err(Error::Corrupt {
+                expected,
+                found: found.to_string(),
+            }),
+            _ => Ok(bytes),
+        }
+    }
+}
+
+impl Layout for RegistryImage {
+    fn image(&self, context: &Context) -> Result<Image> {
+        let session = self.session(false, context)?;
+        let mut known = self.reference.digest();
+        let mut what = match (known, self.reference.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.unwrap_or("latest").to_owned(),
+        };
+        for _ in 0..MAX_NESTING {
+            let manifest = self.manifest(&session, &what, known)?;
+            if oci::is_index(&manifest)? {
+                let manifests = oci::parse_index(&manifest)?;
+                let chosen = oci::select_manifest(&manifests)?;
+                known = Some(chosen.digest);
+                what = chosen.digest.to_string();
+                continue;
+            }
+            let (config, size) = oci::config_of(&manifest)?;
+            let config = stream::document(get_blob(&session, config, Some(size))?, config, size)?;
+            return Image::parse(&manifest, &config);
+        }
+        Err(Error::invalid(
+            format!("image {}", self.name()),
+            format!("nests image indexes more than {MAX_NESTING} deep"),
+        ))
+    }
+
+    fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        let session = self.session(false, &Context::silent())?;
+        Ok(Box::new(get_blob(
+            &session,
+            layer.digest,
+            Some(layer.size),
+        )?))
+    }
+
+    fn layer_file(&self, _layer: &Layer) -> Option<PathBuf> {
+        None
+    }
+}
+
+impl Sink for RegistryImage {
+    fn open(&self, context: &Context) -> Result<Box<dyn Receiver + '_>> {
+        let Some(tag) = self.reference.tag() else {
+            return Err(Error::invalid(
+                format!("image name {}", self.name()),
+                "has a digest, which follows from the image; give it a tag instead",
+            ));
+        };
+        let session = self.session(true, context)?;
+        Ok(Box::new(push::Push::new(session, tag)))
+    }
+}
+
+/// Starts to download a blob.
+fn get_blob(session: &Arc<Session>, digest: Digest, size: Option<u64>) -> Result<BlobReader> {
+    let url = session.url(&format!("blobs/{digest}"))?;
+    let action = "get a blob";
+    let response = session.send(&Method::GET, &url, &[], None, action)?;
+    if response.status() == reqwest::StatusCode::NOT_FOUND {
+        return Err(Error::NotFound(format!(
+            "blob {digest} of the image in registry {}",
+            session.host()
+        )));
+    }
+    let response = session.successful(response, action)?;
+    if let (Some(size), Some(promised)) = (size, response.content_length())
+        && size != promised
+    {
+        return Err(Error::Corrupt {
+            expected: digest,
+            found: format!("{promised} bytes instead of {size}"),
+        });
+    }
+    Ok(BlobReader {
+        session: Arc::clone(session),
+        response,
+        chunk: Bytes::new(),
+    })
+}
+
+/// A blob as it arrives.
+struct BlobReader {
+    session: Arc<Session>,
+    response: Response,
+    chunk: Bytes,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            let response = &mut self.response;
+            match self.session.wait(|| response.chunk(), "send a blob")? {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let n = buf.len().min(self.chunk.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), self.chunk.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.chunk.advance(n);
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,549 @@
+//! One registry and one repository in it: how to reach it, how to log in, how to fail.
+//!
+//! Phases of [`Session::connect`]: `GET /v2/` over HTTPS (for registries listed as insecure: without
+//! verification, then over HTTP) → on 401 the challenge is answered: `Basic` with the credentials,
+//! `Bearer` with a token from the realm it names (docker token spec; OAuth2 refresh for identity
+//! tokens). A later 401 is answered the same way once, as tokens expire.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use pcocc_core::cancel::Cancel;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use serde::Deserialize;
+use tokio::runtime::Runtime;
+
+use super::Access;
+use super::authorities;
+use super::credentials::{self, Credentials};
+use pcocc_image::oci::MAX_DOCUMENT;
+use pcocc_image::transfer::Context;
+use pcocc_image::{Error, Result};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A registry that sends nothing for this long has gone away.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a waiting request looks at the cancel flag.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Most bytes of an error page that are read.
+const MAX_ERROR: u64 = 64 << 10;
+
+/// Longest message of a registry that is shown.
+const MAX_MESSAGE: usize = 500;
+
+/// A connection to one repository of a registry.
+pub(super) struct Session {
+    runtime: Runtime,
+    client: Client,
+    /// `https://HOST`
+    base: String,
+    host: String,
+    repository: String,
+    push: bool,
+    /// Where a certificate for this registry is looked for first.
+    certificates: Option<PathBuf>,
+    credentials: Option<Credentials>,
+    authorization: Mutex<Option<HeaderValue>>,
+    cancel: Cancel,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("base", &self.base)
+            .field("repository", &self.repository)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a registry wants to see.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// User name and password.
+    Basic,
+    /// A token from `realm`.
+    Bearer {
+        /// Where tokens are issued.
+        realm: String,
+        /// Who the token is for.
+        service: Option<String>,
+    },
+}
+
+impl Session {
+    /// Finds out how to talk to `host`, and logs in.
+    pub(super) fn connect(
+        host: &str,
+        repository: &str,
+        push: bool,
+        access: &Access,
+        context: &Context,
+    ) -> Result<Self> {
+        let failed = |why: String| Error::Registry {
+            registry: host.to_owned(),
+            action: "connect".to_owned(),
+            message: why,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        let bare = host.split_once(':').map_or(host, |(name, _)| name);
+        let insecure = access.insecure_registries.iter().any(|listed| {
+            let listed = listed.trim_end_matches('/');
+            listed == host || listed == bare
+        });
+        // One TLS implementation in the whole program: ring, as for docker daemons. That another caller
+        // was first is no error.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .user_agent(concat!("pcocc/", env!("CARGO_PKG_VERSION")))
+            .tls_danger_accept_invalid_certs(insecure)
+            .tls_certs_merge(authorities::of(host, &access.certificate_folders)?)
+            .build()
+            .map_err(|error| failed(chain(&error)))?;
+        let api = if host == "docker.io" {
+            "registry-1.docker.io"
+        } else {
+            host
+        };
+        let mut session = Self {
+            runtime,
+            client,
+            base: format!("https://{api}"),
+            host: host.to_owned(),
+            repository: repository.to_owned(),
+            push,
+            certificates: access.certificate_folders.first().map(|dir| dir.join(host)),
+            credentials: None,
+            authorization: Mutex::new(None),
+            cancel: context.cancel.clone(),
+        };
+        let mut answer = session.ping();
+        if insecure && matches!(answer, Err(Error::Registry { .. })) {
+            session.base = format!("http://{api}");
+            answer = session.ping();
+        }
+        let answer = answer?;
+        match answer.status() {
+            StatusCode::UNAUTHORIZED => {
+                if let Some(config) = &access.docker_config {
+                    session.credentials = credentials::find(config, host, context)?;
+                }
+                session.log_in(&answer)?;
+            }
+            status if status.is_success() => {
+                // It lets anybody in, but may want to know who writes.
+                if let Some(config) = access.docker_config.as_ref().filter(|_| push) {
+                    session.credentials = credentials::find(config, host, context)?;
+                }
+            }
+            StatusCode::NOT_FOUND => {
+                return Err(failed(
+                    "it is no registry (no API version 2 there)".to_owned(),
+                ));
+            }
+            _ => {
+                session.successful(answer, "connect")?;
+            }
+        }
+        Ok(session)
+    }
+
+    /// Host and port, as the user knows it.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn ping(&self) -> Result<Response> {
+        let url = format!("{}/v2/", self.base);
+        self.wait(|| self.client.get(url).send(), "connect")
+    }
+
+    /// The URL of something in this repository.
+    pub(super) fn url(&self, path: &str) -> Result<Url> {
+        self.parse(&format!("{}/v2/{}/{path}", self.base, self.repository))
+    }
+
+    fn parse(&self, url: &str) -> Result<Url> {
+        Url::parse(url).map_err(|error| self.failed("give a usable address", error.to_string()))
+    }
+
+    /// Where an upload goes on: the `Location` of an answer.
+    pub(super) fn location(&self, response: &Response) -> Result<Url> {
+        let location = response
+            .headers()
+            .get(reqwest::header::LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(|| {
+                self.failed("say where the upload goes on", "no Location header".into())
+            })?;
+        let url = response
+            .url()
+            .join(location)
+            .map_err(|error| self.failed("say where the upload goes on", error.to_string()))?;
+        if self.base.starts_with("https:") && url.scheme() != "https" {
+            return Err(self.failed(
+                "take an upload",
+                format!("it wants to continue without TLS, at {url}"),
+            ));
+        }
+        Ok(url)
+    }
+
+    /// Sends one request and waits for the head of the answer; logs in again once when asked to.
+    pub(super) fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Option<Bytes>,
+        action: &str,
+    ) -> Result<Response> {
+        let mut retried = false;
+        loop {
+            let mut request = self.client.request(method.clone(), url.clone());
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            if let Some(value) = self.authorization_for(url) {
+                request = request.header(AUTHORIZATION, value);
+            }
+            if let Some(body) = &body {
+                request = request.body(body.clone());
+            }
+            let response = self.wait(|| request.send(), action)?;
+            if response.status() != StatusCode::UNAUTHORIZED || retried {
+                return Ok(response);
+            }
+            retried = true;
+            self.log_in(&response)?;
+        }
+    }
+
+    /// Sends a request whose body can be read but once.
+    pub(super) fn send_stream(
+        &self,
+        method: &Method,
+        url: &Url,
+        body: reqwest::Body,
+        action: &str,
+    ) -> Result<Response> {
+        let mut request = self
+            .client
+            .request(method.clone(), url.clone())
+            .header(CONTENT_TYPE, "application/octet-stream");
+        if let Some(value) = self.authorization_for(url) {
+            request = request.header(AUTHORIZATION, value);
+        }
+        self.wait(|| request.body(body).send(), action)
+    }
+
+    /// The `Authorization` header, for the registry's own host only.
+    fn authorization_for(&self, url: &Url) -> Option<HeaderValue> {
+        let own = Url::parse(&self.base).ok()?;
+        let authorization = self
+            .authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        authorization
+            .clone()
+            .filter(|_| own.origin() == url.origin())
+    }
+
+    /// Waits for what `start` starts, at most until the operation is cancelled.
+    pub(super) fn wait<T, F: Future<Output = reqwest::Result<T>>>(
+        &self,
+        start: impl FnOnce() -> F,
+        action: &str,
+    ) -> Result<T> {
+        let outcome = self.runtime.block_on(async {
+            // Requests look for the runtime's clock as soon as they are made.
+            let mut future = pin!(start());
+            loop {
+                if self.cancel.is_cancelled() {
+                    return None;
+                }
+                if let Ok(outcome) = tokio::time::timeout(TICK, &mut future).await {
+                    return Some(outcome);
+                }
+            }
+        });
+        match outcome {
+            None => Err(Error::Cancelled),
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => {
+                let words = chain(&error);
+                let is_tls = [
+                    "tls handshake",
+                    "InvalidContentType",
+                    "certificate",
+                    "corrupt message",
+                ]
+                .iter()
+                .any(|sign| words.contains(sign));
+                let mut hint = String::new();
+                if is_tls && self.base.starts_with("https:") {
+                    if let Some(folder) = &self.certificates {
+                        let file = folder.join("ca.crt");
+                        hint +=
+                            "; if its certificate is of an authority this machine does not know, ";
+                        hint += &format!("put the authority's into {}", file.display());
+                    }
+                    hint +=
+                        "; if it has no TLS, list it under insecure_registries in containers.yaml";
+                }
+                Err(self.failed(action, format!("{words}{hint}")))
+            }
+        }
+    }
+
+    /// Fails unless the answer is a success; says what the registry says.
+    pub(super) fn successful(&self, response: Response, action: &str) -> Result<Response> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = self.read(response, MAX_ERROR).unwrap_or_default();
+        let words = message(&body).unwrap_or_else(|| format!("HTTP status {status}"));
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(Error::Denied {
+                what: format!("registry {}", self.host),
+                why: format!(
+                    "does not allow to {action} in {}: {words}; {}",
+                    self.repository,
+                    match self.credentials {
+                        Some(_) => "check the rights of the user logged in there".to_owned(),
+                        None => format!("log in first: docker login {}", self.host),
+                    }
+                ),
+            });
+        }
+        Err(self.failed(action, words))
+    }
+
+    /// Reads a small answer.
+    pub(super) fn document(&self, response: Response, what: &str) -> Result<Vec<u8>> {
+        let bytes = self.read(response, MAX_DOCUMENT + 1)?;
+        if bytes.len() as u64 > MAX_DOCUMENT {
+            return Err(Error::invalid(
+                what,
+                format!("is larger than {MAX_DOCUMENT} bytes"),
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads at most about `most` bytes of an answer.
+    fn read(&self, mut response: Response, most: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < most {
+            match self.wait(|| response.chunk(), "answer")? {
+                Some(chunk) => bytes.extend_from_slice(&chunk),
+                None => break,
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn failed(&self, action: &str, message: String) -> Error {
+        Error::Registry {
+            registry: self.host.clone(),
+            action: action.to_owned(),
+            message,
+        }
+    }
+
+    /// Answers the challenge of a 401.
+    fn log_in(&self, response: &Response) -> Result<()> {
+        let challenge = response
+            .headers()
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .find_map(Challenge::parse);
+        let value = match (challenge, &self.credentials) {
+            (Some(Challenge::Basic), Some(Credentials::Password { user, password })) => {
+                basic(user, password)
+            }
+            (Some(Challenge::Bearer { .. }), Some(Credentials::RegistryToken(token))) => {
+                format!("Bearer {token}")
+            }
+            (Some(Challenge::Bearer { realm, service }), _) => {
+                format!("Bearer {}", self.token(&realm, service.as_deref())?)
+            }
+            (Some(Challenge::Basic), _) => {
+                return Err(Error::Denied {
+                    what: format!("registry {}", self.host),
+                    why: format!(
+                        "wants a user name and password; log in first: docker login {}",
+                        self.host
+                    ),
+                });
+            }
+            (None, _) => {
+                return Err(self.failed("log in", "it names no way to do so".to_owned()));
+            }
+        };
+        let mut value = HeaderValue::from_str(&value)
+            .map_err(|_| self.failed("log in", "its token is malformed".to_owned()))?;
+        value.set_sensitive(true);
+        *self
+            .authorization
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(value);
+        Ok(())
+    }
+
+    /// Gets a bearer token from the realm a registry named.
+    fn token(&self, realm: &str, service: Option<&str>) -> Result<String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let mut url = self.parse(realm)?;
+        let is_safe = url.scheme() == "https" || self.base.starts_with("http:");
+        if !is_safe {
+            return Err(self.failed("log in", format!("its token server {url} has no TLS")));
+        }
+        let actions = if self.push { "pull,push" } else { "pull" };
+        let scope = format!("repository:{}:{actions}", self.repository);
+        let mut fields = vec![("scope", scope.as_str())];
+        fields.extend(service.map(|service| ("service", service)));
+        let request = match &self.credentials {
+            Some(Credentials::IdentityToken(token)) => {
+                fields.push(("grant_type", "refresh_token"));
+                fields.push(("refresh_token", token));
+                fields.push(("client_id", "pcocc"));
+                let mut form = url.clone();
+                form.set_query(None);
+                form.query_pairs_mut().extend_pairs(&fields);
+                self.client
+                    .post(url)
+                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .body(form.query().unwrap_or_default().to_owned())
+            }
+            Some(Credentials::Password { user, password }) => {
+                fields.push(("account", user));
+                url.query_pairs_mut().extend_pairs(&fields);
+                self.client
+                    .get(url)
+                    .header(AUTHORIZATION, basic(user, password))
+            }
+            Some(Credentials::RegistryToken(_)) | None => {
+                url.query_pairs_mut().extend_pairs(&fields);
+                self.client.get(url)
+            }
+        };
+        let response = self.wait(|| request.send(), "issue a token")?;
+        let response = self.successful(response, "log in")?;
+        let bytes = self.document(response, "token")?;
+        let answer: Answer = serde_json::from_slice(&bytes)
+            .map_err(|error| self.failed("issue a token", format!("it does not parse: {error}")))?;
+        answer
+            .token
+            .or(answer.access_token)
+            .ok_or_else(|| self.failed("issue a token", "there is none in its answer".to_owned()))
+    }
+}
+
+impl Challenge {
+    /// Parses one `WWW-Authenticate` header (RFC 9110 §11.6.1).
+    pub(super) fn parse(header: &str) -> Option<Self> {
+        let (scheme, mut rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let (mut realm, mut service) = (None, None);
+        while let Some((key, tail)) = rest.split_once('=') {
+            let key = key.trim_matches([' ', ',']).to_ascii_lowercase();
+            let (value, tail) = match tail.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => tail.split_once(',').unwrap_or((tail, "")),
+            };
+            match key.as_str() {
+                "realm" => realm = Some(value.to_owned()),
+                "service" => service = Some(value.to_owned()),
+                _ => {}
+            }
+            rest = tail;
+        }
+        Some(Self::Bearer {
+            realm: realm?,
+            service,
+        })
+    }
+}
+
+fn basic(user: &str, password: &str) -> String {
+    let both = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    format!("Basic {both}")
+}
+
+/// The registry's own words in an error answer (OCI distribution spec, "Error Codes").
+fn message(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        errors: Option<Vec<Entry>>,
+        details: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        code: Option<String>,
+        message: Option<String>,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let entry = answer.errors.and_then(|errors| errors.into_iter().next());
+    let words = match entry {
+        Some(Entry {
+            code: Some(code),
+            message: Some(message),
+        }) => format!("{message} ({code})"),
+        Some(Entry { code, message }) => message.or(code)?,
+        None => answer.details?,
+    };
+    Some(
+        words
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(MAX_MESSAGE)
+            .collect(),
+    )
+}
+
+/// An error with its causes; reqwest's own text names only the outermost.
+fn chain(error: &reqwest::Error) -> String {
+    let mut words = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // hyper's own layer adds nothing to what lies behind it.
+        if !text.starts_with("client error") {
+            words.push(text);
+        }
+        cause = error.source();
+    }
+    words.dedup();
+    if words.is_empty() {
+        error.to_string()
+    } else {
+        words.join(": ")
+    }
+}
