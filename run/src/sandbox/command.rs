@@ -1,16 +1,18 @@
 //! The last steps before the command takes the place of its process.
 
-use std::ffi::{CString, NulError, OsString};
+use std::ffi::{CString, NulError, OsStr, OsString, c_int};
+use std::fs;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::channel::{Channel, Message};
-use super::inside::{Inside, Stop, find_program};
+use super::stop::{Stop, failed};
 use super::{FAILED, NOT_EXECUTABLE, NOT_FOUND, sys};
 use crate::plan::{Plan, Wanted};
 
@@ -18,39 +20,47 @@ use crate::plan::{Plan, Wanted};
 const SHELL: &str = "/bin/sh";
 
 /// Becomes the command of the plan; returns only when that fails.
-pub(super) fn start(inside: &Inside<'_>, terminal: Option<OwnedFd>, channel: &Channel) -> Stop {
-    match try_start(inside, terminal, channel) {
+///
+/// `ignored` are the signals that keep being ignored; all are `blocked` until then.
+pub(super) fn start(
+    plan: &Plan,
+    ignored: &[c_int],
+    blocked: &sys::Blocked,
+    terminal: Option<OwnedFd>,
+    channel: &Channel,
+) -> Stop {
+    match try_start(plan, ignored, blocked, terminal, channel) {
         Err(stop) => stop,
         Ok(never) => match never {},
     }
 }
 
 fn try_start(
-    inside: &Inside<'_>,
+    plan: &Plan,
+    ignored: &[c_int],
+    blocked: &sys::Blocked,
     terminal: Option<OwnedFd>,
     channel: &Channel,
 ) -> Result<std::convert::Infallible, Stop> {
-    let plan = inside.plan;
-    let failed = |what: &str, error: io::Error| Stop::new(FAILED, format!("{what}: {error}"));
     // The first process of the container takes all others along, but not without a process namespace.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| failed("cannot arrange to end with pcocc", error.into()))?;
+        .map_err(failed("cannot arrange to end with pcocc"))?;
     // Without one of its own it has the terminal of the user's shell.
     if let Some(terminal) = terminal {
-        take_terminal(&terminal).map_err(|error| failed("cannot take the terminal", error))?;
+        take_terminal(&terminal).map_err(failed("cannot take the terminal"))?;
     }
     enter(plan, channel)?;
-    drop_privileges().map_err(|error| failed("cannot drop privileges", error))?;
+    drop_privileges().map_err(failed("cannot drop privileges"))?;
     if let Err(error) = sys::forbid_typing() {
         // Kernels without filters are those of before the trick was known.
         tracing::debug!(%error, "no system call filter");
     }
     for signal in 1..=31 {
-        if !inside.ignored.contains(&signal) {
+        if !ignored.contains(&signal) {
             sys::reset_signal(signal);
         }
     }
-    inside.blocked.release();
+    blocked.release();
     let (program, arguments) = plan
         .argv
         .split_first()
@@ -70,6 +80,45 @@ fn try_start(
         ));
     }
     Err(explain(&file, &error))
+}
+
+/// The program file a name stands for in the container: found in `path`, the variable PATH, unless it has
+/// a slash. Fails with the exit code that docker gives.
+fn find_program(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, Stop> {
+    let shown = name.to_string_lossy();
+    if name.as_bytes().contains(&b'/') {
+        return Ok(PathBuf::from(name));
+    }
+    let mut refused = None;
+    for folder in path.map(std::env::split_paths).into_iter().flatten() {
+        // An empty part is the current folder; a container is no place for surprises.
+        if !folder.is_absolute() {
+            continue;
+        }
+        let file = folder.join(name);
+        match fs::metadata(&file) {
+            Ok(found) if found.is_file() => {
+                match accessat(CWD, &file, Access::EXEC_OK, AtFlags::empty()) {
+                    Ok(()) => return Ok(file),
+                    Err(_) => refused = refused.or(Some(file)),
+                }
+            }
+            _ => {}
+        }
+    }
+    Err(match refused {
+        Some(file) => Stop::new(
+            NOT_EXECUTABLE,
+            format!("{} is not executable in the image", file.display()),
+        ),
+        None => Stop::new(
+            NOT_FOUND,
+            format!(
+                "there is no {shown:?} in the image's PATH ({})",
+                path.map(|path| path.to_string_lossy()).unwrap_or_default()
+            ),
+        ),
+    })
 }
 
 fn exec(plan: &Plan, file: &Path, name: &OsString, arguments: &[OsString]) -> io::Error {
@@ -122,7 +171,7 @@ fn explain(file: &Path, error: &io::Error) -> Stop {
 /// Whether a file looks like text, so that a shell may try it.
 fn is_script(file: &Path) -> bool {
     let mut start = [0; 256];
-    let read = std::fs::File::open(file).and_then(|mut file| file.read(&mut start));
+    let read = fs::File::open(file).and_then(|mut file| file.read(&mut start));
     read.is_ok_and(|length| {
         let start = start.get(..length).unwrap_or_default();
         !start.starts_with(b"\x7fELF") && !start.contains(&0)

@@ -6,23 +6,23 @@
 //! command has ended. In a process namespace this process is number 1, and all others die with it.
 
 use std::ffi::{CString, c_int};
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use pcocc_core::containers::Namespace;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountFlags;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::FAILED;
 use super::channel::{Channel, Message};
 use super::command;
 use super::descendants::Descendants;
-use super::own::{self, Ids};
+use super::namespace::{self, Ids};
 use super::prepare::Target;
+use super::root::{Root, fill_devices, put, take, take_at, take_devices, through_proc};
+use super::stop::{Stop, failed};
 use super::sys;
 use crate::mount::Source;
 use crate::plan::Plan;
@@ -30,44 +30,11 @@ use crate::plan::Plan;
 /// Folders that the root file system may be put on until it is the root: each is on every machine.
 const BASES: [&str; 4] = ["/tmp", "/mnt", "/media", "/opt"];
 
-/// What the host's `/dev` must have for a program to feel at home.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-
-/// Links in `/dev`, and where they lead.
-const LINKS: [(&str, &str); 5] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("ptmx", "pts/ptmx"),
-];
-
 /// Tells the first process that its starter is gone, where it has others to end. Nobody else sends it.
 const ORPHANED: Signal = Signal::POWER;
 
 /// Parts of `/proc` through which root, even without any capability, could change the machine.
 const KERNEL: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
-
-/// Why a container cannot be set up, and the exit code of that.
-#[derive(Debug)]
-pub(super) struct Stop {
-    pub(super) code: u8,
-    pub(super) text: String,
-}
-
-impl Stop {
-    pub(super) fn new(code: u8, text: impl Into<String>) -> Self {
-        Self {
-            code,
-            text: text.into(),
-        }
-    }
-}
-
-/// Says what failed.
-fn failed<E: Into<io::Error>>(what: impl std::fmt::Display) -> impl FnOnce(E) -> Stop {
-    move |error| Stop::new(FAILED, format!("{what}: {}", error.into()))
-}
 
 /// What the first process needs to know.
 #[derive(Debug)]
@@ -115,7 +82,7 @@ impl Inside<'_> {
             false => (ORPHANED, Some(Descendants::adopt().map_err(failed(what))?)),
         };
         rustix::process::set_parent_process_death_signal(Some(signal)).map_err(failed(what))?;
-        own::settle(self.ids).map_err(|error| self.refused(error))?;
+        namespace::set_up(self.ids).map_err(|error| self.refused(error))?;
         // Before anything is hidden by a mount.
         let sources = self.take_sources()?;
         let devices = take_devices();
@@ -132,7 +99,7 @@ impl Inside<'_> {
         match sys::fork().map_err(failed("cannot start a process"))? {
             Some(command) => Ok((command, descendants)),
             None => {
-                let stop = command::start(self, terminal, channel);
+                let stop = command::start(self.plan, self.ignored, self.blocked, terminal, channel);
                 let _ = channel.send(&Message::Failed(stop.code, stop.text));
                 sys::exit_now(stop.code)
             }
@@ -192,23 +159,18 @@ impl Inside<'_> {
 
     /// Mounts the root file system on a folder of the host's that only this container sees so.
     fn mount_root(&self, channel: &Channel) -> Result<Root, Stop> {
-        let device = own::open_device().map_err(|error| Stop::new(FAILED, error.to_string()))?;
+        let device =
+            namespace::open_device().map_err(|error| Stop::new(FAILED, error.to_string()))?;
         let base = BASES
             .iter()
             .map(Path::new)
             .find(|base| base.is_dir())
             .ok_or_else(|| Stop::new(FAILED, "this machine has no /tmp"))?;
-        own::mount_image(&device, base, self.ids).map_err(|error| self.refused(error))?;
+        namespace::mount_image(&device, base, self.ids).map_err(|error| self.refused(error))?;
         channel
             .send(&Message::Device(device))
             .map_err(failed("cannot reach pcocc"))?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(base, flags, Mode::empty())
-            .map_err(failed("cannot open the image"))?;
-        Ok(Root {
-            folder,
-            base: base.to_owned(),
-        })
+        Root::new(base)
     }
 
     fn mount(
@@ -317,147 +279,6 @@ impl Inside<'_> {
     }
 }
 
-/// The root file system while it is still a folder.
-#[derive(Debug)]
-struct Root {
-    folder: OwnedFd,
-    base: PathBuf,
-}
-
-impl Root {
-    /// Opens a path of the container as a place; links in what was mounted already do not lead out of it.
-    fn open(&self, path: &Path) -> io::Result<OwnedFd> {
-        let path = path.strip_prefix("/").unwrap_or(path);
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let found = rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve);
-        Ok(found?)
-    }
-
-    /// Opens the place of a mount, made when it is on a file system in memory.
-    fn place(&self, target: &Target) -> Result<OwnedFd, Stop> {
-        let path = target.mount.destination.as_path();
-        let what = || format!("cannot mount on {}", path.display());
-        match self.open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && target.can_make => {
-                self.make(path, target.is_folder).map_err(failed(what()))?;
-                self.open(path).map_err(failed(what()))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Stop::new(
-                FAILED,
-                format!(
-                    "{}: it is not there in the folder of the host that is mounted around it; make it \
-                     there first",
-                    what()
-                ),
-            )),
-            result => result.map_err(failed(what())),
-        }
-    }
-
-    fn make(&self, path: &Path, is_folder: bool) -> io::Result<()> {
-        let mut missing = Vec::new();
-        let mut above = path;
-        let mut folder = loop {
-            let (Some(parent), Some(name)) = (above.parent(), above.file_name()) else {
-                return Err(io::ErrorKind::InvalidInput.into());
-            };
-            missing.push(name);
-            above = parent;
-            match self.open(above) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => break result?,
-            }
-        };
-        while let Some(name) = missing.pop() {
-            let mode = Mode::from_raw_mode(0o755);
-            if missing.is_empty() && !is_folder {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                rustix::fs::openat(&folder, name, flags, mode)?;
-                break;
-            }
-            rustix::fs::mkdirat(&folder, name, mode)?;
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            folder = rustix::fs::openat(&folder, name, flags, Mode::empty())?;
-        }
-        Ok(())
-    }
-
-    /// Makes it the root of this process, and lets go of the host's.
-    fn become_root(self) -> Result<(), Stop> {
-        let what = "cannot enter the image";
-        rustix::process::fchdir(&self.folder).map_err(failed(what))?;
-        match rustix::process::pivot_root(".", ".") {
-            Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed(what))?,
-            // The host's root is its boot medium, which cannot be put elsewhere: it is covered.
-            Err(rustix::io::Errno::INVAL) => {
-                rustix::mount::mount_move(&self.base, "/").map_err(failed(what))?;
-                rustix::process::chroot(".").map_err(failed(what))?;
-            }
-            Err(error) => return Err(failed(what)(error)),
-        }
-        rustix::process::chdir("/").map_err(failed(what))
-    }
-}
-
-/// A path that leads to an open file, whatever was mounted in between.
-fn through_proc(file: &impl AsRawFd) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-/// Takes what is at `path` on the host, with all that is mounted below it, and gives it attributes.
-fn take(path: &Path, attributes: u64) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    take_at(&rustix::fs::open(path, flags, Mode::empty())?, attributes)
-}
-
-fn take_at(place: &OwnedFd, attributes: u64) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let taken = rustix::mount::open_tree(place, c"", flags)?;
-    if attributes != 0 {
-        sys::set_mount_attributes(taken.as_fd(), attributes)?;
-    }
-    Ok(taken)
-}
-
-/// Mounts what was taken on a place in the container.
-fn put(taken: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(taken, c"", place, c"", flags)?)
-}
-
-/// The host's device files, those that there are.
-fn take_devices() -> Vec<(&'static str, OwnedFd)> {
-    let take = |name: &'static str| {
-        let path = Path::new("/dev").join(name);
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::empty()).ok()?;
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode);
-        let taken = take_at(&file, 0).ok()?;
-        (kind == FileType::CharacterDevice).then_some((name, taken))
-    };
-    DEVICES.into_iter().filter_map(take).collect()
-}
-
-fn fill_devices(root: &Root, path: &Path, devices: &[(&str, OwnedFd)]) -> io::Result<()> {
-    let folder = root.open(path)?;
-    for name in ["pts", "shm", "mqueue"] {
-        rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755))?;
-    }
-    for (name, target) in LINKS {
-        rustix::fs::symlinkat(target, &folder, name)?;
-    }
-    for (name, device) in devices {
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let place = rustix::fs::openat(&folder, *name, flags, Mode::from_raw_mode(0o666))?;
-        put(device, &place)?;
-    }
-    Ok(())
-}
-
 /// Hands signals on to the command, and buries all children, until the command has ended; gives its exit
 /// code.
 fn wait_for(command: Pid, starter: Option<Pid>) -> u8 {
@@ -496,51 +317,4 @@ pub(super) fn exit_code(status: c_int) -> u8 {
         (_, true) => 128 + libc::WTERMSIG(status) as u8,
         _ => FAILED,
     }
-}
-
-/// The program file a name stands for in the container: found in `path`, the variable PATH, unless it has
-/// a slash. Fails with the exit code that docker gives.
-pub(super) fn find_program(
-    name: &std::ffi::OsStr,
-    path: Option<&std::ffi::OsStr>,
-) -> Result<PathBuf, Stop> {
-    let shown = name.to_string_lossy();
-    if name.as_bytes().contains(&b'/') {
-        return Ok(PathBuf::from(name));
-    }
-    let mut refused = None;
-    for folder in path.map(std::env::split_paths).into_iter().flatten() {
-        // An empty part is the current folder; a container is no place for surprises.
-        if !folder.is_absolute() {
-            continue;
-        }
-        let file = folder.join(name);
-        match fs::metadata(&file) {
-            Ok(found) if found.is_file() => {
-                match rustix::fs::accessat(
-                    CWD,
-                    &file,
-                    rustix::fs::Access::EXEC_OK,
-                    rustix::fs::AtFlags::empty(),
-                ) {
-                    Ok(()) => return Ok(file),
-                    Err(_) => refused = refused.or(Some(file)),
-                }
-            }
-            _ => {}
-        }
-    }
-    Err(match refused {
-        Some(file) => Stop::new(
-            super::NOT_EXECUTABLE,
-            format!("{} is not executable in the image", file.display()),
-        ),
-        None => Stop::new(
-            super::NOT_FOUND,
-            format!(
-                "there is no {shown:?} in the image's PATH ({})",
-                path.map(|path| path.to_string_lossy()).unwrap_or_default()
-            ),
-        ),
-    })
 }

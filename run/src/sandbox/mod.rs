@@ -12,10 +12,12 @@ mod channel;
 mod command;
 mod descendants;
 mod inside;
-mod own;
+mod namespace;
 mod prepare;
 mod refusal;
+mod root;
 mod signals;
+mod stop;
 mod sys;
 mod terminal;
 mod view;
@@ -137,7 +139,7 @@ pub fn run(
     let ignored = signals::ignored();
     let signals = signals::Signals::take(&ignored).map_err(RunError::io("take signals"))?;
     (surroundings.release_signals)();
-    let ids = own::ids();
+    let ids = namespace::ids();
     wait_for_threads();
     let descendants = match plan.namespaces.contains(&Namespace::Pid) {
         true => None,

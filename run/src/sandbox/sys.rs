@@ -9,11 +9,9 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 use std::ptr;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 
 /// Starts a copy of this process in new namespaces (`CLONE_NEW…`): `None` in the copy.
 ///
@@ -41,16 +39,6 @@ pub(super) fn fork() -> io::Result<Option<Pid>> {
         return Err(io::Error::last_os_error());
     }
     Ok(Pid::from_raw(pid))
-}
-
-/// Has `command`, when it runs, end together with the thread that starts it.
-pub(super) fn end_with_us(command: &mut Command) {
-    let arrange = || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        Ok(())
-    };
-    // SAFETY: the closure makes one system call and touches no memory that another thread could hold.
-    unsafe { command.pre_exec(arrange) };
 }
 
 /// Ends this process without running what the original process wants to have run at its end.

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pcocc_core::cancel::Cancel;
+use pcocc_core::process::die_with_parent;
 use pcocc_fs::root::{RootTree, serve};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::own::{self, Ids};
+use super::namespace::{self, Ids};
 use super::{RunError, refusal, servers, sys, wait_for_threads};
 
 /// Longest answer, in bytes.
@@ -47,7 +48,7 @@ impl View {
         let put = tree.put_file(&Path::new("/").join(CONFIG), config, 0o644);
         put.map_err(|error| RunError::Refused(format!("cannot show the image: {error}")))?;
         let (near, far) = UnixStream::pair().map_err(RunError::io("make a socket"))?;
-        let ids = own::ids();
+        let ids = namespace::ids();
         wait_for_threads();
         match sys::clone_into(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) {
             Ok(Some(process)) => {
@@ -169,7 +170,7 @@ fn show(tree: RootTree, ids: Ids, mut stream: UnixStream) -> io::Result<()> {
             .args(words)
             .arg(place.join(CONFIG))
             .arg(place.join(ROOT));
-        sys::end_with_us(&mut command);
+        die_with_parent(&mut command, Signal::KILL);
         match command
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
@@ -193,15 +194,15 @@ fn show(tree: RootTree, ids: Ids, mut stream: UnixStream) -> io::Result<()> {
 }
 
 fn mount(tree: RootTree, ids: Ids) -> io::Result<PathBuf> {
-    own::settle(ids)?;
+    namespace::set_up(ids)?;
     let is_empty =
         |place: &&Path| fs::read_dir(place).is_ok_and(|mut names| names.next().is_none());
     let place = PLACES.iter().map(Path::new).find(is_empty);
     let place = place.ok_or_else(|| {
         io::Error::other(format!("none of {} is an empty folder", PLACES.join(", ")))
     })?;
-    let device = own::open_device()?;
-    own::mount_image(&device, place, ids)?;
+    let device = namespace::open_device()?;
+    namespace::mount_image(&device, place, ids)?;
     serve(tree, device, servers())?;
     Ok(place.to_owned())
 }

@@ -20,7 +20,7 @@ pub(super) fn ids() -> Ids {
 
 /// Gives this user namespace the one user and group an ordinary user may give it, the same as outside, and
 /// keeps what is mounted from now on from others.
-pub(super) fn settle((user, group): Ids) -> io::Result<()> {
+pub(super) fn set_up((user, group): Ids) -> io::Result<()> {
     fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/gid_map", format!("{group} {group} 1"))?;
