@@ -9,7 +9,7 @@ mod templates;
 use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::yaml::{self, At, ConfigError};
 
@@ -21,9 +21,11 @@ pub use templates::{Namespace, Settings, TemplateChoiceError, TemplateMount, Tem
 #[serde(default)]
 pub struct Runtime {
     /// Registry for references without a host.
+    #[serde(deserialize_with = "registry")]
     #[schemars(extend("x-default" = "Docker Hub"))]
     pub default_registry: Option<String>,
     /// Registries (`host` or `host:port`) that may be reached over HTTP or unverified TLS.
+    #[serde(deserialize_with = "registries")]
     pub insecure_registries: Vec<String>,
     /// The template of `templates.yaml` that docker VMs are made of, unless `--template` names another.
     #[schemars(extend("x-default" = "none: the guest image `docker-vm`"))]
@@ -64,12 +66,7 @@ pub const FILE: &str = "containers.yaml";
 impl Runtime {
     /// Reads the system's file and the user's over it; files that do not exist are passed over.
     pub fn load(system: &Path, user: &Path) -> Result<Self, ConfigError> {
-        let read = |file| {
-            if let Some(named) = yaml::read::<Option<Named>>(file)?.flatten() {
-                named.check(file)?;
-            }
-            Ok(Self::of(yaml::read(file)?.flatten(), file))
-        };
+        let read = |file| Ok(Self::of(yaml::read(file)?.flatten(), file));
         Ok(read(system)?.overlaid(read(user)?))
     }
 
@@ -105,41 +102,30 @@ impl Runtime {
     }
 }
 
-/// What of the section is a name that can be wrong, each with its place.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Named {
-    runtime: Option<Registries>,
-}
+/// The name of a registry. A URL or a path would be looked up as if it were a host.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Registry(String);
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Registries {
-    default_registry: Option<At<String>>,
-    insecure_registries: Vec<At<String>>,
-}
+impl TryFrom<String> for Registry {
+    type Error = String;
 
-impl Named {
-    fn check(self, file: &Path) -> Result<(), ConfigError> {
-        let registries = self.runtime.unwrap_or_default();
-        let mut all = registries
-            .default_registry
-            .iter()
-            .chain(&registries.insecure_registries);
-        // A URL or a path would be looked up as if it were a host.
-        let is_host = |name: &str| {
-            let usual = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-            !name.is_empty() && name.chars().all(usual)
-        };
-        match all.find(|registry| !is_host(registry)) {
-            None => Ok(()),
-            Some(wrong) => {
-                let name = &wrong.value;
-                let why = format!("{name:?} is no registry; write HOST or HOST:PORT");
-                Err(wrong.error(file, why))
-            }
+    fn try_from(name: String) -> Result<Self, String> {
+        let usual = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+        match !name.is_empty() && name.chars().all(usual) {
+            true => Ok(Self(name)),
+            false => Err(format!("{name:?} is no registry; write HOST or HOST:PORT")),
         }
     }
+}
+
+fn registry<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.map(|Registry(name)| name))
+}
+
+fn registries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::deserialize(deserializer)?;
+    Ok(names.into_iter().map(|Registry(name)| name).collect())
 }
 
 /// The section of a file that images and docker need.
