@@ -4,6 +4,7 @@
 //! `containers` and `modules`, which belong to `pcocc run`, are [`Templates`]. Each passes over the
 //! other's; so does [`Runtime`] over keys this version does not know: a site's file stays valid for both.
 
+mod sections;
 mod templates;
 
 use std::path::Path;
@@ -13,8 +14,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::yaml::{self, At, ConfigError};
 
-pub(crate) use templates::File as SectionsFile;
-pub use templates::{Namespace, Settings, TemplateChoiceError, TemplateMount, Templates};
+pub(crate) use sections::SectionsFile;
+pub use sections::{Namespace, Settings, TemplateMount};
+pub use templates::{TemplateChoiceError, Templates};
 
 /// The `runtime` section of `containers.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -148,7 +150,7 @@ pub(crate) struct File {
     #[serde(flatten)]
     runtime: RuntimeFile,
     #[serde(flatten)]
-    sections: templates::File,
+    sections: SectionsFile,
 }
 
 #[cfg(test)]

@@ -11,224 +11,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::yaml::{self, At, ConfigError};
+use super::sections::{SectionsFile, Settings, Template};
+use crate::yaml::{self, ConfigError};
 
 /// Section of `containers` that every container starts from.
 const DEFAULT: &str = "default";
 /// Keys of a section that are lists of words.
 const LISTS: [&str; 4] = ["env", "pathprefix", "pathsuffix", "generator"];
-
-/// A namespace of the kernel's that a container can have for itself.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Namespace {
-    /// Host and domain name.
-    Uts,
-    /// Process numbers.
-    Pid,
-    /// System V and POSIX message queues, semaphores and shared memory.
-    Ipc,
-    /// Mounts. Every container has its own.
-    Mount,
-    /// Network interfaces.
-    Network,
-    /// Users. Every container has its own.
-    User,
-}
-
-/// A mount of a template.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TemplateMount {
-    /// Path on the host, which may use path templates; nothing for a mount of another type.
-    #[schemars(extend("x-default" = "none; a bind mount needs it"))]
-    pub source: Option<String>,
-    /// Path in the container; may use path templates.
-    #[schemars(extend("x-default" = "the same as `source`"))]
-    pub destination: Option<String>,
-    /// Type of file system: `bind`, `tmpfs`, `proc` and so on.
-    #[serde(rename = "type")]
-    #[schemars(extend("x-default" = "`bind`"))]
-    pub kind: Option<String>,
-    /// Mount options, such as `ro`.
-    pub options: Option<Vec<String>>,
-    /// `FILE:LINE:COLUMN` of it, for messages.
-    #[serde(skip)]
-    pub place: Option<String>,
-}
-
-/// What a container, or a module, is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// Mounts with their names, the most particular last.
-    pub mounts: Vec<(String, TemplateMount)>,
-    /// Environment: `VAR=VALUE`, `VAR` or `re(REGEX)`.
-    pub env: Vec<String>,
-    /// What goes in front of variables like PATH: `VAR=VALUE`.
-    pub path_prefix: Vec<String>,
-    /// What goes behind them.
-    pub path_suffix: Vec<String>,
-    /// Namespaces besides mount and user; `None` when nothing says which.
-    pub namespaces: Option<Vec<Namespace>>,
-    /// Commands whose output adds to these settings.
-    pub generators: Vec<String>,
-}
-
-impl Settings {
-    /// Lays `more` over these settings.
-    pub fn overlay(&mut self, more: Self) {
-        for (name, mount) in more.mounts {
-            self.mounts.retain(|(known, _)| *known != name);
-            self.mounts.push((name, mount));
-        }
-        for (list, more) in [
-            (&mut self.env, more.env),
-            (&mut self.path_prefix, more.path_prefix),
-            (&mut self.path_suffix, more.path_suffix),
-            (&mut self.generators, more.generators),
-        ] {
-            for item in more {
-                // What is said again counts where it was said last.
-                list.retain(|known| *known != item);
-                list.push(item);
-            }
-        }
-        if let Some(more) = more.namespaces {
-            let namespaces = self.namespaces.get_or_insert_default();
-            namespaces.extend(more);
-            namespaces.sort_unstable();
-            namespaces.dedup();
-        }
-    }
-}
-
-/// One section as it is written.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Template {
-    /// Sections of the same kind whose settings this one adds to, the closest first.
-    #[serde(default)]
-    inherits: Inherits,
-    /// Mounts by name; the name only tells them apart. A mount of the same name takes the place of one that is inherited.
-    mounts: Option<BTreeMap<String, At<TemplateMount>>>,
-    /// Commands that print `MOUNT`, `ENV`, `PATHPREFIX`, `PATHSUFFIX` and `MODULE` lines, which are added.
-    generator: Option<Vec<String>>,
-    /// Environment: `VAR=VALUE`, or `VAR` or `re(REGEX)` for what is set where the container is started.
-    env: Option<Vec<String>>,
-    /// What goes in front of variables such as `PATH`: `VAR=VALUE`.
-    pathprefix: Option<Vec<String>>,
-    /// What goes behind variables such as `PATH`: `VAR=VALUE`.
-    pathsuffix: Option<Vec<String>>,
-    /// What containers have for themselves; mounts and users always.
-    #[schemars(extend("x-default" = "`[pid, ipc]`"))]
-    ns: Option<Vec<Namespace>>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
-enum Inherits {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Default for Inherits {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
-}
-
-impl Inherits {
-    fn names(&self) -> &[String] {
-        match self {
-            Self::One(name) => std::slice::from_ref(name),
-            Self::Many(names) => names,
-        }
-    }
-}
-
-impl Template {
-    fn own(&self) -> Settings {
-        Settings {
-            mounts: self
-                .mounts
-                .iter()
-                .flatten()
-                .map(|(name, mount)| (name.clone(), mount.value.clone()))
-                .collect(),
-            env: self.env.clone().unwrap_or_default(),
-            path_prefix: self.pathprefix.clone().unwrap_or_default(),
-            path_suffix: self.pathsuffix.clone().unwrap_or_default(),
-            namespaces: self.ns.clone(),
-            generators: self.generator.clone().unwrap_or_default(),
-        }
-    }
-
-    /// A user's section over the system's of the same name.
-    fn overlaid(self, user: Self) -> Self {
-        let inherits = match user.inherits.names() {
-            [] => self.inherits.clone(),
-            _ => user.inherits.clone(),
-        };
-        let mut settings = self.own();
-        settings.overlay(user.own());
-        let mut mounts = self.mounts.unwrap_or_default();
-        mounts.extend(user.mounts.unwrap_or_default());
-        Self {
-            inherits,
-            mounts: Some(mounts),
-            generator: Some(settings.generators),
-            env: Some(settings.env),
-            pathprefix: Some(settings.path_prefix),
-            pathsuffix: Some(settings.path_suffix),
-            ns: settings.namespaces,
-        }
-    }
-}
-
-type Sections = BTreeMap<String, Template>;
-
-/// The two sections of a file.
-#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(default)]
-pub(crate) struct File {
-    /// What containers are given, by the name of their image; `default` is for all.
-    containers: Option<BTreeMap<String, Option<Template>>>,
-    /// What `pcocc run -M MODULE` gives a container besides, by the name of the module.
-    modules: Option<BTreeMap<String, Option<Template>>>,
-}
-
-impl File {
-    /// Reads the sections of `file`; both are empty when there is no such file, or nothing in it.
-    pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
-        let mut found = yaml::read::<Option<Self>>(file)?
-            .flatten()
-            .unwrap_or_default();
-        found.remember(file);
-        Ok(found)
-    }
-
-    /// Tells every mount where it stands.
-    fn remember(&mut self, file: &Path) {
-        let sections = [&mut self.containers, &mut self.modules];
-        for template in sections
-            .into_iter()
-            .flatten()
-            .flat_map(BTreeMap::values_mut)
-        {
-            let mounts = template
-                .as_mut()
-                .and_then(|template| template.mounts.as_mut());
-            for mount in mounts.into_iter().flat_map(BTreeMap::values_mut) {
-                mount.value.place = Some(mount.place(file));
-            }
-        }
-    }
-}
 
 /// Why settings cannot be made out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -266,6 +57,8 @@ pub enum TemplateChoiceError {
     },
 }
 
+type Sections = BTreeMap<String, Template>;
+
 /// The two sections of a site's and a user's file.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Templates {
@@ -281,7 +74,7 @@ impl Templates {
     pub fn load(system: &Path, user: &Path) -> Result<Self, ConfigError> {
         let mut templates = Self::default();
         for file in [system, user] {
-            templates.overlay(File::read(file)?);
+            templates.overlay(SectionsFile::read(file)?);
             if file.exists() {
                 templates.files.push(file.to_owned());
             }
@@ -292,9 +85,7 @@ impl Templates {
     /// Parses `text`, the content of the `containers.yaml` called `file`.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let mut templates = Self::default();
-        let mut found = yaml::parse::<Option<File>>(text, file)?.unwrap_or_default();
-        found.remember(file);
-        templates.overlay(found);
+        templates.overlay(SectionsFile::parse(text, file)?);
         templates.files.push(file.to_owned());
         Ok(templates)
     }
@@ -304,7 +95,7 @@ impl Templates {
         &self.files
     }
 
-    fn overlay(&mut self, file: File) {
+    fn overlay(&mut self, file: SectionsFile) {
         for (sections, more) in [
             (&mut self.containers, file.containers),
             (&mut self.modules, file.modules),
@@ -445,6 +236,7 @@ impl Templates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::containers::Namespace;
 
     fn parse(text: &str) -> Templates {
         Templates::parse(text, Path::new("containers.yaml")).unwrap()
