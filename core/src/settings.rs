@@ -1,7 +1,7 @@
-//! What is in force, value by value, and where each value came from.
+//! The effective settings, value by value, each with its origin.
 //!
-//! Data path: the loaders that everybody uses give the values → [`Places`] of the user's and of the site's file
-//! say which of them has the value, and in which line; what neither has is built in.
+//! Data path: the same loaders as for every verb give the values → [`Positions`] of the user's and of the site's file
+//! give file and line of each value; a value in neither file is a default.
 
 mod sections;
 
@@ -15,18 +15,18 @@ use crate::containers::{self, Runtime};
 use crate::repos::{self, ReposConfig, Scope};
 use crate::template::{Variables, Written};
 use crate::templates::{self, Templates};
-use crate::yaml::{ConfigError, Places};
+use crate::yaml::{ConfigError, Positions};
 
-/// One value that is in force.
+/// One effective value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// Name of the config file it belongs to.
     pub file: &'static str,
     /// Its key: `repos[0].path`.
     pub key: String,
-    /// The value; paths as they are once their templates are filled in, where pcocc does so on reading.
+    /// The value; path templates are expanded where pcocc expands them on reading.
     pub value: Value,
-    /// Who said so.
+    /// Where the value came from.
     pub origin: Origin,
 }
 
@@ -42,15 +42,15 @@ pub enum Origin {
         /// The line, from 1.
         line: u64,
     },
-    /// No file says so.
+    /// No file has the value.
     Default,
 }
 
 /// The user's and the site's file of one name.
 struct Files {
     name: &'static str,
-    /// The more particular one first.
-    found: Vec<(Scope, PathBuf, Places)>,
+    /// The user's file first.
+    found: Vec<(Scope, PathBuf, Positions)>,
 }
 
 impl Files {
@@ -58,14 +58,14 @@ impl Files {
         let mut found = Vec::new();
         for (scope, folder) in [(Scope::User, user_dir), (Scope::System, system_dir)] {
             let path = folder.join(name);
-            if let Some(places) = Places::read(&path)? {
-                found.push((scope, path, places));
+            if let Some(positions) = Positions::read(&path)? {
+                found.push((scope, path, positions));
             }
         }
         Ok(Self { name, found })
     }
 
-    /// The first file that says something at `path`, or at what it is a part of.
+    /// The first file with a value at `path`, or at a parent of it.
     fn origin(&self, path: &[String], value: &Value) -> Origin {
         let mut path: Vec<&str> = path.iter().map(String::as_str).collect();
         // An empty list of one file leaves that of the other in force.
@@ -80,11 +80,11 @@ impl Files {
         self.found
             .iter()
             .filter(|(scope, ..)| only.is_none_or(|only| only == *scope))
-            .find_map(|(scope, file, places)| {
+            .find_map(|(scope, file, positions)| {
                 Some(Origin::File {
                     scope: *scope,
                     path: file.clone(),
-                    line: places.line(path)?,
+                    line: positions.line(path)?,
                 })
             })
     }
@@ -146,7 +146,7 @@ fn written(path: &[String]) -> String {
     text
 }
 
-/// Everything that the config files in `user_dir` and `system_dir` say, and what stands in for what they do not.
+/// All effective settings of the config files in `user_dir` and `system_dir`, defaults included.
 pub fn settings(
     user_dir: &Path,
     system_dir: &Path,
@@ -180,7 +180,7 @@ pub fn settings(
         docker_address: batch.docker_address,
         docker_resolve_address: batch.docker_resolve_address,
         docker_ports: batch.docker_ports.map(|ports| ports.to_string()),
-        // One whose variables only the node has is shown as it is written.
+        // A path whose variables only the node has is shown unexpanded.
         docker_scratch: batch.docker_scratch.map(|scratch| {
             scratch
                 .path(variables)
@@ -191,7 +191,7 @@ pub fn settings(
     Ok(settings)
 }
 
-/// The templates of VMs, each with what it inherits, which came from wherever its parent stands.
+/// The templates of VMs; an inherited value has the origin of the parent.
 fn vm_templates(user_dir: &Path, system_dir: &Path) -> Result<Vec<Setting>, ConfigError> {
     let templates = Templates::load(user_dir, system_dir)?;
     let files = Files::read(templates::FILE, user_dir, system_dir)?;
@@ -203,18 +203,19 @@ fn vm_templates(user_dir: &Path, system_dir: &Path) -> Result<Vec<Setting>, Conf
         let lineage = templates.lineage(name)?;
         let first = settings.len();
         settings.extend(files.all(&template)?);
-        // What nobody said is pcocc's own affair, and empty lists say nothing.
+        // Empty lists are not shown.
         settings.retain(|setting| !is_empty(&setting.value));
         for setting in settings.iter_mut().skip(first) {
             let key: Vec<&str> = setting.key.split('.').collect();
             let origin = lineage.iter().find_map(|(name, file)| {
-                let (scope, path, places) = files.found.iter().find(|(_, path, _)| path == file)?;
+                let (scope, path, positions) =
+                    files.found.iter().find(|(_, path, _)| path == file)?;
                 let mut whole = vec![*name];
                 whole.extend(&key);
                 Some(Origin::File {
                     scope: *scope,
                     path: path.clone(),
-                    line: places.line(&whole)?,
+                    line: positions.line(&whole)?,
                 })
             });
             setting.key = format!("{name}.{}", setting.key);
@@ -243,7 +244,7 @@ fn repositories(
     let mut settings = Vec::new();
     let mut before = (None, 0);
     for (index, repo) in config.repos.iter().enumerate() {
-        // Its number in its own file.
+        // The repository's number in its own file.
         before = match before {
             (Some(scope), number) if scope == repo.scope => (Some(scope), number + 1),
             _ => (Some(repo.scope), 0),

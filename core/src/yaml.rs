@@ -2,7 +2,7 @@
 //!
 //! Errors say which file, which line and column, and what is wrong there.
 
-mod places;
+mod positions;
 
 use std::borrow::Cow;
 use std::fs;
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_saphyr::Spanned;
 
-pub use places::{Places, place};
+pub use positions::{Positions, place};
 
 /// Largest config file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -66,7 +66,7 @@ pub struct At<T> {
 }
 
 impl<T> At<T> {
-    /// What is wrong with this value of `file`.
+    /// An error about this value of `file`.
     pub fn error(&self, file: &Path, message: impl Into<String>) -> ConfigError {
         ConfigError::Syntax {
             file: file.to_owned(),
@@ -164,7 +164,7 @@ pub fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, ConfigError> 
     parse(&text, file).map(Some)
 }
 
-/// The mistake of a file that is UTF-8 only up to the byte `end`.
+/// The error for a file that is UTF-8 only up to the byte `end`.
 fn no_text(file: &Path, bytes: &[u8], end: usize) -> ConfigError {
     let before = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
     let last = before.rsplit('\n').next().unwrap_or_default();
@@ -180,7 +180,7 @@ fn no_text(file: &Path, bytes: &[u8], end: usize) -> ConfigError {
     }
 }
 
-/// Drops the position the YAML crate puts at either end of its messages; ours stands in front.
+/// Drops the position at either end of the YAML crate's messages; ours comes first.
 fn strip_location(message: &str) -> String {
     let mut rest = message;
     if let Some(tail) = rest.strip_prefix("error: ") {

@@ -1,8 +1,8 @@
 //! `containers.yaml`: how images run, and what they are given.
 //!
-//! Schema of pcocc 0.7. The `runtime` section, which images and docker need, is [`Runtime`]; the sections
-//! `containers` and `modules`, which belong to `pcocc run`, are [`Templates`]. Each passes over the
-//! other's; so does [`Runtime`] over keys this version does not know: a site's file stays valid for both.
+//! Schema of pcocc 0.7. [`Runtime`] is the section `runtime`, for images and docker; [`Templates`] are the sections
+//! `containers` and `modules`, for `pcocc run`. Each ignores the other's sections. [`Runtime`] also ignores unknown keys, so
+//! that a site's file is valid for pcocc 0.7 as well.
 
 mod sections;
 mod templates;
@@ -54,11 +54,10 @@ pub struct DockerMount {
     pub place: String,
 }
 
-/// `FILE:LINE:COLUMN` of a key of the `runtime` section that is in force; for messages, once its value turns out to be
-/// wrong.
+/// `FILE:LINE:COLUMN` of an effective key of the section `runtime`; for messages about its value.
 pub fn runtime_place(system: &Path, user: &Path, key: &str) -> Option<String> {
-    yaml::place(&[user.to_owned(), system.to_owned()], |places| {
-        places.position(&["runtime", key])
+    yaml::place(&[user.to_owned(), system.to_owned()], |positions| {
+        positions.position(&["runtime", key])
     })
 }
 
@@ -138,7 +137,7 @@ pub(crate) struct RuntimeFile {
     runtime: Option<Runtime>,
 }
 
-// Each reader has its own part: a mistake in what containers get keeps nobody from moving images.
+// Two readers, so that a mistake in `containers` does not keep images from being moved.
 /// Registries, the docker VM, and what containers get.
 #[derive(JsonSchema)]
 #[schemars(rename = "containers.yaml")]

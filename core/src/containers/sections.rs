@@ -80,7 +80,7 @@ impl Settings {
             (&mut self.generators, more.generators),
         ] {
             for item in more {
-                // What is said again counts where it was said last.
+                // A repeated item counts at its last position.
                 list.retain(|known| *known != item);
                 list.push(item);
             }
@@ -188,7 +188,7 @@ pub(crate) struct SectionsFile {
 }
 
 impl SectionsFile {
-    /// Reads the sections of `file`; both are empty when there is no such file, or nothing in it.
+    /// Reads the sections of `file`; both are empty for a missing or an empty file.
     pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
         Ok(Self::of(yaml::read(file)?.flatten(), file))
     }
@@ -204,7 +204,7 @@ impl SectionsFile {
         sections
     }
 
-    /// Writes into every mount where it stands.
+    /// Gives every mount its position in `file`.
     fn remember(&mut self, file: &Path) {
         let sections = [&mut self.containers, &mut self.modules];
         let templates = sections

@@ -1,12 +1,10 @@
 //! The `containers` and `modules` sections of `containers.yaml`: what containers get without asking.
 //!
-//! Data path: [`Templates::load`] reads the system's file and the user's over it → [`Templates::settings`]
-//! lays together, from the general to the particular: `default`, the image's own section, each module that
-//! was asked for, every one of them over those it inherits from → [`Settings`].
+//! Data path: [`Templates::load`] reads the system's file, then the user's over it → [`Templates::settings`] merges
+//! `default`, the image's own section and each requested module, each after its parents → [`Settings`].
 //!
-//! The schema is pcocc 0.7's. Where two define the same mount, the more particular one wins: the image over
-//! `default`, who inherits over whom it inherits from, the user's file over the system's. (pcocc 0.7 let
-//! the first one it had read win.)
+//! The schema is pcocc 0.7's. Of two definitions of one mount the more particular one wins: the image's over that of
+//! `default`, the child's over the parent's, the user's over the system's. (In pcocc 0.7 the first one read wins.)
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +19,7 @@ const DEFAULT: &str = "default";
 /// Keys of a section that are lists of words.
 const LISTS: [&str; 4] = ["env", "pathprefix", "pathsuffix", "generator"];
 
-/// Why settings cannot be made out.
+/// Why the settings of a container cannot be resolved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateChoiceError {
@@ -33,19 +31,19 @@ pub enum TemplateChoiceError {
         /// The modules there are, in words.
         known: String,
     },
-    /// Someone inherits from a section that is not there.
+    /// A section inherits from a missing section.
     #[error("{place}: {child:?} inherits from {parent:?}, which is not there among the {section}")]
     UnknownParent {
         /// `FILE:LINE:COLUMN` of what it says.
         place: String,
         /// Which part of the file.
         section: &'static str,
-        /// Who inherits.
+        /// The section that inherits.
         child: String,
-        /// From whom.
+        /// The missing section.
         parent: String,
     },
-    /// Someone inherits from itself in the end.
+    /// A section inherits from itself, directly or through others.
     #[error("{place}: {section} inherit from each other in a circle: {circle}")]
     Circle {
         /// `FILE:LINE:COLUMN` of what closes it.
@@ -107,8 +105,8 @@ impl Templates {
         }
     }
 
-    /// What a container of an image gets: `names` are the names the image goes by, the first one with a
-    /// section of its own counts; `defaults` says whether the section `default` applies.
+    /// The settings of an image's containers. `names` are the image's names, of which the first with a section counts;
+    /// `defaults` says whether the section `default` applies.
     pub fn settings(
         &self,
         names: &[&str],
@@ -169,7 +167,7 @@ impl Templates {
         Ok(settings)
     }
 
-    /// Lays a section over `settings`, after all it inherits from; `way` led to it.
+    /// Lays a section over `settings`, after its parents; `way` are its children.
     fn add<'s>(
         &'s self,
         section: &'static str,
@@ -204,24 +202,24 @@ impl Templates {
         Ok(())
     }
 
-    /// Where it stands what `name` inherits: the files are only looked at again once something is wrong with it.
+    /// Position of the key `inherits` of the section `name`; reads the files again, so only for errors.
     fn place(&self, section: &str, name: &str) -> String {
-        yaml::place(&self.strongest_first(), |places| {
-            places.position(&[section, name, "inherits"])
+        yaml::place(&self.strongest_first(), |positions| {
+            positions.position(&[section, name, "inherits"])
         })
         .unwrap_or_else(|| super::FILE.to_owned())
     }
 
-    /// `FILE:LINE:COLUMN` of an item of `env`, `pathprefix`, `pathsuffix` or `generator`, whichever section it is in; for
-    /// messages, once that item turns out to be wrong.
+    /// `FILE:LINE:COLUMN` of an item of `env`, `pathprefix`, `pathsuffix` or `generator` in any section; for messages
+    /// about that item.
     pub fn place_of(&self, item: &str) -> Option<String> {
         let sections = [("containers", &self.containers), ("modules", &self.modules)];
-        yaml::place(&self.strongest_first(), |places| {
+        yaml::place(&self.strongest_first(), |positions| {
             sections.iter().find_map(|(section, templates)| {
                 templates.keys().find_map(|name| {
                     LISTS
                         .iter()
-                        .find_map(|list| places.item(&[section, name, list], item))
+                        .find_map(|list| positions.item(&[section, name, list], item))
                 })
             })
         })

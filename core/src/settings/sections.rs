@@ -1,5 +1,5 @@
-//! The sections `containers` and `modules` of `containers.yaml`, whose lists are put together out of both files: each
-//! item has a place of its own.
+//! The sections `containers` and `modules` of `containers.yaml`. Their lists join both files, so each item has its own
+//! origin.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::containers::{SectionsFile, Templates};
 use crate::repos::Scope;
 use crate::yaml::ConfigError;
 
-/// What both sections say, item by item; what they do not say is not there.
+/// The values of both sections, item by item.
 pub(super) fn settings(
     files: &Files,
     system: &Path,
@@ -56,8 +56,8 @@ fn entries(value: Value) -> impl Iterator<Item = (String, Value)> {
     entries.into_iter().flatten()
 }
 
-/// Where `item` of the list at `path` stands in the file of `scope`, whose content is `whole`. What is said again counts
-/// where it was said last.
+/// The origin of `item` in the list at `path` of the file of `scope`, whose content is `whole`. A repeated item counts at
+/// its last position.
 fn item(
     files: &Files,
     scope: Scope,

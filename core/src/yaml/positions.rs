@@ -1,4 +1,4 @@
-//! Where the values of a config file stand, for those who tell where a value came from.
+//! Lines and columns of all values of a config file, for messages and for `pcocc config show --origin`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::{At, ConfigError, read};
 
-/// Where the values of a file stand, whatever they are.
+/// The position of a value in its file, and those of the values below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct Positions {
     line: u64,
     column: u64,
     below: Below,
@@ -21,23 +21,23 @@ enum Below {
     Null,
     Nothing,
     Text(String),
-    Items(Vec<Places>),
-    Keys(Vec<(String, Places)>),
+    Items(Vec<Positions>),
+    Keys(Vec<(String, Positions)>),
 }
 
-impl Places {
-    /// The places in `file`; `None` when there is no such file, or nothing in it.
+impl Positions {
+    /// The positions in `file`; `None` when there is no such file, or nothing in it.
     pub fn read(file: &Path) -> Result<Option<Self>, ConfigError> {
         Ok(read::<Option<Self>>(file)?.flatten())
     }
 
-    /// The line of the value at `path`: keys, and numbers for the items of lists; `None` when the file
-    /// does not say it, or says nothing but the key. A path that goes on below a plain value ends there: that value says it all.
+    /// The line of the value at `path`, which has keys, and numbers for the items of lists. `None` when the file has no
+    /// such key, or the key has no value. A path that goes on below a plain value ends at that value.
     pub fn line(&self, path: &[&str]) -> Option<u64> {
         Some(self.position(path)?.0)
     }
 
-    /// Where the list at `path` has the item `text`, line and column.
+    /// Line and column of the item `text` in the list at `path`.
     pub fn item(&self, path: &[&str], text: &str) -> Option<(u64, u64)> {
         match (path.split_first(), &self.below) {
             (None, Below::Items(items)) => {
@@ -48,14 +48,14 @@ impl Places {
                 Some((found.line, found.column))
             }
             (Some((first, rest)), Below::Keys(keys)) => {
-                let (_, place) = keys.iter().find(|(key, _)| key == first)?;
-                place.item(rest, text)
+                let (_, position) = keys.iter().find(|(key, _)| key == first)?;
+                position.item(rest, text)
             }
             _ => None,
         }
     }
 
-    /// The same, line and column.
+    /// Line and column of the value at `path`, as for [`line`](Self::line).
     pub fn position(&self, path: &[&str]) -> Option<(u64, u64)> {
         let here = (self.line, self.column);
         let Some((first, rest)) = path.split_first() else {
@@ -70,16 +70,19 @@ impl Places {
     }
 }
 
-/// `FILE:LINE:COLUMN` of what `found` finds in the first of `files` in which it finds anything; for messages, once a value
-/// that was read from one of them turns out to be wrong.
-pub fn place(files: &[PathBuf], found: impl Fn(&Places) -> Option<(u64, u64)>) -> Option<String> {
+/// `FILE:LINE:COLUMN` of what `found` finds in the first of `files` that has it; for messages about a value that turned
+/// out to be wrong.
+pub fn place(
+    files: &[PathBuf],
+    found: impl Fn(&Positions) -> Option<(u64, u64)>,
+) -> Option<String> {
     files.iter().find_map(|file| {
-        let (line, column) = found(&Places::read(file).ok()??)?;
+        let (line, column) = found(&Positions::read(file).ok()??)?;
         Some(format!("{}:{line}:{column}", file.display()))
     })
 }
 
-impl<'de> Deserialize<'de> for Places {
+impl<'de> Deserialize<'de> for Positions {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let At {
             value,
@@ -96,45 +99,27 @@ impl<'de> Deserialize<'de> for Places {
 
 impl<'de> Deserialize<'de> for Below {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Looking;
+        macro_rules! scalars {
+            ($($name:ident: $value:ty),* $(,)?) => {
+                $(fn $name<E>(self, _: $value) -> Result<Below, E> { Ok(Below::Nothing) })*
+            };
+        }
+        struct BelowVisitor;
 
-        impl<'de> Visitor<'de> for Looking {
+        impl<'de> Visitor<'de> for BelowVisitor {
             type Value = Below;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("any value")
             }
 
-            fn visit_bool<E>(self, _: bool) -> Result<Below, E> {
-                Ok(Below::Nothing)
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Below, E> {
-                Ok(Below::Nothing)
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Below, E> {
-                Ok(Below::Nothing)
-            }
-
-            fn visit_i128<E>(self, _: i128) -> Result<Below, E> {
-                Ok(Below::Nothing)
-            }
-
-            fn visit_u128<E>(self, _: u128) -> Result<Below, E> {
-                Ok(Below::Nothing)
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Below, E> {
-                Ok(Below::Nothing)
+            scalars! {
+                visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_i128: i128, visit_u128: u128,
+                visit_f64: f64, visit_bytes: &[u8],
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Below, E> {
                 Ok(Below::Text(text.to_owned()))
-            }
-
-            fn visit_bytes<E>(self, _: &[u8]) -> Result<Below, E> {
-                Ok(Below::Nothing)
             }
 
             fn visit_unit<E>(self) -> Result<Below, E> {
@@ -157,26 +142,26 @@ impl<'de> Deserialize<'de> for Below {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Below, A::Error> {
-                let mut places = Vec::new();
-                while let Some(place) = items.next_element::<Places>()? {
-                    places.push(place);
+                let mut all = Vec::new();
+                while let Some(position) = items.next_element::<Positions>()? {
+                    all.push(position);
                 }
-                Ok(Below::Items(places))
+                Ok(Below::Items(all))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Below, A::Error> {
-                let mut places = Vec::new();
+                let mut all = Vec::new();
                 while let Some(key) = entries.next_key::<At<String>>()? {
-                    let mut place = entries.next_value::<Places>()?;
-                    // What people look for is the key, which may stand above its value.
-                    (place.line, place.column) = (key.line, key.column);
-                    places.push((key.value, place));
+                    let mut position = entries.next_value::<Positions>()?;
+                    // The position of an entry is its key's, which may stand above the value.
+                    (position.line, position.column) = (key.line, key.column);
+                    all.push((key.value, position));
                 }
-                Ok(Below::Keys(places))
+                Ok(Below::Keys(all))
             }
         }
 
-        deserializer.deserialize_any(Looking)
+        deserializer.deserialize_any(BelowVisitor)
     }
 }
 
@@ -198,7 +183,7 @@ runtime:
 
     #[test]
     fn every_value_has_a_line() {
-        let places: Places = crate::yaml::parse(TEXT, Path::new("f")).unwrap();
+        let positions: Positions = crate::yaml::parse(TEXT, Path::new("f")).unwrap();
         for (path, line) in [
             (&["repos"] as &[&str], Some(2)),
             (&["repos", "0"], Some(3)),
@@ -213,13 +198,13 @@ runtime:
             (&["runtime", "nothing", "further"], None),
             (&["other"], None),
         ] {
-            assert_eq!(places.line(path), line, "{path:?}");
+            assert_eq!(positions.line(path), line, "{path:?}");
         }
     }
 
     #[test]
     fn an_item_is_found_by_its_words() {
-        let places: Places = crate::yaml::parse(TEXT, Path::new("f")).unwrap();
+        let positions: Positions = crate::yaml::parse(TEXT, Path::new("f")).unwrap();
         for (path, text, found) in [
             (&["runtime", "list"] as &[&str], "x", Some((8, 10))),
             (&["runtime", "list"], "7", None),
@@ -228,19 +213,19 @@ runtime:
             (&["runtime"], "x", None),
             (&["no"], "x", None),
         ] {
-            assert_eq!(places.item(path, text), found, "{path:?} {text}");
+            assert_eq!(positions.item(path, text), found, "{path:?} {text}");
         }
         let folder = tempfile::tempdir().unwrap();
         let files = ["user", "site"].map(|name| folder.path().join(name));
         std::fs::write(&files[1], TEXT).unwrap();
-        let place = place(&files, |places| places.item(&["runtime", "list"], "x"));
+        let place = place(&files, |p| p.item(&["runtime", "list"], "x"));
         assert_eq!(place, Some(format!("{}:8:10", files[1].display())));
     }
 
     #[test]
     fn an_empty_file_has_no_places() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(Places::read(file.path()).unwrap(), None);
-        assert_eq!(Places::read(Path::new("/nonexistent/x")).unwrap(), None);
+        assert_eq!(Positions::read(file.path()).unwrap(), None);
+        assert_eq!(Positions::read(Path::new("/nonexistent/x")).unwrap(), None);
     }
 }
