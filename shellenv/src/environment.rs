@@ -81,9 +81,7 @@ impl DockerEnvironment {
                 None => next.remove(OsStr::new(name)),
             };
             if old.is_some() || name != CONTEXT {
-                saved
-                    .0
-                    .push((name.to_owned(), old.map_or(Before::Unset, Before::Value)));
+                saved.push(name, old.map_or(Before::Unset, Before::Value));
             }
         }
         if let Some(folder) = &self.docker_path {
@@ -168,7 +166,10 @@ fn without(current: &Variables) -> (Variables, bool) {
     let mut before = current.clone();
     before.remove(OsStr::new(PROMPT));
     let saved = before.remove(OsStr::new(SAVED));
-    let Some(saved) = saved.as_deref().and_then(Saved::decode) else {
+    let Some(saved) = saved
+        .as_deref()
+        .and_then(|text| Saved::decode(text, &TOUCHED))
+    else {
         // Exported by hand, or damaged: what is ours for sure goes.
         let ours = |name: &OsString| name.as_bytes().starts_with(b"pcocc/");
         let active = current.get(OsStr::new(MACHINE)).is_some_and(ours);
@@ -218,10 +219,7 @@ fn add(variables: &mut Variables, saved: &mut Saved, name: &str, element: &OsStr
     let key = OsString::from(name);
     let Some(old) = value(variables, name) else {
         let old = variables.insert(key, element.to_owned());
-        saved
-            .0
-            .push((name.to_owned(), old.map_or(Before::Unset, Before::Value)));
-        return;
+        return saved.push(name, old.map_or(Before::Unset, Before::Value));
     };
     let mut elements = old.as_bytes().split(|byte| *byte == separator);
     let there = match front {
@@ -237,9 +235,7 @@ fn add(variables: &mut Variables, saved: &mut Saved, name: &str, element: &OsStr
     };
     let joined = OsString::from_vec(parts.join(&separator));
     variables.insert(key, joined);
-    saved
-        .0
-        .push((name.to_owned(), Before::Without(element.to_owned())));
+    saved.push(name, Before::Without(element.to_owned()));
 }
 
 /// The list without the element that [`add`] put there.

@@ -8,8 +8,6 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use crate::environment::TOUCHED;
-
 /// Version of the notation, its first word.
 const VERSION: &str = "1";
 
@@ -27,6 +25,11 @@ pub(crate) enum Before {
 pub(crate) struct Saved(pub(crate) Vec<(String, Before)>);
 
 impl Saved {
+    /// Adds a variable.
+    pub(crate) fn push(&mut self, name: &str, before: Before) {
+        self.0.push((name.to_owned(), before));
+    }
+
     /// Writes the notation.
     pub(crate) fn encode(&self) -> String {
         let mut text = VERSION.to_owned();
@@ -40,9 +43,8 @@ impl Saved {
         text
     }
 
-    /// Reads the notation. `None` when it is not ours: an unknown version, or a variable that is never
-    /// touched.
-    pub(crate) fn decode(text: &OsStr) -> Option<Self> {
+    /// Reads the notation. `None` when it is not ours: an unknown version, or a variable not among `touched`.
+    pub(crate) fn decode(text: &OsStr, touched: &[&str]) -> Option<Self> {
         let mut words = text.to_str()?.split(',');
         if words.next() != Some(VERSION) {
             return None;
@@ -60,10 +62,10 @@ impl Saved {
                     }
                 }
             };
-            if !TOUCHED.contains(&name) {
+            if !touched.contains(&name) {
                 return None;
             }
-            saved.0.push((name.to_owned(), before));
+            saved.push(name, before);
         }
         Some(saved)
     }
@@ -98,6 +100,7 @@ fn decoded(text: &str) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::TOUCHED;
 
     #[test]
     fn only_what_was_written_is_read() {
@@ -114,7 +117,7 @@ mod tests {
             text,
             "1,DOCKER_HOST,DOCKER_CERT_PATH=/a%20b%25%ff%0a,PATH+/opt/a%2bb"
         );
-        assert_eq!(Saved::decode(OsStr::new(&text)), Some(saved));
+        assert_eq!(Saved::decode(OsStr::new(&text), &TOUCHED), Some(saved));
         for bad in [
             "",
             "2,PATH",
@@ -124,7 +127,7 @@ mod tests {
             "1,,PATH",
             "1,PATH=%\u{e9}",
         ] {
-            assert_eq!(Saved::decode(OsStr::new(bad)), None, "{bad:?}");
+            assert_eq!(Saved::decode(OsStr::new(bad), &TOUCHED), None, "{bad:?}");
         }
     }
 }
