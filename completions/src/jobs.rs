@@ -7,7 +7,7 @@ use pcocc_vm::job::{JobId, Jobs, Queue, Queued};
 
 use crate::Candidate;
 
-/// The scheduler is not asked: that takes longer than anybody waits for a TAB.
+/// A queue that is never asked: the scheduler would take too long for a TAB.
 #[derive(Debug)]
 struct Unasked;
 

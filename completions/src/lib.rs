@@ -1,7 +1,6 @@
-//! Candidates for tab completion: from local state, or from what an outside system answered in time or
-//! lately.
+//! Candidates for tab completion, from local state or from a recent answer of an outside system.
 //!
-//! Nothing here fails: what cannot be found out is no candidate. Who presses TAB wants no error.
+//! Nothing here fails: an error gives no candidates.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod images;
@@ -11,7 +10,7 @@ pub mod scheduler;
 
 pub use recent::Recent;
 
-/// Something that could be meant.
+/// A word that completes the typed text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
     /// The word.
@@ -21,7 +20,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A word that says what it is.
+    /// A candidate without help.
     pub fn plain(value: impl Into<String>) -> Self {
         Self {
             value: value.into(),
@@ -29,7 +28,7 @@ impl Candidate {
         }
     }
 
-    /// A word and what it is.
+    /// A candidate with help.
     pub fn new(value: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
             value: value.into(),

@@ -1,9 +1,8 @@
-//! Answers of outside systems: asked for a short time only, and kept for a few seconds.
+//! Answers of outside systems, requested with a short timeout and cached for a few seconds.
 //!
-//! Data path of [`Recent::lines`]: a kept answer that is fresh → else the query is started → its answer, if it
-//! comes in time → else the last answer that is known. A query that takes longer goes on alone, ten seconds at
-//! most, and its answer is there at the next TAB: a daemon or scheduler that is always slow would
-//! otherwise never complete anything.
+//! Data path of [`Recent::lines`]: a fresh cached answer → else the query's answer, if it comes in time → else the last
+//! cached answer. A slower query goes on in the background for ten seconds at most, and its answer serves the next TAB:
+//! without this, a slow daemon or scheduler would never complete anything.
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,13 +16,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long a TAB waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// How long an answer is taken for true.
+/// How long an answer is fresh.
 const FRESH: Duration = Duration::from_secs(5);
-/// How long an answer is better than none.
+/// How long an answer is used if there is no fresher one.
 const USABLE: Duration = Duration::from_secs(600);
 /// How long a query may go on.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How much of an answer is read.
+/// Longest answer, in bytes.
 const MOST: u64 = 4 << 20;
 
 /// Runs the query in `"$@"` into the file `$1`, which appears whole or not at all; ends at once when another does so.

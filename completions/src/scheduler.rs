@@ -4,9 +4,9 @@ use std::process::Command;
 
 use crate::{Candidate, Recent};
 
-/// What a scheduler's option takes.
+/// What an option of the scheduler names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+enum OptionValue {
     /// `-p`.
     Partition,
     /// `-A`.
@@ -16,10 +16,10 @@ pub enum Kind {
 }
 
 /// Options as salloc(1) spells them, and what they take.
-const OPTIONS: [(&str, &str, Kind); 3] = [
-    ("-p", "--partition", Kind::Partition),
-    ("-A", "--account", Kind::Account),
-    ("-q", "--qos", Kind::Qos),
+const OPTIONS: [(&str, &str, OptionValue); 3] = [
+    ("-p", "--partition", OptionValue::Partition),
+    ("-A", "--account", OptionValue::Account),
+    ("-q", "--qos", OptionValue::Qos),
 ];
 
 /// Other long options that are common, with what they are for.
@@ -38,20 +38,20 @@ const OTHERS: [(&str, &str); 12] = [
     ("--begin=", "when to start"),
 ];
 
-/// Gives the candidates for the last of `words`, which are those behind `alloc` or `batch`; `None` when it
-/// is not for the scheduler's options to complete.
+/// Gives the candidates for the last of `words`, the arguments of `alloc` or `batch`; `None` when that word is no value of
+/// a scheduler's option.
 pub fn options(recent: &Recent, user: &str, words: &[&str]) -> Option<Vec<Candidate>> {
     let (typed, before) = words.split_last()?;
     // What follows a -- is the scheduler's as well.
-    let kind = |option: &str| {
+    let known = |option: &str| {
         let mut all = OPTIONS.into_iter();
         all.find(|(short, long, _)| option == *short || option == *long)
     };
-    if let Some((_, _, kind)) = before.last().and_then(|option| kind(option)) {
+    if let Some((_, _, kind)) = before.last().and_then(|option| known(option)) {
         return Some(values(recent, user, kind, "", typed));
     }
     if let Some((option, value)) = typed.split_once('=') {
-        let (_, long, kind) = kind(option)?;
+        let (_, long, kind) = known(option)?;
         return (option == long).then(|| values(recent, user, kind, &format!("{option}="), value));
     }
     let attached = OPTIONS.into_iter().find_map(|(short, _, kind)| {
@@ -63,16 +63,16 @@ pub fn options(recent: &Recent, user: &str, words: &[&str]) -> Option<Vec<Candid
 
 /// Gives the partitions that `typed`, one or several with commas between them, may become.
 pub fn partitions(recent: &Recent, user: &str, typed: &str) -> Vec<Candidate> {
-    values(recent, user, Kind::Partition, "", typed)
+    values(recent, user, OptionValue::Partition, "", typed)
 }
 
 /// Gives the names of the scheduler's long options that begin with `typed`.
 pub fn names(typed: &str) -> Vec<Candidate> {
     let ours = OPTIONS.into_iter().map(|(_, long, kind)| {
         let what = match kind {
-            Kind::Partition => "partition to run in",
-            Kind::Account => "account to charge",
-            Kind::Qos => "quality of service",
+            OptionValue::Partition => "partition to run in",
+            OptionValue::Account => "account to charge",
+            OptionValue::Qos => "quality of service",
         };
         Candidate::new(format!("{long}="), what)
     });
@@ -84,15 +84,25 @@ pub fn names(typed: &str) -> Vec<Candidate> {
         .collect()
 }
 
-fn values(recent: &Recent, user: &str, kind: Kind, prefix: &str, typed: &str) -> Vec<Candidate> {
+fn values(
+    recent: &Recent,
+    user: &str,
+    kind: OptionValue,
+    prefix: &str,
+    typed: &str,
+) -> Vec<Candidate> {
     let mut query;
     match kind {
-        Kind::Partition => {
+        OptionValue::Partition => {
             query = Command::new("sinfo");
             query.args(["--noheader", "--format=%R"]);
         }
-        Kind::Account | Kind::Qos => {
-            let what = if kind == Kind::Qos { "qos" } else { "account" };
+        OptionValue::Account | OptionValue::Qos => {
+            let what = if kind == OptionValue::Qos {
+                "qos"
+            } else {
+                "account"
+            };
             query = Command::new("sacctmgr");
             query.args(["--noheader", "--parsable2", "show", "associations", "where"]);
             query
