@@ -12,7 +12,7 @@ use pcocc_guest::protocol::{Adopt, FromGuest, Prepare, ToGuest, VERSION};
 
 use crate::control::Control;
 use crate::daemons::{self, Daemons};
-use crate::engine_id::{self, Places};
+use crate::engine_id::{self, Occurrences};
 use crate::reaper::Reaper;
 use crate::{Failure, adopt, endpoint, init, network, say};
 
@@ -41,7 +41,7 @@ async fn converse(reaper: Reaper) -> Result<(), Failure> {
         control,
         reaper,
         daemons: None,
-        places: None,
+        occurrences: None,
     };
     while let Some(message) = host.recv().await {
         let done = match message {
@@ -71,7 +71,7 @@ struct Guest {
     control: Control,
     reaper: Reaper,
     daemons: Option<Daemons>,
-    places: Option<Places>,
+    occurrences: Option<Occurrences>,
 }
 
 impl Guest {
@@ -93,7 +93,7 @@ impl Guest {
         let daemons = Daemons::start(&self.reaper, &self.control, &prepare.environment)?;
         daemons::wait_ready(DAEMON_START).await?;
         if let Some(pid) = daemons.dockerd() {
-            self.places = Some(engine_id::find(pid)?);
+            self.occurrences = Some(engine_id::find(pid)?);
         }
         self.daemons = Some(daemons);
         self.control.say(&FromGuest::Prepared);
@@ -111,8 +111,8 @@ impl Guest {
     async fn adopt(&self, job: &Adopt) -> Result<(), Failure> {
         let warnings = adopt::run(job)?;
         network::forget_neighbours(&self.reaper).await?;
-        if let Some(places) = &self.places {
-            engine_id::replace(places, &job.engine_id)?;
+        if let Some(occurrences) = &self.occurrences {
+            engine_id::replace(occurrences, &job.engine_id)?;
         }
         endpoint::open(job, &self.reaper).await?;
         daemons::ping().await?;
@@ -136,7 +136,7 @@ fn trust(certificates: &[String]) -> Result<(), Failure> {
     fs::write(BUNDLE, bundle).map_err(Failure::of(format!("write {BUNDLE}")))
 }
 
-/// Adds certificates that dockerd trusts for one registry only, where dockerd looks for them.
+/// Adds certificates that dockerd trusts for one registry only.
 fn trust_for(registry: &str, certificates: &str) -> Result<(), Failure> {
     if registry.is_empty() || registry.starts_with('.') || registry.contains('/') {
         return Err(Failure(format!("{registry:?} is no name of a registry")));

@@ -1,7 +1,7 @@
 //! The control channel: JSON lines over a virtio-serial port.
 //!
-//! A thread reads, because the port knows no readiness that survives the host's coming and going: without a
-//! host, reads end at once and are tried again. Writes wait until the host takes them.
+//! A thread reads the port, because its readiness is lost when the host disconnects: without a host, reads end at once
+//! and are tried again. Writes block until the host reads.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::{Failure, say};
 
-/// How long to wait before an absent host is looked for again.
+/// Pause between two reads without a host.
 const ABSENT: Duration = Duration::from_millis(10);
 
 /// The side that speaks; clones speak over the same port.

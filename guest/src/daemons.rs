@@ -99,7 +99,7 @@ impl Daemons {
                 };
                 daemons.note(name, &started);
                 if name == "dockerd" && wait_ready(Duration::from_secs(300)).await.is_err() {
-                    // Its next end is told in the next round.
+                    // The next round reports its next end.
                     continue;
                 }
                 control.say(&FromGuest::DaemonRestarted { how });
@@ -113,7 +113,7 @@ impl Daemons {
         pids.insert(name, started.pid);
     }
 
-    /// Gives the process id of dockerd.
+    /// The process id of dockerd.
     pub(crate) fn dockerd(&self) -> Option<Pid> {
         let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
         pids.get("dockerd").copied()
@@ -139,7 +139,7 @@ impl Daemons {
     }
 }
 
-/// A daemon whose words go to the console.
+/// The command of a daemon whose output goes to the console.
 fn daemon(program: &str) -> Command {
     let mut command = Command::new(program);
     command

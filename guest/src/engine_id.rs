@@ -2,7 +2,7 @@
 //!
 //! dockerd reads it once, from a file in its data folder, and starting it again after a resume would cost
 //! the better part of a minute. So it is started with a known id, and the id is replaced where it stands in
-//! dockerd's memory: a Go string of fixed length that is never written again. The places are looked up before
+//! dockerd's memory: a Go string of fixed length that is never written again. The occurrences are looked up before
 //! the snapshot is taken and checked before they are written.
 
 use std::fs::{self, File, OpenOptions};
@@ -21,9 +21,9 @@ const GO_HEAP: std::ops::Range<u64> = 0xc0_0000_0000..0xd0_0000_0000;
 /// How a string of the id's length is aligned in it.
 const ALIGNMENT: usize = 16;
 
-/// Where the id stands in dockerd's memory.
+/// The addresses of the id in dockerd's memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct Occurrences {
     pid: Pid,
     addresses: Vec<u64>,
 }
@@ -35,7 +35,7 @@ pub(crate) fn plant() -> Result<(), Failure> {
 }
 
 /// Looks for the placeholder in dockerd's memory.
-pub(crate) fn find(pid: Pid) -> Result<Places, Failure> {
+pub(crate) fn find(pid: Pid) -> Result<Occurrences, Failure> {
     let raw = pid.as_raw_nonzero();
     let maps = fs::read_to_string(format!("/proc/{raw}/maps"))
         .map_err(Failure::of("read dockerd's memory map"))?;
@@ -70,7 +70,7 @@ pub(crate) fn find(pid: Pid) -> Result<Places, Failure> {
     }
     addresses.sort_unstable();
     addresses.dedup();
-    Ok(Places { pid, addresses })
+    Ok(Occurrences { pid, addresses })
 }
 
 /// Gives the bounds of a mapping that can be written; `line` is of `/proc/PID/maps`.
@@ -92,17 +92,17 @@ fn positions<'a>(hay: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize>
 }
 
 /// Replaces the id everywhere; `id` has the placeholder's length.
-pub(crate) fn replace(places: &Places, id: &str) -> Result<(), Failure> {
+pub(crate) fn replace(occurrences: &Occurrences, id: &str) -> Result<(), Failure> {
     if id.len() != PLACEHOLDER.len() {
         return Err(Failure(format!("{id:?} is no engine id")));
     }
     let memory = OpenOptions::new()
         .read(true)
         .write(true)
-        .open(format!("/proc/{}/mem", places.pid.as_raw_nonzero()))
+        .open(format!("/proc/{}/mem", occurrences.pid.as_raw_nonzero()))
         .map_err(Failure::of("open dockerd's memory"))?;
     let mut found = vec![0; PLACEHOLDER.len()];
-    for address in &places.addresses {
+    for address in &occurrences.addresses {
         let same = memory.read_exact_at(&mut found, *address).is_ok();
         if same && found == PLACEHOLDER.as_bytes() {
             memory

@@ -1,7 +1,7 @@
 //! Children of the first process: its own, and every orphan of the system.
 //!
-//! One thread waits for whatever child ends. Those that [`Reaper::spawn`] started have somebody who asks for
-//! them; the others, such as containerd's shims, are only collected.
+//! One thread waits for all children. The end of a child of [`Reaper::spawn`] is reported to its starter; others, such
+//! as containerd's shims, are only reaped.
 //!
 //! Locking: `spawn` holds the table while it starts a child, so that the thread cannot record the child's end
 //! before it is known. Children are started by `posix_spawn` (no `pre_exec`, no `Child::wait`): anything else
