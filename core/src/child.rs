@@ -14,10 +14,10 @@ use crate::cancel::Cancel;
 /// Most bytes of each of a program's outputs that are kept.
 const MAX_OUTPUT: u64 = 4 << 20;
 
-/// How often a running program is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often a running program is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What a program left.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Finished {
     /// How it ended.
@@ -26,7 +26,7 @@ pub struct Finished {
     pub output: Vec<u8>,
     /// The start of its standard error, at most 4 MiB, trimmed.
     pub words: String,
-    /// Whether it took all of its input. One that fails often does not; its status counts first.
+    /// Whether the program read all of its input. A failed program often does not; its status counts first.
     pub fed: io::Result<()>,
 }
 
@@ -56,13 +56,13 @@ pub fn run(
         let fed = scope.spawn(|| stdin.map_or(Ok(()), |mut stdin| input(&mut stdin)));
         let status = loop {
             if cancel.is_cancelled() {
-                // It may have ended in between; then there is nothing to kill.
+                // The program may have ended in between; then nothing is left to kill.
                 let _ = kill_process_group(group, Signal::KILL);
             }
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(POLL_INTERVAL);
         };
         let finished = Finished {
             status,
@@ -78,10 +78,10 @@ pub fn run(
     })
 }
 
-/// Starts a program; one that no folder of `PATH` has is [`io::ErrorKind::NotFound`].
+/// Starts a program; a program in no folder of `PATH` is [`io::ErrorKind::NotFound`].
 ///
-/// execvp(3) says "permission denied" of it when `PATH` has a folder that may not be searched, as root's often is when a
-/// user's is derived from it.
+/// execvp(3) answers "permission denied" instead if `PATH` has a folder that may not be searched, such as a folder of root's
+/// in a user's `PATH`.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     command.spawn().map_err(|error| {
         let is_searched = Path::new(command.get_program()).components().count() == 1;
@@ -99,7 +99,7 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
 fn drain(pipe: Option<impl Read>) -> Vec<u8> {
     let mut kept = Vec::new();
     if let Some(mut pipe) = pipe {
-        // A pipe that breaks has said all it will say; the exit status decides.
+        // A broken pipe is the end of the output; the exit status decides.
         let _ = (&mut pipe).take(MAX_OUTPUT).read_to_end(&mut kept);
         let _ = io::copy(&mut pipe, &mut io::sink());
     }

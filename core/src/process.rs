@@ -1,4 +1,4 @@
-//! Telling a process from a later one that got the same number, and children that end with their parent.
+//! Start times, which tell a process from a later one with the same number, and children that end with their parent.
 
 use std::fs;
 use std::io;
@@ -20,13 +20,13 @@ pub fn start_time(id: u32) -> Option<u64> {
     }
 }
 
-/// Has the kernel send `signal` to the child that `command` starts when the thread that started it ends, however that
-/// happens. A process starts its children in its main thread for this.
+/// Makes the kernel send `signal` to the child of `command` when the thread that starts the child ends for any reason.
+/// Start such children in the main thread.
 pub fn die_with_parent(command: &mut Command, signal: Signal) -> &mut Command {
     let parent = getpid();
     let ask = move || -> io::Result<()> {
         set_parent_process_death_signal(Some(signal))?;
-        // It may be gone since.
+        // The parent may be gone already.
         match getppid() == Some(parent) {
             true => Ok(()),
             false => Err(io::Error::from(rustix::io::Errno::SRCH)),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// One step of an operation, in the order a user would be told of it.
+/// One step of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A stage without a byte count begins, such as `Writing manifest to image destination`.
@@ -14,7 +14,7 @@ pub enum Event {
     BlobStarted {
         /// Number of the blob within this operation.
         id: u64,
-        /// What moves.
+        /// Kind of the blob.
         kind: BlobKind,
         /// Digest, or the name the daemon gave the layer while its digest is not known yet.
         name: String,
@@ -37,14 +37,14 @@ pub enum Event {
     },
     /// The destination already has the blob; nothing moves.
     BlobSkipped {
-        /// What is skipped.
+        /// Kind of the blob.
         kind: BlobKind,
         /// Its digest.
         name: String,
     },
 }
 
-/// What a user is shown bytes of.
+/// Kinds of blobs whose bytes progress counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlobKind {
     /// A layer.

@@ -48,7 +48,7 @@ pub fn create_new(temp: &Path, target: &Path) -> io::Result<()> {
                     fs::remove_file(temp)?;
                     return Err(Errno::EXIST.into());
                 }
-                // What the link said is the better explanation.
+                // The link's error is the better explanation.
                 Err(_) => return Err(error),
             }
         }

@@ -38,13 +38,13 @@ fn of<T: JsonSchema>() -> Schema {
 pub struct Key {
     /// Its path: `repos[].name`; `*` stands for a name of the user's choice.
     pub path: String,
-    /// What may stand there, in words.
+    /// Type of its value, in words.
     pub kind: String,
-    /// What stands in for it, in Markdown; `None` when nothing says so.
+    /// Its default, in Markdown, if it has one.
     pub default: Option<String>,
-    /// Whether it must be there.
+    /// Whether the key must be present.
     pub required: bool,
-    /// What it means: one paragraph of Markdown.
+    /// Its description: one paragraph of Markdown.
     pub description: String,
 }
 
@@ -120,7 +120,7 @@ fn resolved<'v>(root: &'v Value, node: &'v Value) -> (&'v Value, Option<String>)
     (target.unwrap_or(&Value::Null), Some(reference.to_owned()))
 }
 
-/// What a property means: its own words, else those of its type.
+/// The description of a property, else that of its type.
 fn description(root: &Value, property: &Value) -> String {
     let words = |node: &Value| Some(node.get("description")?.as_str()?.replace('\n', " "));
     words(property)
@@ -128,8 +128,7 @@ fn description(root: &Value, property: &Value) -> String {
         .unwrap_or_default()
 }
 
-/// What is in force without a property: what `x-default` says in words, else its default, else nothing where several
-/// things may stand.
+/// The default of a property: `x-default`, else its default value, else `none` for lists and maps.
 fn default(root: &Value, property: &Value) -> Option<String> {
     if let Some(words) = property.get("x-default").and_then(Value::as_str) {
         return Some(words.to_owned());
@@ -150,7 +149,7 @@ fn default(root: &Value, property: &Value) -> Option<String> {
     }
 }
 
-/// What may stand at a node: `text`, `list of text`, `keep, gzip or none` …
+/// The type of a node in words: `text`, `list of text`, `keep, gzip or none` …
 fn kind(root: &Value, node: &Value) -> String {
     let (node, _) = resolved(root, node);
     for choice in ["anyOf", "oneOf"] {

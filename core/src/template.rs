@@ -1,6 +1,6 @@
 //! Path templates of config files: `%{homedir}`, `%{user}`, `%{env:VAR}` and a leading `~`.
 //!
-//! What the names stand for is passed in as [`Variables`]; nothing here reads the environment.
+//! The values of the names are passed in as [`Variables`]; nothing here reads the environment.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::yaml::{At, ConfigError};
 
-/// What the names in a path template stand for.
+/// Values of the names in path templates.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
     /// Home directory of the user.
@@ -55,7 +55,7 @@ pub enum TemplateError {
     },
 }
 
-/// A path or template of a config file, which is looked at elsewhere and later, and where it stands.
+/// A path template of a config file that is expanded later, with its position for messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Written {
@@ -65,7 +65,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// What `file` says.
+    /// The template at its position in `file`.
     pub fn new(template: At<String>, file: &Path) -> Self {
         Self {
             template,
@@ -83,12 +83,12 @@ impl Written {
         self.template.place(&self.file)
     }
 
-    /// The absolute path it stands for.
+    /// Expands the template to an absolute path.
     pub fn path(&self, variables: &Variables) -> Result<PathBuf, ConfigError> {
         expand(&self.template, variables).map_err(|error| self.error(error.to_string()))
     }
 
-    /// Finds what is wrong with it as a path, but for variables: they may be set where it is expanded.
+    /// Checks the template as a path. Unset variables are no error: they may be set where the template is expanded.
     pub fn check_path(&self, variables: &Variables) -> Result<(), ConfigError> {
         match expand(&self.template, variables) {
             Ok(_) | Err(TemplateError::Unset { .. }) => Ok(()),
@@ -96,12 +96,12 @@ impl Written {
         }
     }
 
-    /// The text it stands for.
+    /// Expands the template to any text.
     pub fn text(&self, variables: &Variables) -> Result<String, ConfigError> {
         expand_text(&self.template, variables).map_err(|error| self.error(error.to_string()))
     }
 
-    /// What is wrong with it.
+    /// An error about the template.
     pub fn error(&self, message: impl Into<String>) -> ConfigError {
         self.template.error(&self.file, message)
     }

@@ -66,8 +66,8 @@ pub enum GeneratorError {
     Mount(#[from] MountError),
 }
 
-/// Runs all generators of `settings` through `run`, those of modules that generators name too, each once;
-/// gives the mounts they ask for.
+/// Runs all generators of `settings` through `run`, and those of modules that generators name, each once; gives
+/// their mounts.
 pub fn apply(
     settings: &mut Settings,
     templates: &Templates,

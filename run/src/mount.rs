@@ -328,7 +328,7 @@ fn expand(text: &str, variables: &Variables) -> String {
     out + rest
 }
 
-/// The same path without `.` and `..`.
+/// Removes `.` and `..` from a path.
 pub(crate) fn normalized(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for component in path.components() {

@@ -48,16 +48,16 @@ pub struct Request {
     pub pty: bool,
 }
 
-/// What is known of the host.
+/// The host's part in a plan.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Its variables.
     pub environment: Environment,
-    /// The same for path templates.
+    /// Variables for path templates.
     pub variables: Variables,
     /// Who runs the container.
     pub account: Account,
-    /// Where.
+    /// Working directory.
     pub cwd: PathBuf,
 }
 
@@ -103,7 +103,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Adds what generators ask for; a mount of the plan at the same place counts more.
+    /// Adds mounts of generators; a mount of the plan on the same mount point wins.
     pub fn add_mounts(&mut self, mut more: Vec<Mount>) {
         more.append(&mut self.mounts);
         self.mounts = in_order(more);
@@ -254,7 +254,7 @@ fn cwd(config: &ImageConfig, request: &Request, host: &Host) -> Result<Directory
     })
 }
 
-/// All mounts; of two at the same place the later one counts.
+/// All mounts; of two on the same mount point the later one wins.
 fn mounts(settings: &Settings, request: &Request, host: &Host) -> Result<Vec<Mount>, PlanError> {
     let bind = |path: &str| Mount::builtin(Source::Bind(path.into()), path);
     let mut mounts = vec![
@@ -289,7 +289,7 @@ fn mounts(settings: &Settings, request: &Request, host: &Host) -> Result<Vec<Mou
     Ok(in_order(mounts))
 }
 
-/// The last of those at the same place, those further up first.
+/// Keeps the last mount on each mount point, and puts outer mount points first.
 pub(crate) fn in_order(mounts: Vec<Mount>) -> Vec<Mount> {
     let mut kept: Vec<Mount> = Vec::with_capacity(mounts.len());
     for mount in mounts {

@@ -22,7 +22,7 @@ pub struct Tasks {
     pub pty: bool,
 }
 
-/// Why such tasks cannot be.
+/// Why tasks cannot be started.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TasksError {
@@ -50,7 +50,7 @@ impl Tasks {
         self.processes.or(self.nodes).unwrap_or(1)
     }
 
-    /// Whether the numbers go together.
+    /// Checks that the numbers fit together.
     pub fn check(&self) -> Result<(), TasksError> {
         let count = self.count();
         if let Some(nodes) = self.nodes.filter(|nodes| count < *nodes) {
@@ -65,7 +65,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// Whether one task, here and now, is what is asked for.
+    /// Checks that the options ask for a single task.
     pub fn check_local(&self) -> Result<(), TasksError> {
         let several = |number: Option<u32>| number.is_some_and(|number| number != 1);
         for (given, option) in [
@@ -100,7 +100,7 @@ impl Tasks {
                 argv.extend([option.into(), value.into()]);
             }
         }
-        // What is not for the container is kept out of it there.
+        // The task itself keeps variables from the container.
         argv.extend(["--export=ALL".into(), "--".into(), program]);
         argv.extend(arguments);
         argv

@@ -1,4 +1,4 @@
-//! What the processes of a container tell the one that started them, until the command runs.
+//! Messages from the processes of a container to their starter, until the command runs.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

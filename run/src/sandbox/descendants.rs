@@ -1,8 +1,8 @@
-//! Ends what a command leaves running where no process namespace does.
+//! Ends the processes that a command leaves running, where no process namespace ends them.
 //!
-//! Processes that lose their parent become children of the container's first process, and when that is gone of the
-//! one that serves the image's files (prctl(2), `PR_SET_CHILD_SUBREAPER`). Each of the two, when the other or the
-//! command has ended, kills its children until there are none.
+//! An orphan becomes a child of the container's first process and, once that is gone, of the process that serves the
+//! image's files (prctl(2), `PR_SET_CHILD_SUBREAPER`). After the command's end, each of the two kills its children until
+//! none is left.
 
 use std::fs::File;
 use std::io;
@@ -13,12 +13,12 @@ use rustix::process::{Pid, Signal, WaitOptions};
 /// The numbers of this thread's children; kernels may lack it (`CONFIG_PROC_CHILDREN`).
 const CHILDREN: &str = "/proc/thread-self/children";
 
-/// The children of this thread, whom others may leave to it.
+/// The children of this thread, orphans included.
 #[derive(Debug)]
 pub(super) struct Descendants(File);
 
 impl Descendants {
-    /// Takes care of all who lose their parent from now on. `/proc` has to be the machine's.
+    /// Makes this process the parent of all later orphans. `/proc` has to be the machine's.
     pub(super) fn adopt() -> io::Result<Self> {
         let children = File::open(CHILDREN).map_err(|error| {
             let why = format!("{CHILDREN}: {error}; leave `pid` in the `ns` of containers.yaml");
@@ -28,11 +28,11 @@ impl Descendants {
         Ok(Self(children))
     }
 
-    /// Kills them all, and theirs.
+    /// Kills all children and their descendants.
     pub(super) fn end(&self) -> io::Result<()> {
         loop {
             for pid in self.children()? {
-                // None of them is anybody else by now: they are waited for below.
+                // No number has been reused: children are only waited for below.
                 match rustix::process::kill_process(pid, Signal::KILL) {
                     Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                     Err(error) => return Err(error.into()),

@@ -1,9 +1,9 @@
 //! The first process of a container: mounts everything, starts the command and waits for it.
 //!
-//! Phases: dies with its starter from now on → user and group numbers → the image's root file system, from a
-//! FUSE device that the starter serves → everything else below it → it becomes the root, and the host's
-//! file systems are gone → the command is started → signals are handed on and children buried until the
-//! command has ended. In a process namespace this process is number 1, and all others die with it.
+//! Phases: arrange to end with the starter → map user and group → mount the image from a FUSE device that the starter
+//! serves → mount everything else below it → make it the root and detach the host's file systems → start the
+//! command → forward signals and reap children until the command ends. In a process namespace this process is number 1,
+//! and the kernel ends all others with it.
 
 use std::ffi::{CString, c_int};
 use std::io;
@@ -21,16 +21,18 @@ use super::command;
 use super::descendants::Descendants;
 use super::namespace::{self, Ids};
 use super::prepare::Target;
-use super::root::{Root, fill_devices, put, take, take_at, take_devices, through_proc};
+use super::root::{
+    Root, attach, clone_devices, clone_mount, clone_mount_at, fill_devices, through_proc,
+};
 use super::stop::{Stop, failed};
 use super::sys;
 use crate::mount::Source;
 use crate::plan::Plan;
 
-/// Folders that the root file system may be put on until it is the root: each is on every machine.
+/// Folders for the root file system until it becomes the root; every machine has them.
 const BASES: [&str; 4] = ["/tmp", "/mnt", "/media", "/opt"];
 
-/// Tells the first process that its starter is gone, where it has others to end. Nobody else sends it.
+/// The signal by which the kernel tells the first process that its starter is gone. Nothing else sends it.
 const ORPHANED: Signal = Signal::POWER;
 
 /// Parts of `/proc` through which root, even without any capability, could change the machine.
@@ -60,13 +62,13 @@ impl Inside<'_> {
                 drop(channel);
                 let code = wait_for(command, starter);
                 if let Some(descendants) = descendants {
-                    // What is left becomes the starter's, who goes on with it.
+                    // Processes that are left become children of the starter, which ends them.
                     let _ = descendants.end();
                 }
                 code
             }
             Err(stop) => {
-                // A starter that is gone has no use for it.
+                // The starter may be gone.
                 let _ = channel.send(&Message::Failed(stop.code, stop.text));
                 stop.code
             }
@@ -74,7 +76,7 @@ impl Inside<'_> {
         sys::exit_now(code)
     }
 
-    /// Gives the command, and the care for those it leaves behind, where that is not the namespace's.
+    /// Starts the command; without a process namespace, also gives the descendants to end after it.
     fn start(&self, channel: &Channel) -> Result<(Pid, Option<Descendants>), Stop> {
         let what = "cannot arrange to end with pcocc";
         let (signal, descendants) = match self.has(Namespace::Pid) {
@@ -84,8 +86,8 @@ impl Inside<'_> {
         rustix::process::set_parent_process_death_signal(Some(signal)).map_err(failed(what))?;
         namespace::set_up(self.ids).map_err(|error| self.refused(error))?;
         // Before anything is hidden by a mount.
-        let sources = self.take_sources()?;
-        let devices = take_devices();
+        let sources = self.clone_sources()?;
+        let devices = clone_devices();
         let root = self.mount_root(channel)?;
         for (target, source) in self.targets.iter().zip(&sources) {
             self.mount(&root, target, source.as_ref(), &devices)?;
@@ -111,8 +113,8 @@ impl Inside<'_> {
         Stop::new(FAILED, why)
     }
 
-    /// Takes what is mounted from the host, each with its attributes, before the image hides some of it.
-    fn take_sources(&self) -> Result<Vec<Option<OwnedFd>>, Stop> {
+    /// Clones the host's mounts of the plan, each with its attributes, before the image hides them.
+    fn clone_sources(&self) -> Result<Vec<Option<OwnedFd>>, Stop> {
         let take = |target: &Target| {
             let options = &target.mount.options;
             let path = match &target.mount.source {
@@ -135,7 +137,7 @@ impl Inside<'_> {
             if target.mount.source == Source::Sys {
                 attributes |= libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC;
             }
-            match take(path, attributes) {
+            match clone_mount(path, attributes) {
                 Ok(taken) => Ok(Some(taken)),
                 // Machines without queues do not miss them.
                 Err(error)
@@ -157,7 +159,7 @@ impl Inside<'_> {
         self.plan.namespaces.contains(&namespace)
     }
 
-    /// Mounts the root file system on a folder of the host's that only this container sees so.
+    /// Mounts the root file system on a folder of the host, for this container alone.
     fn mount_root(&self, channel: &Channel) -> Result<Root, Stop> {
         let device =
             namespace::open_device().map_err(|error| Stop::new(FAILED, error.to_string()))?;
@@ -192,7 +194,7 @@ impl Inside<'_> {
         let safe = flags | MountFlags::NODEV | MountFlags::NOEXEC;
         let data = CString::new(mount.options.data.join(",")).map_err(failed(what()))?;
         if let Some(source) = source {
-            put(source, &place).map_err(failed(what()))?;
+            attach(source, &place).map_err(failed(what()))?;
             if mount.source == Source::Proc {
                 self.guard_kernel(root)?;
             }
@@ -242,7 +244,7 @@ impl Inside<'_> {
         Ok(())
     }
 
-    /// Keeps the machine's root from changing the machine by way of `/proc`.
+    /// Makes the parts of `/proc` read-only through which root could change the machine.
     fn guard_kernel(&self, root: &Root) -> Result<(), Stop> {
         if self.ids.0 != 0 {
             return Ok(());
@@ -252,7 +254,7 @@ impl Inside<'_> {
             let what = || format!("cannot protect {}", path.display());
             let guard = || -> io::Result<()> {
                 let place = root.open(&path)?;
-                put(&take_at(&place, libc::MOUNT_ATTR_RDONLY)?, &place)
+                attach(&clone_mount_at(&place, libc::MOUNT_ATTR_RDONLY)?, &place)
             };
             match guard() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -262,7 +264,7 @@ impl Inside<'_> {
         Ok(())
     }
 
-    /// Makes a pseudo terminal of the container's, and gives its near end to the starter.
+    /// Makes a pseudo terminal in the container and sends its near end to the starter.
     fn terminal(&self, root: &Root, channel: &Channel) -> Result<OwnedFd, Stop> {
         let what = "cannot make a terminal";
         let master = root
@@ -279,8 +281,7 @@ impl Inside<'_> {
     }
 }
 
-/// Hands signals on to the command, and buries all children, until the command has ended; gives its exit
-/// code.
+/// Forwards signals to the command and reaps children until the command ends; gives its exit code.
 fn wait_for(command: Pid, starter: Option<Pid>) -> u8 {
     loop {
         loop {
@@ -298,7 +299,7 @@ fn wait_for(command: Pid, starter: Option<Pid>) -> u8 {
             Ok(_) if rustix::process::getppid() != starter => {
                 return exit_code(Signal::KILL.as_raw());
             }
-            // The terminal told the command as well.
+            // The terminal sent the signal to the command as well.
             Ok((_, false)) => {}
             Ok((signal, true)) => {
                 if let Some(signal) = Signal::from_named_raw(signal) {

@@ -1,12 +1,12 @@
 //! Runs a [`Plan`] in namespaces of its own, without root and without a helper program.
 //!
 //! Processes: this one serves the image's files and waits; the container's first process, a copy of it in
-//! new user, mount and other namespaces, mounts them (`inside.rs`) and starts the command (`command.rs`).
+//! new user, mount and other namespaces (`inside.rs`), mounts them (`root.rs`) and starts the command (`command.rs`).
 //! They talk over a socket until the command runs (`channel.rs`).
 //!
-//! Nothing is ever mounted where others see it, and nothing is written to disk. When this process dies, the
-//! first one of the container is killed by the kernel, and with it, as the end of a process namespace, all
-//! others; without a process namespace, it ends them itself (`descendants.rs`). With the last of them go the mounts.
+//! No other process sees the mounts, and nothing is written to disk. When this process dies, the kernel kills the
+//! container's first process, and with it all others of its process namespace. Without a process namespace, the first
+//! process ends the others itself (`descendants.rs`). The mounts end with the last process.
 
 mod channel;
 mod command;
@@ -53,7 +53,7 @@ pub const NOT_FOUND: u8 = 127;
 /// Threads that serve files, at most.
 const SERVERS: usize = 4;
 
-/// How long threads of what came before may take to end.
+/// How long other threads may take to end before the container starts.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a container did not run.
@@ -107,9 +107,9 @@ pub struct Surroundings<'a> {
     pub image_mountpoints: &'a [String],
     /// This program's file, for a message about AppArmor.
     pub program: PathBuf,
-    /// Told what the user should know.
+    /// Called with warnings for the user.
     pub warn: &'a mut dyn FnMut(String),
-    /// Called when signals are taken over: from here on they are the command's.
+    /// Called when the container takes signals over: from then on they are forwarded to the command.
     pub release_signals: &'a mut dyn FnMut(),
 }
 
@@ -176,7 +176,7 @@ pub fn run(
         }
     };
     signals
-        .hand_on(container, plan.pty, resize)
+        .forward(container, plan.pty, resize)
         .map_err(RunError::io("start a thread"))?;
     let mut failure = None;
     let mut tree = Some(tree);
@@ -221,7 +221,7 @@ fn servers() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, SERVERS))
 }
 
-/// What the kernel calls these namespaces, and those every container has.
+/// The kernel's flags for `namespaces` and for those every container has.
 fn flags(namespaces: &[Namespace]) -> c_int {
     let mut flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
     for namespace in namespaces {
@@ -236,7 +236,7 @@ fn flags(namespaces: &[Namespace]) -> c_int {
     flags
 }
 
-/// Waits until the threads that made the image's files are gone; they have nothing more to do.
+/// Waits for the end of the threads that prepared the image's files.
 fn wait_for_threads() {
     let until = Instant::now() + PATIENCE;
     let count = || std::fs::read_dir(Path::new("/proc/self/task")).map_or(1, Iterator::count);

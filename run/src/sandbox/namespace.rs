@@ -1,4 +1,4 @@
-//! The first things a process does in a user namespace that was made for it.
+//! The first steps of a process in its new user and mount namespace.
 
 use std::ffi::CString;
 use std::fs;
@@ -12,14 +12,14 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 /// User and group.
 pub(super) type Ids = (u32, u32);
 
-/// Those of this process, to be asked before it is in a namespace.
+/// User and group of this process, read before it enters a namespace.
 pub(super) fn ids() -> Ids {
     let user = rustix::process::geteuid().as_raw();
     (user, rustix::process::getegid().as_raw())
 }
 
-/// Gives this user namespace the one user and group an ordinary user may give it, the same as outside, and
-/// keeps what is mounted from now on from others.
+/// Maps the user and the group to themselves, which an ordinary user may do, and hides later mounts from other
+/// namespaces.
 pub(super) fn set_up((user, group): Ids) -> io::Result<()> {
     fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
     fs::write("/proc/self/setgroups", "deny")?;
@@ -28,7 +28,7 @@ pub(super) fn set_up((user, group): Ids) -> io::Result<()> {
     Ok(rustix::mount::mount_change("/", private)?)
 }
 
-/// Opens the device of FUSE. The kernel wants that in the namespace the device is mounted in.
+/// Opens the FUSE device; the kernel requires this in the namespace in which the device is mounted.
 pub(super) fn open_device() -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|error| {
@@ -43,7 +43,7 @@ pub(super) fn open_device() -> io::Result<OwnedFd> {
     })
 }
 
-/// Mounts what whoever has `device` serves on `place`.
+/// Mounts on `place` the file system served through `device`.
 pub(super) fn mount_image(device: &OwnedFd, place: &Path, (user, group): Ids) -> io::Result<()> {
     let options = format!(
         "fd={},rootmode=40000,user_id={user},group_id={group},allow_other",

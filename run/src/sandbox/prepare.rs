@@ -1,7 +1,7 @@
-//! Gives every mount of a plan its place in the image, before anything is mounted.
+//! Resolves the mount points of a plan in the image, before anything is mounted.
 //!
-//! Mount points that the image lacks are added to its tree: the image is read only, and the kernel mounts
-//! only on what is there. Places are free of symbolic links from here on.
+//! Mount points that the image lacks are added to its tree: the image is read only, and the kernel mounts only on
+//! existing files and folders. Resolved mount points contain no symbolic links.
 
 use std::fs;
 use std::io::{self, Read};
@@ -23,7 +23,7 @@ const MAX_SCRIPT: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrepareError {
-    /// A place in the image that cannot be had.
+    /// A mount point that cannot be made in the image.
     #[error("cannot mount on {}: {source}", destination.display())]
     Place {
         /// Where in the container.
@@ -54,7 +54,7 @@ pub enum PrepareError {
     },
 }
 
-/// A mount with its place.
+/// A mount with its resolved mount point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) mount: Mount,
@@ -64,8 +64,8 @@ pub(super) struct Target {
     pub(super) can_make: bool,
 }
 
-/// Gives all mounts their places in `tree`; `warn` is told of those that are left out. `image_mountpoints`
-/// are files and folders (with a slash at the end) that every container has.
+/// Makes the mount points of all mounts in `tree`; `warn` is called for each mount that is left out.
+/// `image_mountpoints` are files and folders (with a slash at the end) that every container has.
 pub(super) fn prepare(
     plan: &Plan,
     tree: &mut RootTree,
@@ -179,7 +179,7 @@ fn source_of(
     }
 }
 
-/// Makes the user known in the container.
+/// Adds the user to the image's `/etc/passwd` and `/etc/group`.
 fn add_user(plan: &Plan, tree: &mut RootTree) -> Result<(), PrepareError> {
     let Some(user) = &plan.account else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Why the kernel refuses namespaces, in words that name the knob.
+//! Explains why the kernel refuses namespaces, and names the setting to change.
 
 use std::fs;
 use std::io;
@@ -25,7 +25,7 @@ impl Knobs {
         }
     }
 
-    /// What to do about `error`, which came of a new user namespace, or of the first mount in it.
+    /// Explains `error`, which a new user namespace or the first mount in it gave.
     pub(super) fn explain(&self, error: &io::Error, program: &Path) -> String {
         let forbidden = "user namespaces are forbidden to you here";
         if self.most == Some(0) {

@@ -1,7 +1,7 @@
-//! The root file system of a container while it is still a folder of the host's, and what is mounted in it.
+//! The root file system of a container, while it is a folder of the host, and the mounts in it.
 //!
-//! Mounts are taken from the host as open files, before the image hides any, and put on places of the root file system.
-//! A place is opened below the root: no symbolic link leads out of it.
+//! Mounts of the host are cloned as open files before the image hides them, and attached to mount points below the
+//! root. No symbolic link leads out of the root.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,7 +15,7 @@ use super::prepare::Target;
 use super::stop::{Stop, failed};
 use super::sys;
 
-/// What the host's `/dev` must have for a program to feel at home.
+/// Device files of the host that every container gets.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Links in `/dev`, and where they lead.
@@ -45,7 +45,7 @@ impl Root {
         })
     }
 
-    /// Opens a path of the container as a place; links in what was mounted already do not lead out of it.
+    /// Opens a path of the container; links in a mount do not lead out of the container.
     pub(super) fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         let path = path.strip_prefix("/").unwrap_or(path);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -54,7 +54,7 @@ impl Root {
         Ok(found?)
     }
 
-    /// Opens the place of a mount, made when it is on a file system in memory.
+    /// Opens a mount point; one on a file system in memory is made if it is missing.
     pub(super) fn place(&self, target: &Target) -> Result<OwnedFd, Stop> {
         let path = target.mount.destination.as_path();
         let what = || format!("cannot mount on {}", path.display());
@@ -103,13 +103,13 @@ impl Root {
         Ok(())
     }
 
-    /// Makes it the root of this process, and lets go of the host's.
+    /// Makes this the root of the process and detaches the host's root.
     pub(super) fn become_root(self) -> Result<(), Stop> {
         let what = "cannot enter the image";
         rustix::process::fchdir(&self.folder).map_err(failed(what))?;
         match rustix::process::pivot_root(".", ".") {
             Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed(what))?,
-            // The host's root is its boot medium, which cannot be put elsewhere: it is covered.
+            // The host's root is the initial file system, which cannot be moved: it is covered.
             Err(rustix::io::Errno::INVAL) => {
                 rustix::mount::mount_move(&self.base, "/").map_err(failed(what))?;
                 rustix::process::chroot(".").map_err(failed(what))?;
@@ -125,13 +125,13 @@ pub(super) fn through_proc(file: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// Takes what is at `path` on the host, with all that is mounted below it, and gives it attributes.
-pub(super) fn take(path: &Path, attributes: u64) -> io::Result<OwnedFd> {
+/// Clones the mount of the host at `path`, with all mounts below it, and sets `attributes` on the clone.
+pub(super) fn clone_mount(path: &Path, attributes: u64) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    take_at(&rustix::fs::open(path, flags, Mode::empty())?, attributes)
+    clone_mount_at(&rustix::fs::open(path, flags, Mode::empty())?, attributes)
 }
 
-pub(super) fn take_at(place: &OwnedFd, attributes: u64) -> io::Result<OwnedFd> {
+pub(super) fn clone_mount_at(place: &OwnedFd, attributes: u64) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
@@ -143,20 +143,20 @@ pub(super) fn take_at(place: &OwnedFd, attributes: u64) -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
-/// Mounts what was taken on a place in the container.
-pub(super) fn put(taken: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
+/// Attaches a cloned mount to a mount point in the container.
+pub(super) fn attach(taken: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(taken, c"", place, c"", flags)?)
 }
 
-/// The host's device files, those that there are.
-pub(super) fn take_devices() -> Vec<(&'static str, OwnedFd)> {
+/// Clones the host's device files; those the host lacks are left out.
+pub(super) fn clone_devices() -> Vec<(&'static str, OwnedFd)> {
     let take = |name: &'static str| {
         let path = Path::new("/dev").join(name);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let file = rustix::fs::open(&path, flags, Mode::empty()).ok()?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode);
-        let taken = take_at(&file, 0).ok()?;
+        let taken = clone_mount_at(&file, 0).ok()?;
         (kind == FileType::CharacterDevice).then_some((name, taken))
     };
     DEVICES.into_iter().filter_map(take).collect()
@@ -177,7 +177,7 @@ pub(super) fn fill_devices(
     for (name, device) in devices {
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
         let place = rustix::fs::openat(&folder, *name, flags, Mode::from_raw_mode(0o666))?;
-        put(device, &place)?;
+        attach(device, &place)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Hands the signals that this process gets on to the container.
+//! Forwards the signals of this process to the container.
 
 use std::ffi::c_int;
 use std::io;
@@ -9,26 +9,25 @@ use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 
-/// Those that mean something to a command. The others have their usual effect on this process.
-const HANDED_ON: [c_int; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+/// The forwarded signals. The others have their usual effect on this process.
+const FORWARDED: [c_int; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// Signals, from the moment on that this is made.
+/// Receives signals from its creation on.
 #[derive(Debug)]
 pub(super) struct Signals(SignalsInfo<WithOrigin>);
 
 impl Signals {
-    /// Takes the signals but for those in `ignored`, which this process was started not to hear.
+    /// Registers the signals, except for those in `ignored`.
     pub(super) fn take(ignored: &[c_int]) -> io::Result<Self> {
-        let wanted = HANDED_ON
+        let wanted = FORWARDED
             .into_iter()
             .filter(|signal| !ignored.contains(signal));
         SignalsInfo::new(wanted.chain([SIGWINCH])).map(Self)
     }
 
-    /// Hands signals on to `container`, for as long as this process lives. `own_terminal` says whether the
-    /// container has one of its own, and so hears nothing of what is typed into ours; `resize` is called
-    /// when that changes its size.
-    pub(super) fn hand_on(
+    /// Forwards signals to `container` for as long as this process lives. A container with its `own_terminal` gets no
+    /// signals of keys typed into ours. `resize` is called when our terminal changes its size.
+    pub(super) fn forward(
         mut self,
         container: Pid,
         own_terminal: bool,
@@ -42,7 +41,7 @@ impl Signals {
                         resize();
                         continue;
                     }
-                    // What a terminal sends, it sends to all in the foreground, the container too.
+                    // A terminal sends its signals to the whole foreground group, and so to the container.
                     if origin.cause == Cause::Kernel && !own_terminal {
                         continue;
                     }
@@ -56,7 +55,7 @@ impl Signals {
     }
 }
 
-/// The signals that this process ignores, as it was told by whoever started it.
+/// The signals that this process was started to ignore.
 pub fn ignored() -> Vec<c_int> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     parse_ignored(&status)

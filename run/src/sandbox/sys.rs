@@ -41,14 +41,14 @@ pub(super) fn fork() -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(pid))
 }
 
-/// Ends this process without running what the original process wants to have run at its end.
+/// Ends this process without the exit handlers of the original process.
 pub(super) fn exit_now(code: u8) -> ! {
     // SAFETY: takes no pointers and does not return.
     unsafe { libc::_exit(c_int::from(code)) }
 }
 
-/// Becomes another program; returns only when that fails. (execvp(3) and what is built on it would give every
-/// file to a shell that is no program.)
+/// Becomes another program; returns only on failure. (execvp(3) would start a shell for every file that is no
+/// program.)
 pub(super) fn exec(file: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
     let list = |words: &[CString]| -> Vec<*const c_char> {
         let words = words.iter().map(|word| word.as_ptr());
@@ -60,7 +60,7 @@ pub(super) fn exec(file: &CStr, arguments: &[CString], environment: &[CString]) 
     io::Error::last_os_error()
 }
 
-/// Holds all signals back until [`Blocked::release`].
+/// All signals, blocked until [`Blocked::release`].
 #[derive(Debug)]
 pub(super) struct Blocked(libc::sigset_t);
 
@@ -78,15 +78,15 @@ impl Blocked {
         }
     }
 
-    /// Lets through what was let through before.
+    /// Restores the earlier signal mask.
     pub(super) fn release(&self) {
         // SAFETY: the set was filled in by the kernel.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
     }
 }
 
-/// Waits for the next of the blocked signals; tells its number, and whether another process sent it (and
-/// not the terminal, which sends to all of a group by itself).
+/// Waits for the next blocked signal; gives its number, and whether a process sent it rather than the terminal,
+/// which sends it to the whole group.
 pub(super) fn next_signal() -> io::Result<(c_int, bool)> {
     let mut all = MaybeUninit::uninit();
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -103,10 +103,10 @@ pub(super) fn next_signal() -> io::Result<(c_int, bool)> {
     Ok((signal, info.si_code != SI_KERNEL))
 }
 
-/// `si_code` of what the kernel itself sends.
+/// `si_code` of signals from the kernel.
 const SI_KERNEL: c_int = 0x80;
 
-/// Gives a signal the meaning it has for a new program.
+/// Resets a signal to its default action.
 pub(super) fn reset_signal(signal: c_int) {
     // SAFETY: SIG_DFL is no code of ours.
     unsafe { libc::signal(signal, libc::SIG_DFL) };

@@ -38,12 +38,12 @@ impl Relay {
                 .name("pcocc-output".into())
                 .spawn(move || pass(&*output, &mut io::stdout()))?,
         );
-        // Reads until the process ends: nobody can wake it.
+        // Reads until the process ends: a blocked read cannot be interrupted.
         std::thread::Builder::new()
             .name("pcocc-input".into())
             .spawn(move || {
                 pass(&mut io::stdin().lock(), &mut &*master);
-                // The end of the input is the end of a file to whoever reads the terminal.
+                // A reader of the terminal sees the end of the input as the end of a file.
                 let _ = (&*master).write_all(&[END_OF_FILE]);
             })?;
         Ok(relay)
@@ -64,7 +64,7 @@ const END_OF_FILE: u8 = 4;
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // The last words come first. The other end is closed by now, or is a straggler's.
+        // The remaining output is passed first. The other end is closed by now, or belongs to a straggler.
         if let Some(output) = self.output.take()
             && output.join().is_err()
         {

@@ -1,7 +1,7 @@
 //! Shows an image to generators: they run on the host, and look into the image's root folder.
 //!
-//! A copy of this process, in a user and a mount namespace of its own, mounts the image on a folder, serves
-//! it, and runs one command after the other as it is asked. It ends when nobody asks any more.
+//! A copy of this process, in a user and a mount namespace of its own, mounts the image on a folder, serves the
+//! image, and runs one command after the other on request. The copy ends when the view is dropped.
 
 use std::ffi::OsString;
 use std::fs;
@@ -22,20 +22,20 @@ use super::{RunError, refusal, servers, sys, wait_for_threads};
 /// Longest answer, in bytes.
 const MOST: u64 = 1 << 20;
 
-/// How often it is looked whether to give up.
+/// How often a wait checks for cancellation.
 const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
 
-/// Folders the image may be shown on: the first one that is empty. Only generators see it there.
-const PLACES: [&str; 4] = ["/mnt", "/media", "/srv", "/tmp"];
+/// Folders for the image: the first empty one is used. Only generators see the image there.
+const FOLDERS: [&str; 4] = ["/mnt", "/media", "/srv", "/tmp"];
 
 /// Where the image's root folder and the container's configuration are below that.
 const ROOT: &str = "rootfs";
 const CONFIG: &str = "config.json";
 
-/// An image that is shown. Dropping it ends the showing.
+/// An image that generators can read. Dropping the view unmounts it.
 #[derive(Debug)]
 pub struct View {
     process: Pid,
@@ -75,8 +75,8 @@ impl View {
         }
     }
 
-    /// Runs a command with the two paths behind its words; gives what it printed. It is given up when
-    /// `cancel` is raised, and ends when the showing does.
+    /// Runs a command with the two paths as its last arguments; gives its output. The command is abandoned when
+    /// `cancel` is raised, and ends with the view at the latest.
     pub fn run(&mut self, words: &[String], cancel: &Cancel) -> Result<String, String> {
         let answer = self
             .stream
@@ -130,7 +130,7 @@ fn ask(
     Ok(if done { Ok(text) } else { Err(text) })
 }
 
-/// One byte that says whether it is good news, the length, the text.
+/// A message: one byte for success, the length, the text.
 fn send(stream: &mut impl Write, good: bool, text: &str) -> io::Result<()> {
     let mut message = vec![u8::from(good)];
     message.extend((text.len() as u64).to_le_bytes());
@@ -151,7 +151,7 @@ fn receive(stream: &mut impl Read) -> io::Result<(bool, String)> {
     Ok((good == [1], String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// The other side.
+/// Serves the image and its commands, in the copy.
 fn show(tree: RootTree, ids: Ids, mut stream: UnixStream) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let place = match mount(tree, ids) {
@@ -197,9 +197,9 @@ fn mount(tree: RootTree, ids: Ids) -> io::Result<PathBuf> {
     namespace::set_up(ids)?;
     let is_empty =
         |place: &&Path| fs::read_dir(place).is_ok_and(|mut names| names.next().is_none());
-    let place = PLACES.iter().map(Path::new).find(is_empty);
+    let place = FOLDERS.iter().map(Path::new).find(is_empty);
     let place = place.ok_or_else(|| {
-        io::Error::other(format!("none of {} is an empty folder", PLACES.join(", ")))
+        io::Error::other(format!("none of {} is an empty folder", FOLDERS.join(", ")))
     })?;
     let device = namespace::open_device()?;
     namespace::mount_image(&device, place, ids)?;
