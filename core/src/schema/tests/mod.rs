@@ -1,9 +1,13 @@
 //! The schemas, the tables in `docs/CONFIGURATION.md`, and the readers agree.
 
+mod keys;
+
 use super::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use keys::keys;
 
 /// Writes what is generated instead of comparing it.
 const UPDATE: &str = "PCOCC_UPDATE_DOCS";
