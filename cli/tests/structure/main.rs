@@ -1,0 +1,142 @@
+//! What docs/ARCHITECTURE.md says of the shape of the code: arrows among crates, and no circle among the files
+//! of a crate.
+
+mod sources;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The crates of ours that a crate may name in its dependencies.
+const ARROWS: [(&str, &[&str]); 10] = [
+    ("core", &[]),
+    ("layers", &["core"]),
+    ("image", &["core", "layers"]),
+    ("remote", &["core", "image", "layers"]),
+    ("fs", &["core", "image", "layers"]),
+    ("run", &["core", "fs", "image"]),
+    ("guest", &[]),
+    ("vm", &["core", "guest"]),
+    ("completions", &["core", "image", "vm"]),
+    ("shellenv", &[]),
+];
+
+/// Crates that build without a network client. Completions name `vm`, which speaks TLS to its guests by tokio.
+const OFFLINE: [(&str, &[&str]); 3] = [
+    ("pcocc-fs", &["bollard", "hyper", "reqwest", "tokio"]),
+    ("pcocc-run", &["bollard", "hyper", "reqwest", "tokio"]),
+    ("pcocc-completions", &["bollard", "hyper", "reqwest"]),
+];
+
+/// Files that may stand in a circle, and why.
+const CIRCLES: [(&str, &str); 11] = [
+    ("cli/src/app.rs", "names all verbs, which name Invocation"),
+    ("cli/src/errors.rs", "the error table"),
+    ("cli/src/stores.rs", "names the job, found by its stores"),
+    (
+        "cli/src/verbs/docker/launch.rs",
+        "starts what alloc asks for",
+    ),
+    ("fs/src/mount.rs", "names its guard, which unmounts"),
+    (
+        "fs/src/staging.rs",
+        "names nodes, which name what is staged",
+    ),
+    ("fs/src/tree/listing.rs", "names files, which are listed"),
+    ("fs/src/tree/mod.rs", "holds the gauges"),
+    ("image/src/repository/images.rs", "holds the layer index"),
+    (
+        "remote/src/docker/client.rs",
+        "names streams, which name it",
+    ),
+    ("vm/src/job/error.rs", "the error table"),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+fn cargo(line: &str) -> String {
+    let mut command = Command::new(env!("CARGO"));
+    let words = line.split(' ');
+    let output = command.args(words).current_dir(root()).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Our packages, as cargo describes them.
+fn packages() -> Vec<Value> {
+    let metadata = cargo("metadata --locked --no-deps --format-version 1");
+    list(&serde_json::from_str(&metadata).unwrap(), "packages").to_vec()
+}
+
+fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or_default()
+}
+
+#[test]
+fn crates_depend_on_those_below_them() {
+    let allowed = BTreeMap::from(ARROWS);
+    for package in &packages() {
+        let name = text(package, "name").trim_start_matches("pcocc-");
+        // The command and the end-to-end tests name whatever they like.
+        if ["pcocc", "tests"].contains(&name) {
+            continue;
+        }
+        let allowed = allowed.get(name).expect(name);
+        for dependency in list(package, "dependencies") {
+            if let Some(below) = text(dependency, "name").strip_prefix("pcocc-")
+                && dependency["kind"].is_null()
+            {
+                assert!(allowed.contains(&below), "{name} depends on {below}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_needs_no_network_has_no_network_client() {
+    for (package, network) in OFFLINE {
+        let tree = cargo(&format!(
+            "tree --locked -p {package} -e normal --prefix none"
+        ));
+        let names = tree.lines().filter_map(|line| line.split(' ').next());
+        let found: Vec<&str> = names.filter(|name| network.contains(name)).collect();
+        assert_eq!(found, [""; 0], "{package} compiles these");
+    }
+}
+
+/// The product files of each library and program, each with those that it names.
+fn graphs() -> Vec<BTreeMap<PathBuf, Vec<PathBuf>>> {
+    let mut packages = packages();
+    packages.retain(|package| text(package, "name") != "pcocc-tests");
+    let targets = packages.iter().flat_map(|package| list(package, "targets"));
+    targets
+        .filter(|target| ["lib", "bin"].iter().any(|kind| target["kind"][0] == *kind))
+        .map(|target| sources::graph(Path::new(text(target, "src_path"))))
+        .collect()
+}
+
+#[test]
+fn no_files_of_a_crate_stand_in_a_circle() {
+    let excepted = CIRCLES.map(|(file, _)| root().join(file));
+    let mut found = Vec::new();
+    for mut graph in graphs() {
+        graph.retain(|file, _| !excepted.contains(file));
+        found.extend(sources::circular(&graph));
+    }
+    assert_eq!(found, [PathBuf::new(); 0]);
+}
