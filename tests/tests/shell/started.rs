@@ -163,9 +163,9 @@ fn posix_shells_read_their_own_file_and_show_the_tag() {
 
 /// tcsh has no hook; a line of the user's own shows the tag.
 #[test]
-fn tcsh_shows_the_tag_with_the_line_of_the_readme() {
-    let readme = fs::read_to_string(pcocc_tests::workspace().join("README.md")).unwrap();
-    let line = readme
+fn tcsh_shows_the_tag_with_the_line_of_the_documentation() {
+    let page = fs::read_to_string(pcocc_tests::workspace().join("docs/SHELL.md")).unwrap();
+    let line = page
         .lines()
         .find(|line| line.contains("$?PCOCC_JOBID"))
         .expect("the line for tcsh");
