@@ -77,11 +77,11 @@ pub(crate) struct File {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Repo {
-    /// Its name, as in `NAME:IMAGE`: letters, digits, `_`, `.` and `-`.
+    /// Name of the repository, as in `NAME:IMAGE`: letters, digits, `_`, `.` and `-`.
     name: At<String>,
-    /// Its folder, made when it is missing; a path template.
+    /// Folder of the repository, made when missing; a path template.
     path: At<String>,
-    /// How it stores the layers it receives. `keep`: as they come, those of docker as gzip; `gzip`: all as gzip;
+    /// How the repository stores received layers. `keep`: as they come, those of docker as gzip; `gzip`: all as gzip;
     /// `none`: all as plain tar.
     #[serde(default)]
     layer_compression: LayerCompression,
@@ -91,7 +91,7 @@ struct Repo {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Cache {
-    /// Its folder, made when it is missing; a path template. Without any `repos.yaml`: `~/.pcocc/cache`.
+    /// Folder of the cache, made when missing; a path template. Without any `repos.yaml`: `~/.pcocc/cache`.
     path: At<String>,
 }
 

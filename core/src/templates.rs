@@ -64,7 +64,7 @@ pub(crate) struct File(BTreeMap<String, Option<Entry>>);
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Entry {
-    /// Name of the template that has what this one does not say.
+    /// Name of the template that has the keys missing here.
     #[schemars(extend("x-default" = "none"))]
     inherits: Option<At<String>>,
     /// The guest image: `[REPO:]IMAGE[@REVISION]`.

@@ -98,10 +98,10 @@ impl Settings {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Template {
-    /// Sections of the same kind whose settings this one adds to, the closest first.
+    /// Sections of the same kind that this section extends, the closest first.
     #[serde(default)]
     pub(super) inherits: Inherits,
-    /// Mounts by name; the name only tells them apart. A mount of the same name takes the place of one that is inherited.
+    /// Mounts by name. A mount replaces an inherited mount of the same name; the name has no other meaning.
     mounts: Option<BTreeMap<String, At<TemplateMount>>>,
     /// Commands that print `MOUNT`, `ENV`, `PATHPREFIX`, `PATHSUFFIX` and `MODULE` lines, which are added.
     generator: Option<Vec<String>>,
@@ -111,7 +111,7 @@ pub(super) struct Template {
     pathprefix: Option<Vec<String>>,
     /// What goes behind variables such as `PATH`: `VAR=VALUE`.
     pathsuffix: Option<Vec<String>>,
-    /// What containers have for themselves; mounts and users always.
+    /// Namespaces of the container's own, besides those of mounts and users.
     #[schemars(extend("x-default" = "`[pid, ipc]`"))]
     ns: Option<Vec<Namespace>>,
 }
@@ -181,9 +181,9 @@ impl Template {
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct SectionsFile {
-    /// What containers are given, by the name of their image; `default` is for all.
+    /// Settings of containers, by the name of their image; `default` holds for all.
     pub(super) containers: Option<BTreeMap<String, Option<Template>>>,
-    /// What `pcocc run -M MODULE` gives a container besides, by the name of the module.
+    /// Settings that `pcocc run -M MODULE` adds, by the name of the module.
     pub(super) modules: Option<BTreeMap<String, Option<Template>>>,
 }
 
