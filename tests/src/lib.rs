@@ -21,6 +21,7 @@ pub mod leaks;
 mod mount;
 mod namespace;
 mod pcocc;
+pub mod picture;
 mod proxy;
 mod registry;
 mod slurm;

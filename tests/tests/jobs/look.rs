@@ -1,15 +1,12 @@
 //! What a terminal shows while `alloc` waits for its VM, read back through a terminal emulator: each stage by its name with a
 //! spinner and its time, and after Ctrl-C a clean line and a cursor.
 
-#[path = "../../../cli/tests/look/terminal.rs"]
-mod terminal;
-
 use std::io::Write as _;
 
 use pcocc_tests::Pcocc;
 
 use crate::home::{BOOT, assert_nothing_left, home, record};
-use terminal::{Terminal, spins};
+use crate::terminal::{Terminal, spins};
 
 /// Every stage of a start.
 const STAGES: [&str; 8] = [
@@ -23,7 +20,8 @@ const STAGES: [&str; 8] = [
     "The docker daemon is ready",
 ];
 
-fn is_stage(line: &str) -> bool {
+/// Whether a line is one of a start's stages.
+pub fn is_stage(line: &str) -> bool {
     STAGES.iter().any(|stage| line.starts_with(stage))
 }
 

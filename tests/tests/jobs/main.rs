@@ -12,6 +12,7 @@ mod late;
 mod logout;
 mod look;
 mod many;
+mod picture;
 mod places;
 mod refusals;
 mod returning;
@@ -20,3 +21,5 @@ mod several;
 mod shell;
 mod slurm;
 mod slurm_ends;
+#[path = "../../../cli/tests/look/terminal.rs"]
+mod terminal;
