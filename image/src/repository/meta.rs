@@ -7,12 +7,16 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use indexmap::IndexMap;
+use pcocc_layers::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
 use crate::error::{Error, Result};
 use crate::oci::{Image, MAX_DOCUMENT};
 use crate::origin::Origin;
 use crate::reference::check_name;
-use crate::repository::json::Json;
-use pcocc_layers::Digest;
+use crate::repository::python_json::{self, Members};
 
 /// What an image is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +43,18 @@ impl std::fmt::Display for Kind {
     }
 }
 
+/// The keys of the document, in the order in which pcocc 0.7 writes them.
+const KEYS: [&str; 8] = [
+    "name",
+    "revision",
+    "kind",
+    "owner",
+    "timestamp",
+    "data_blobs",
+    "custom_meta",
+    "description",
+];
+
 /// The metadata of one revision of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Meta {
@@ -53,6 +69,27 @@ pub struct Meta {
     text: String,
 }
 
+/// A document that is about to be written.
+#[derive(Serialize)]
+struct Document<'a> {
+    name: &'a str,
+    revision: u64,
+    kind: &'a str,
+    owner: &'a str,
+    timestamp: f64,
+    data_blobs: Vec<String>,
+    custom_meta: Members<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+}
+
+impl Document<'_> {
+    fn into_meta(self) -> Result<Meta> {
+        check_name(self.name)?;
+        Meta::from_json(&self)
+    }
+}
+
 impl Meta {
     /// Describes a container image; its revision is 0. Where it came from is noted when it is known.
     pub fn container(
@@ -63,12 +100,12 @@ impl Meta {
         origin: Option<&Origin>,
     ) -> Result<Self> {
         let index = image.index(None)?;
-        let index = std::str::from_utf8(&index)
+        let index = match origin {
+            Some(origin) => origin.annotate(index),
+            None => index,
+        };
+        let index = serde_json::from_slice(&index)
             .map_err(|error| Error::invalid("image index", error.to_string()))?;
-        let mut index = Json::parse(index)?;
-        if let Some(origin) = origin {
-            annotate(&mut index, origin);
-        }
         // pcocc 0.7's order: manifest, layers, config.
         let mut blobs = vec![image.manifest_digest()];
         for layer in image.layers() {
@@ -79,17 +116,17 @@ impl Meta {
         if !blobs.contains(&image.id()) {
             blobs.push(image.id());
         }
-        let blobs = blobs.iter().map(|blob| Json::Text(blob.to_string()));
-        let custom = vec![("oci_index".to_owned(), index)];
-        Self::new(
+        let document = Document {
             name,
-            0,
-            Kind::Container,
+            revision: 0,
+            kind: Kind::Container.as_str(),
             owner,
-            timestamp,
-            blobs.collect(),
-            custom,
-        )
+            timestamp: seconds(timestamp),
+            data_blobs: blobs.iter().map(Digest::to_string).collect(),
+            custom_meta: Members::from([("oci_index".to_owned(), index)]),
+            description: None,
+        };
+        document.into_meta()
     }
 
     /// Describes a virtual machine's disk: `blobs` from the bottom of the qcow2 chain to its top.
@@ -100,17 +137,18 @@ impl Meta {
         timestamp: SystemTime,
         blobs: &[Digest],
     ) -> Result<Self> {
-        // pcocc 0.7 names these blobs without the algorithm.
-        let blobs = blobs.iter().map(|blob| Json::Text(blob.hex())).collect();
-        Self::new(
+        let document = Document {
             name,
             revision,
-            Kind::VirtualMachine,
+            kind: Kind::VirtualMachine.as_str(),
             owner,
-            timestamp,
-            blobs,
-            Vec::new(),
-        )
+            timestamp: seconds(timestamp),
+            // pcocc 0.7 names these blobs without the algorithm.
+            data_blobs: blobs.iter().map(Digest::hex).collect(),
+            custom_meta: Members::new(),
+            description: None,
+        };
+        document.into_meta()
     }
 
     /// The same content under another name, by another owner, at another time.
@@ -121,158 +159,118 @@ impl Meta {
         owner: &str,
         timestamp: SystemTime,
     ) -> Result<Self> {
-        let document = self.document();
-        let blobs = match document.get("data_blobs") {
-            Some(Json::Array(blobs)) => blobs.clone(),
-            _ => Vec::new(),
+        let blobs = self.members().get("data_blobs").copied();
+        let blobs = blobs.and_then(|blobs| serde_json::from_str(blobs.get()).ok());
+        let document = Document {
+            name,
+            revision,
+            kind: self.kind.as_str(),
+            owner,
+            timestamp: seconds(timestamp),
+            data_blobs: blobs.unwrap_or_default(),
+            custom_meta: self.custom(),
+            description: self.description.as_deref(),
         };
-        let custom = match document.get("custom_meta") {
-            Some(Json::Object(custom)) => custom.clone(),
-            _ => Vec::new(),
-        };
-        let meta = Self::new(name, revision, self.kind, owner, timestamp, blobs, custom)?;
-        match (meta.document(), &self.description) {
-            (Json::Object(mut members), Some(text)) => {
-                members.push(("description".to_owned(), Json::Text(text.clone())));
-                Self::from_document(&Json::Object(members))
-            }
-            _ => Ok(meta),
-        }
+        document.into_meta()
     }
 
     /// The same metadata with its keys in the order pcocc 0.7 writes them; version 1 sorts them.
     pub(crate) fn canonical(&self) -> Result<Self> {
-        const ORDER: [&str; 8] = [
-            "name",
-            "revision",
-            "kind",
-            "owner",
-            "timestamp",
-            "data_blobs",
-            "custom_meta",
-            "description",
-        ];
-        let document = self.document();
-        let members = ORDER.iter().filter_map(|key| {
-            let value = document.get(key)?.clone();
-            Some(((*key).to_owned(), value))
-        });
-        Self::from_document(&Json::Object(members.collect()))
-    }
-
-    fn new(
-        name: &str,
-        revision: u64,
-        kind: Kind,
-        owner: &str,
-        timestamp: SystemTime,
-        blobs: Vec<Json>,
-        custom: Vec<(String, Json)>,
-    ) -> Result<Self> {
-        check_name(name)?;
-        let seconds = timestamp
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs_f64();
-        let text = |text: &str| Json::Text(text.to_owned());
-        let members = [
-            ("name", text(name)),
-            ("revision", Json::Int(revision.to_string())),
-            ("kind", text(kind.as_str())),
-            ("owner", text(owner)),
-            ("timestamp", Json::Float(seconds)),
-            ("data_blobs", Json::Array(blobs)),
-            ("custom_meta", Json::Object(custom)),
-        ];
-        Self::from_document(&Json::Object(
-            members.map(|(key, value)| (key.to_owned(), value)).into(),
-        ))
+        let document = self.members();
+        let members = KEYS
+            .iter()
+            .filter_map(|key| document.get_key_value(*key))
+            .collect::<IndexMap<_, _>>();
+        Self::from_json(&members)
     }
 
     /// Parses a metadata file's text.
     pub fn parse(text: &str) -> Result<Self> {
         check_size(text)?;
-        Self::read(&Json::parse(text)?, text.to_owned())
+        Self::read(text.to_owned())
     }
 
     /// Parses the YAML `text` of `file`, a metadata file of a version 1 repository.
     pub fn parse_yaml(text: &str, file: &Path) -> Result<Self> {
         check_size(text)?;
-        let document: Json = pcocc_core::yaml::parse(text, file)
+        let document: Value = pcocc_core::yaml::parse(text, file)
             .map_err(|error| Error::invalid("metadata", error.to_string()))?;
-        Self::from_document(&document)
+        Self::from_json(&document)
     }
 
-    fn from_document(document: &Json) -> Result<Self> {
-        Self::read(document, document.dump())
+    fn from_json(document: &impl Serialize) -> Result<Self> {
+        let text = serde_json::to_string(document).map_err(|error| bad(error.to_string()))?;
+        Self::read(python_json::normalize(&text)?)
     }
 
-    /// The document again. Its text was parsed before, so this cannot fail.
-    fn document(&self) -> Json {
-        Json::parse(&self.text).unwrap_or(Json::Null)
-    }
-
-    /// Takes the metadata out of `document`, whose text is `text`.
-    fn read(document: &Json, text: String) -> Result<Self> {
-        let Json::Object(members) = document else {
+    /// Takes the metadata out of the document `text`.
+    fn read(text: String) -> Result<Self> {
+        let document: Value = serde_json::from_str(&text)
+            .map_err(|error| Error::invalid("JSON", format!("does not parse: {error}")))?;
+        let Value::Object(members) = &document else {
             return Err(bad("is not an object"));
         };
-        let mut name = None;
-        let mut revision = None;
-        let mut kind = None;
-        let mut owner = None;
-        let mut timestamp = None;
-        let mut data_blobs = None;
-        let mut description = None;
-        for (key, value) in members {
-            match (key.as_str(), value) {
-                ("name", Json::Text(text)) => name = Some(text.clone()),
-                ("revision", Json::Int(digits)) => revision = digits.parse().ok(),
-                ("kind", Json::Text(text)) => {
-                    kind = Some(match text.as_str() {
-                        "ctr" => Kind::Container,
-                        "vm" => Kind::VirtualMachine,
-                        other => return Err(bad(&format!("has the unknown kind {other:?}"))),
-                    });
-                }
-                ("owner", Json::Text(text)) => owner = Some(text.clone()),
-                ("timestamp", Json::Float(seconds)) => timestamp = Some(*seconds),
-                ("timestamp", Json::Int(digits)) => timestamp = digits.parse().ok(),
-                ("data_blobs", Json::Array(items)) => {
-                    data_blobs = Some(items.iter().map(parse_blob).collect::<Result<Vec<_>>>()?);
-                }
-                ("description", Json::Text(text)) => description = Some(text.clone()),
-                ("custom_meta", Json::Object(_) | Json::Null) => {}
-                (key, _) => return Err(bad(&format!("has a key {key:?} that is not pcocc's"))),
-            }
+        if let Some(key) = members.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(bad(format!("has a key {key:?} that is not pcocc's")));
         }
-        let missing = |key: &str| bad(&format!("has no usable {key:?}"));
+        let name: String = required(members, "name")?;
+        if check_name(&name).is_err() {
+            return Err(bad("has no usable \"name\""));
+        }
+        let kind: &str = required(members, "kind")?;
+        let blobs: Vec<&str> = required(members, "data_blobs")?;
+        if !matches!(
+            members.get("custom_meta"),
+            None | Some(Value::Object(_) | Value::Null)
+        ) {
+            return Err(bad("has no usable \"custom_meta\""));
+        }
         Ok(Self {
-            name: name
-                .filter(|name| check_name(name).is_ok())
-                .ok_or_else(|| missing("name"))?,
-            revision: revision.ok_or_else(|| missing("revision"))?,
-            kind: kind.ok_or_else(|| missing("kind"))?,
-            owner: owner.ok_or_else(|| missing("owner"))?,
-            timestamp: timestamp.ok_or_else(|| missing("timestamp"))?,
-            data_blobs: data_blobs.ok_or_else(|| missing("data_blobs"))?,
-            description,
+            name,
+            revision: required(members, "revision")?,
+            kind: match kind {
+                "ctr" => Kind::Container,
+                "vm" => Kind::VirtualMachine,
+                other => return Err(bad(format!("has the unknown kind {other:?}"))),
+            },
+            owner: required(members, "owner")?,
+            timestamp: required(members, "timestamp")?,
+            data_blobs: blobs.into_iter().map(parse_blob).collect::<Result<_>>()?,
+            description: members
+                .contains_key("description")
+                .then(|| required(members, "description"))
+                .transpose()?,
             text,
         })
     }
 
-    /// The file's bytes, as pcocc 0.7 writes them.
+    /// The members of the document as they stand in its text. The text was parsed before, so this cannot fail.
+    fn members(&self) -> Members<'_> {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// The members of `custom_meta`.
+    fn custom(&self) -> Members<'_> {
+        let custom = self.members().get("custom_meta").copied();
+        // It may be null.
+        custom
+            .and_then(|custom| serde_json::from_str(custom.get()).ok())
+            .unwrap_or_default()
+    }
+
+    /// The file's text, as pcocc 0.7 writes it.
     pub fn render(&self) -> String {
-        self.document().dump()
+        python_json::normalize(&self.text).unwrap_or_default()
     }
 
     /// The document with `"repo": repo` appended, in one line: what cache keys are made of.
     pub(crate) fn render_within(&self, repo: &str) -> String {
-        let mut document = self.document();
-        if let Json::Object(members) = &mut document {
-            members.push(("repo".to_owned(), Json::Text(repo.to_owned())));
-        }
-        document.dump()
+        let mut text = self.render();
+        text.pop();
+        text.push_str(", \"repo\": ");
+        python_json::write_text(repo, &mut text);
+        text.push('}');
+        text
     }
 
     /// The image's name.
@@ -326,44 +324,33 @@ impl Meta {
 
     /// The OCI index of a container image, as JSON.
     pub fn oci_index(&self) -> Result<String> {
-        self.document()
-            .get("custom_meta")
-            .and_then(|custom| custom.get("oci_index"))
-            .map(Json::dump)
-            .ok_or_else(|| {
-                Error::invalid(
-                    format!("image {}@{}", self.name, self.revision),
-                    match self.kind {
-                        Kind::Container => "has no oci_index in its metadata",
-                        Kind::VirtualMachine => "is a virtual machine's, not a container's",
-                    },
-                )
-            })
+        match self.custom().get("oci_index") {
+            Some(index) => python_json::normalize(index.get()),
+            None => Err(Error::invalid(
+                format!("image {}@{}", self.name, self.revision),
+                match self.kind {
+                    Kind::Container => "has no oci_index in its metadata",
+                    Kind::VirtualMachine => "is a virtual machine's, not a container's",
+                },
+            )),
+        }
     }
 }
 
-/// Notes on the descriptor of the one manifest in `index` where the image came from.
-fn annotate(index: &mut Json, origin: &Origin) {
-    let Json::Object(members) = index else {
-        return;
-    };
-    let manifests = members.iter_mut().find(|(key, _)| key == "manifests");
-    if let Some((_, Json::Array(manifests))) = manifests
-        && let Some(Json::Object(descriptor)) = manifests.first_mut()
-    {
-        let annotations = origin.annotations().into_iter();
-        let annotations = annotations.map(|(key, value)| (key, Json::Text(value)));
-        descriptor.push((
-            "annotations".to_owned(),
-            Json::Object(annotations.collect()),
-        ));
-    }
+/// The member `key` of a document.
+fn required<'a, T: Deserialize<'a>>(members: &'a Map<String, Value>, key: &str) -> Result<T> {
+    let value = members
+        .get(key)
+        .ok_or_else(|| bad(format!("has no usable {key:?}")))?;
+    T::deserialize(value).map_err(|error| bad(format!("has no usable {key:?}: {error}")))
 }
 
-fn parse_blob(item: &Json) -> Result<Digest> {
-    let Json::Text(text) = item else {
-        return Err(bad("has a blob that is not a string"));
-    };
+fn seconds(time: SystemTime) -> f64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs_f64()
+}
+
+fn parse_blob(text: &str) -> Result<Digest> {
     Ok(if text.contains(':') {
         text.parse()?
     } else {
@@ -373,11 +360,11 @@ fn parse_blob(item: &Json) -> Result<Digest> {
 
 fn check_size(text: &str) -> Result<()> {
     if text.len() as u64 > MAX_DOCUMENT {
-        return Err(bad(&format!("is larger than {MAX_DOCUMENT} bytes")));
+        return Err(bad(format!("is larger than {MAX_DOCUMENT} bytes")));
     }
     Ok(())
 }
 
-fn bad(why: &str) -> Error {
+fn bad(why: impl Into<String>) -> Error {
     Error::invalid("metadata", why)
 }

@@ -234,6 +234,31 @@ fn metadata_that_is_not_pcoccs() {
     assert!(Meta::parse(&format!("{good}{}", " ".repeat(9 << 20))).is_err());
 }
 
+#[test]
+fn custom_metadata_stays_as_python_wrote_it() {
+    let custom = r#""custom_meta": {"z": [18446744073709551616, -9223372036854775809, -0.0, 1e+16], "a": {"\u00e9": null}}}"#;
+    let text = format!(
+        r#"{{"name": "a", "revision": 0, "kind": "ctr", "owner": "o", "timestamp": 122.41629403378658, "data_blobs": [], {custom}"#
+    );
+    let meta = Meta::parse(&text).unwrap();
+    assert_eq!(meta.render(), text);
+    let renamed = meta.renamed("b", 1, "p", UNIX_EPOCH).unwrap();
+    assert!(renamed.render().ends_with(custom), "{}", renamed.render());
+    let sorted = text.replacen(
+        r#""name": "a", "revision": 0"#,
+        r#""revision": 0, "name": "a""#,
+        1,
+    );
+    let sorted = Meta::parse(&sorted).unwrap();
+    assert_eq!(sorted.canonical().unwrap(), meta);
+    // The last of two keys counts, as in Python.
+    let twice = text.replacen("{", r#"{"owner": "first", "#, 1);
+    assert_eq!(Meta::parse(&twice).unwrap().owner(), "o");
+    for odd in ["NaN", "-Infinity", "1e999", r#""\ud800""#] {
+        assert!(Meta::parse(&text.replace("null", odd)).is_err(), "{odd}");
+    }
+}
+
 proptest! {
     #[test]
     fn metadata_round_trips(
