@@ -22,37 +22,31 @@ pub struct Variables {
 
 /// Why a path template has no path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
-    /// A name in braces that means nothing here.
-    #[error(
-        "path {template:?} uses %{{{name}}}, which is not known; use %{{homedir}}, %{{user}} or %{{env:VAR}}"
-    )]
-    Unknown {
-        /// The whole template.
-        template: String,
-        /// The name in braces.
-        name: String,
-    },
-    /// An environment variable that is not set.
-    #[error("path {template:?} uses the environment variable {name}, which is not set")]
-    Unset {
-        /// The whole template.
-        template: String,
-        /// The variable.
-        name: String,
-    },
-    /// A `%{` without its `}`.
-    #[error("path {template:?} has a %{{ without a closing }}")]
-    Unclosed {
-        /// The whole template.
-        template: String,
-    },
-    /// The result is not an absolute path.
-    #[error("path {template:?} is relative; write an absolute path, or one from %{{homedir}}")]
-    Relative {
-        /// The whole template.
-        template: String,
-    },
+#[error("path {template:?} {why}")]
+pub struct TemplateError {
+    template: String,
+    why: Mistake,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Mistake {
+    #[error("uses %{{{0}}}, which is not known; use %{{homedir}}, %{{user}} or %{{env:VAR}}")]
+    Unknown(String),
+    #[error("uses the environment variable {0}, which is not set")]
+    Unset(String),
+    #[error("has a %{{ without a closing }}")]
+    Unclosed,
+    #[error("is relative; write an absolute path, or one from %{{homedir}}")]
+    Relative,
+}
+
+impl Mistake {
+    fn of(self, template: &str) -> TemplateError {
+        TemplateError {
+            template: template.to_owned(),
+            why: self,
+        }
+    }
 }
 
 /// A path template of a config file that is expanded later, with its position for messages.
@@ -91,7 +85,8 @@ impl Written {
     /// Checks the template as a path. Unset variables are no error: they may be set where the template is expanded.
     pub fn check_path(&self, variables: &Variables) -> Result<(), ConfigError> {
         match expand(&self.template, variables) {
-            Ok(_) | Err(TemplateError::Unset { .. }) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.why, Mistake::Unset(_)) => Ok(()),
             Err(error) => Err(self.error(error.to_string())),
         }
     }
@@ -113,12 +108,9 @@ impl Written {
 /// a `%` before anything else stands for itself.
 pub fn expand(template: &str, variables: &Variables) -> Result<PathBuf, TemplateError> {
     let path = PathBuf::from(expand_text(template, variables)?);
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(TemplateError::Relative {
-            template: template.to_owned(),
-        })
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err(Mistake::Relative.of(template)),
     }
 }
 
@@ -138,11 +130,9 @@ pub fn expand_text(template: &str, variables: &Variables) -> Result<String, Temp
             rest = tail;
         } else if let Some(tail) = after.strip_prefix('{') {
             let Some((name, tail)) = tail.split_once('}') else {
-                return Err(TemplateError::Unclosed {
-                    template: template.to_owned(),
-                });
+                return Err(Mistake::Unclosed.of(template));
             };
-            path.push_str(&lookup(name, template, variables)?);
+            path.push_str(&lookup(name, variables).map_err(|why| why.of(template))?);
             rest = tail;
         } else if let Some(tail) = after.strip_prefix("homedir") {
             path.push_str(&home);
@@ -159,26 +149,15 @@ pub fn expand_text(template: &str, variables: &Variables) -> Result<String, Temp
     Ok(path)
 }
 
-fn lookup(name: &str, template: &str, variables: &Variables) -> Result<String, TemplateError> {
-    match name {
-        "homedir" => Ok(variables.homedir.to_string_lossy().into_owned()),
-        "user" => Ok(variables.user.clone()),
-        _ => match name.strip_prefix("env:") {
-            Some(variable) => {
-                variables
-                    .env
-                    .get(variable)
-                    .cloned()
-                    .ok_or_else(|| TemplateError::Unset {
-                        template: template.to_owned(),
-                        name: variable.to_owned(),
-                    })
-            }
-            None => Err(TemplateError::Unknown {
-                template: template.to_owned(),
-                name: name.to_owned(),
-            }),
-        },
+fn lookup(name: &str, variables: &Variables) -> Result<String, Mistake> {
+    match (name, name.strip_prefix("env:")) {
+        ("homedir", _) => Ok(variables.homedir.to_string_lossy().into_owned()),
+        ("user", _) => Ok(variables.user.clone()),
+        (_, Some(variable)) => {
+            let value = variables.env.get(variable).cloned();
+            value.ok_or_else(|| Mistake::Unset(variable.to_owned()))
+        }
+        _ => Err(Mistake::Unknown(name.to_owned())),
     }
 }
 
