@@ -200,43 +200,40 @@ impl Inside<'_> {
             }
             return Ok(());
         }
+        let mount_new = |kind: &str, flags, data| {
+            rustix::mount::mount(kind, &on, kind, flags, data).map_err(io::Error::from)
+        };
         match &mount.source {
             Source::Tmpfs => {
                 let mut flags = flags | MountFlags::NODEV;
                 if mount.options.read_only {
                     flags |= MountFlags::RDONLY;
                 }
-                rustix::mount::mount("tmpfs", &on, "tmpfs", flags, &*data)
-                    .map_err(failed(what()))?;
+                mount_new("tmpfs", flags, Some(&*data)).map_err(failed(what()))?;
             }
             Source::Proc => {
-                rustix::mount::mount("proc", &on, "proc", safe, None).map_err(|error| {
-                    Stop::new(
-                        FAILED,
-                        format!(
-                            "{}: {}; inside of another container, whose /proc is covered in parts, say \
-                             `ns: [mount]` in containers.yaml",
-                            what(),
-                            io::Error::from(error)
-                        ),
-                    )
+                mount_new("proc", safe, None).map_err(|error| {
+                    let why = format!(
+                        "{}: {error}; inside of another container, whose /proc is covered in parts, say \
+                         `ns: [mount]` in containers.yaml",
+                        what()
+                    );
+                    Stop::new(FAILED, why)
                 })?;
                 self.guard_kernel(root)?;
             }
             Source::Devices => {
-                rustix::mount::mount("tmpfs", &on, "tmpfs", MountFlags::NOSUID, c"mode=755")
-                    .map_err(failed(what()))?;
-                fill_devices(root, destination, devices).map_err(failed(what()))?;
+                let mounted = mount_new("tmpfs", MountFlags::NOSUID, Some(c"mode=755"));
+                let filled = mounted.and_then(|()| fill_devices(root, destination, devices));
+                filled.map_err(failed(what()))?;
             }
             Source::Terminals => {
                 let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
                 let data = c"newinstance,ptmxmode=0666,mode=620";
-                rustix::mount::mount("devpts", &on, "devpts", flags, data)
-                    .map_err(failed(what()))?;
+                mount_new("devpts", flags, Some(data)).map_err(failed(what()))?;
             }
             Source::Queues if self.has(Namespace::Ipc) => {
-                rustix::mount::mount("mqueue", &on, "mqueue", safe, None)
-                    .map_err(failed(what()))?;
+                mount_new("mqueue", safe, None).map_err(failed(what()))?;
             }
             // What the host does not have.
             Source::Queues | Source::Bind(_) | Source::Sys => {}

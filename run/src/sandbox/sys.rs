@@ -13,6 +13,14 @@ use std::ptr;
 
 use rustix::process::Pid;
 
+/// The result of a system call; a negative one is an error.
+fn checked(result: c_int) -> io::Result<c_int> {
+    match result {
+        0.. => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Starts a copy of this process in new namespaces (`CLONE_NEW…`): `None` in the copy.
 ///
 /// Fails with `EDEADLK` when this process has more than one thread: a copy of such a process may find
@@ -25,20 +33,14 @@ pub(super) fn clone_into(namespaces: c_int) -> io::Result<Option<Pid>> {
     // SAFETY: without a stack and without CLONE_VM this is fork(2): the copy has memory of its own. There
     // is no other thread, so that no lock is held that the copy would wait for.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Pid::from_raw(pid as i32))
+    Ok(Pid::from_raw(checked(pid as c_int)?))
 }
 
 /// Starts a copy of this process, which has only one thread: `None` in the copy.
 pub(super) fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: called in the copy that clone_into made, which has one thread.
     let pid = unsafe { libc::fork() };
-    if pid < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(Pid::from_raw(pid))
+    Ok(Pid::from_raw(checked(pid)?))
 }
 
 /// Ends this process without the exit handlers of the original process.
@@ -97,10 +99,7 @@ pub(super) fn next_signal() -> io::Result<(c_int, bool)> {
         let signal = libc::sigwaitinfo(all.as_ptr(), info.as_mut_ptr());
         (signal, info.assume_init())
     };
-    if signal < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok((signal, info.si_code != SI_KERNEL))
+    Ok((checked(signal)?, info.si_code != SI_KERNEL))
 }
 
 /// `si_code` of signals from the kernel.
@@ -118,15 +117,14 @@ pub(super) fn open_terminal(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: the first call reads one int; the second takes flags and gives a new file descriptor that
     // is ours alone.
     unsafe {
-        if libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        checked(libc::ioctl(
+            master.as_raw_fd(),
+            libc::TIOCSPTLCK,
+            &raw const unlocked,
+        ))?;
         let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
         let peer = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags);
-        if peer < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(peer))
+        Ok(OwnedFd::from_raw_fd(checked(peer)?))
     }
 }
 
@@ -149,10 +147,7 @@ pub(super) fn set_mount_attributes(root: BorrowedFd<'_>, attributes: u64) -> io:
             size_of::<libc::mount_attr>(),
         )
     };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    checked(result as c_int).map(drop)
 }
 
 /// Forbids this process and all it becomes to push characters into a terminal as if they were typed: the
@@ -203,8 +198,5 @@ pub(super) fn forbid_typing() -> io::Result<()> {
             &raw const program,
         )
     };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    checked(result).map(drop)
 }
