@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pcocc_core::cancel::Cancel;
+use pcocc_image::layout::{MARKER_NAME, check_marker};
 use pcocc_image::oci::{self, Image, Layer, MAX_DOCUMENT};
 use pcocc_image::origin::Origin;
 use pcocc_image::transfer::{Context, Layout};
@@ -120,9 +121,9 @@ struct Examination<'a> {
 
 impl Examination<'_> {
     fn image(&self) -> Result<(Image, Option<Box<Origin>>), Obstacle> {
-        let marker = self.file("oci-layout")?;
+        let marker = self.file(MARKER_NAME)?;
         let index = self.file("index.json")?;
-        check_marker(&marker)?;
+        check_marker(&marker, MARKER_NAME)?;
         let documents = self.reach(&index)?;
         // All platforms have to be there; the one that is kept is this machine's.
         let chosen = self.select(&index)?;
@@ -272,27 +273,4 @@ fn document(file: &StagedFile, name: &str) -> Result<Vec<u8>> {
     file.document(MAX_DOCUMENT)
         .map_err(Error::io("read the copy of", name))?
         .ok_or_else(|| Error::invalid(name, format!("is larger than {MAX_DOCUMENT} bytes")))
-}
-
-/// Fails unless an `oci-layout` file says that it is of version 1.
-pub(crate) fn check_marker(marker: &[u8]) -> Result<()> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Marker {
-        image_layout_version: String,
-    }
-    match serde_json::from_slice::<Marker>(marker) {
-        Ok(marker) if marker.image_layout_version.starts_with("1.") => Ok(()),
-        Ok(marker) => Err(Error::invalid(
-            "oci-layout",
-            format!(
-                "is of the unknown version {:?}",
-                marker.image_layout_version
-            ),
-        )),
-        Err(error) => Err(Error::invalid(
-            "oci-layout",
-            format!("does not parse: {error}"),
-        )),
-    }
 }

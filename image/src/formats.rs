@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive;
 use crate::error::{Error, Result};
+use crate::layout::MARKER_NAME;
 use crate::vmdisk::{self, DiskFormat};
 
 /// A place outside the repository that holds, or shall hold, one image.
@@ -274,7 +275,7 @@ fn by_extension(path: &Path) -> Option<Format> {
 /// Finds a format by content; `None` when there is no file or nothing telling in it.
 fn detect(path: &Path) -> Result<Option<Format>> {
     if path.is_dir() {
-        let layout = path.join("oci-layout");
+        let layout = path.join(MARKER_NAME);
         return Ok(layout.is_file().then_some(Format::Oci));
     }
     if !path.is_file() {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use pcocc_core::cancel::Cancel;
 use pcocc_image::Error;
+use pcocc_image::layout::MARKER;
 use pcocc_image::oci::Image;
 use pcocc_image::origin::Origin;
 use pcocc_image::store::Store;
@@ -34,9 +35,6 @@ const JUST_NOW: Duration = Duration::from_millis(500);
 
 /// Opened images that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
-
-/// Content of every `oci-layout` file (OCI image spec, "oci-layout file").
-pub const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// A layer's blob in a store.
 #[derive(Debug)]

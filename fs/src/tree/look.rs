@@ -325,7 +325,7 @@ impl Tree {
                 (self.folder(node, 0o755, since_1970(key.created)), SOON)
             }
             Node::Part(key, Part::Marker) => {
-                let size = crate::tree::images::MARKER.len() as u64;
+                let size = pcocc_image::layout::MARKER.len() as u64;
                 (self.file(node, 0o444, size, since_1970(key.created)), SOON)
             }
             Node::Part(key, part) => {

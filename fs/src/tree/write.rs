@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pcocc_core::cancel::Cancel;
+use pcocc_image::layout::{MARKER_NAME, check_marker};
 use pcocc_layers::Digest;
 
 use crate::errno::{Errno, errno_of};
@@ -325,7 +326,7 @@ impl Tree {
             let marker = file.document(pcocc_image::oci::MAX_DOCUMENT);
             let marker = marker.map_err(|error| crate::errno::errno_of_io(&error))?;
             // Spelled otherwise than ours, perhaps.
-            return match marker.map(|marker| crate::commit::check_marker(&marker)) {
+            return match marker.map(|marker| check_marker(&marker, MARKER_NAME)) {
                 Some(Ok(())) => Ok(()),
                 _ => Err(Errno::ROFS),
             };

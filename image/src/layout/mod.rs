@@ -5,8 +5,10 @@
 //! platform → manifest and config, verified → layers as files of the folder. Nothing outside the
 //! folder is ever read, whatever its links say. Writing is in [`LayoutSink`].
 
+mod marker;
 mod sink;
 
+pub use marker::{MARKER, MARKER_NAME, check_marker};
 pub use sink::LayoutSink;
 
 use std::fs::{self, File};
@@ -48,7 +50,7 @@ impl LayoutFolder {
                 "is not a folder, so it is no OCI image layout",
             ));
         }
-        check_version(&read_document(&root, "oci-layout")?, path)?;
+        read_marker(&root, path)?;
         let manifests = oci::parse_index(&read_document(&root, "index.json")?)?;
         let manifest = choose(&manifests, tag, path)?.clone();
         Ok(Self { root, manifest })
@@ -101,26 +103,6 @@ impl Layout for LayoutFolder {
         let path = self.blob_path(layer.digest).ok()?;
         let size = fs::metadata(&path).ok()?.len();
         (size == layer.size).then_some(path)
-    }
-}
-
-/// Checks the content of an `oci-layout` file.
-fn check_version(document: &[u8], path: &Path) -> Result<()> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Version {
-        image_layout_version: String,
-    }
-    let what = || path.join("oci-layout").display().to_string();
-    let version: Version = serde_json::from_slice(document)
-        .map_err(|error| Error::invalid(what(), format!("does not parse: {error}")))?;
-    if version.image_layout_version.starts_with("1.") {
-        Ok(())
-    } else {
-        Err(Error::invalid(
-            what(),
-            "is of a version other than 1, the only one there was when this was written",
-        ))
     }
 }
 
@@ -212,6 +194,12 @@ fn inside(root: &Path, relative: &str) -> Result<PathBuf> {
             "is not a regular file",
         ))
     }
+}
+
+/// Checks the marker of the layout in the folder `root`, which the user calls `path`.
+fn read_marker(root: &Path, path: &Path) -> Result<()> {
+    let content = read_document(root, MARKER_NAME)?;
+    check_marker(&content, &path.join(MARKER_NAME).display().to_string())
 }
 
 /// Reads a small file of the layout.

@@ -16,7 +16,7 @@ use pcocc_core::publish;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{check_version, read_document};
+use super::{MARKER, MARKER_NAME, read_document, read_marker};
 use crate::error::{Error, Result};
 use crate::oci::{Image, Layer, REF_NAME};
 use crate::stream;
@@ -26,8 +26,6 @@ use pcocc_layers::{DiffId, Digest};
 
 /// Longest image name that is written, in bytes.
 const MAX_NAME: usize = 255;
-
-const VERSION: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// A [`Sink`] that creates an OCI image layout folder, or adds an image to one.
 #[derive(Debug)]
@@ -122,9 +120,9 @@ impl LayoutReceiver<'_> {
             fs::rename(entry.path(), &target).map_err(Error::io("create", &target))?;
         }
         publish::sync_parent(&blobs.join("x")).map_err(Error::io("write", &blobs))?;
-        let version = path.join("oci-layout");
-        if !version.exists() {
-            write_new(&version, VERSION)?;
+        let marker = path.join(MARKER_NAME);
+        if !marker.exists() {
+            write_new(&marker, MARKER)?;
         }
         // Read as late as possible: another image may have been added meanwhile.
         let index = merged_index(path, image, self.sink.tag.as_deref())?;
@@ -220,7 +218,7 @@ impl Receiver for LayoutReceiver<'_> {
             &root.join("index.json"),
             &image.index(self.sink.tag.as_deref())?,
         )?;
-        write_new(&root.join("oci-layout"), VERSION)?;
+        write_new(&root.join(MARKER_NAME), MARKER)?;
         for folder in ["blobs/sha256/x", "blobs/x", "x"] {
             publish::sync_parent(&root.join(folder)).map_err(Error::io("write", root))?;
         }
@@ -266,12 +264,11 @@ fn check_destination(path: &Path) -> Result<()> {
     if entries.next().is_none() {
         return Ok(());
     }
-    match read_document(&root, "oci-layout") {
-        Ok(document) => check_version(&document, path),
+    match read_marker(&root, path) {
         Err(Error::NotFound(_)) => refuse(
             "is a folder with other content, not an OCI image layout; choose another destination",
         ),
-        Err(error) => Err(error),
+        checked => checked,
     }
 }
 

@@ -9,6 +9,7 @@ use tempfile::NamedTempFile;
 use super::{ROOTFS, is_missing};
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
+use crate::layout::{MARKER, MARKER_NAME};
 use crate::oci::{Image, Layer};
 use crate::transfer::{Context, Offer, Receiver, Sink};
 use pcocc_layers::{DiffId, Digest};
@@ -77,10 +78,7 @@ impl Receiver for SpoolReceiver<'_> {
             .persist(&path)
             .map_err(|error| Error::io("write", &path)(error.error))?;
         let index = image.index(None)?;
-        for (name, content) in [
-            ("oci-layout", &br#"{"imageLayoutVersion":"1.0.0"}"#[..]),
-            ("index.json", &index),
-        ] {
+        for (name, content) in [(MARKER_NAME, MARKER), ("index.json", &index)] {
             let path = self.blobs.folder.join(name);
             fs::write(&path, content).map_err(Error::io("write", &path))?;
         }

@@ -18,6 +18,7 @@ use pcocc_core::progress::{BlobKind, Event};
 use super::client::{Daemon, ImageStore};
 use super::counted::Counted;
 use super::stream::LoadStream;
+use pcocc_image::layout::{MARKER, MARKER_NAME};
 use pcocc_image::oci::{Image, Layer};
 use pcocc_image::reference::DockerReference;
 use pcocc_image::transfer::{Context, Offer, Receiver, Sink};
@@ -491,7 +492,7 @@ impl Load<'_> {
             context,
         )?;
         self.document("index.json", &self.index(&packed)?, context)?;
-        self.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, context)?;
+        self.document(MARKER_NAME, MARKER, context)?;
         let manifest = serde_json::json!([{
             "Config": config,
             "RepoTags": [self.name],
