@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pcocc_core::cancel::Cancel;
 use pcocc_image::layout::{MARKER_NAME, check_marker};
-use pcocc_image::oci::{self, Image, Layer, MAX_DOCUMENT};
+use pcocc_image::oci::{self, Documents, Image, Layer, MAX_DOCUMENT};
 use pcocc_image::origin::Origin;
 use pcocc_image::transfer::{Context, Layout};
 use pcocc_image::{Error, Result};
@@ -102,7 +102,7 @@ pub fn examine(items: &BTreeMap<String, Item>, cancel: &Cancel) -> Result<Verdic
         blobs,
         cancel,
     };
-    match examination.image() {
+    match examination.image_with_origin() {
         Ok((image, origin)) => Ok(Verdict::Complete(StagedImage {
             image,
             origin,
@@ -120,28 +120,16 @@ struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    fn image(&self) -> Result<(Image, Option<Box<Origin>>), Obstacle> {
+    fn image_with_origin(&self) -> Result<(Image, Option<Box<Origin>>), Obstacle> {
         let marker = self.file(MARKER_NAME)?;
         let index = self.file("index.json")?;
         check_marker(&marker, MARKER_NAME)?;
-        let documents = self.reach(&index)?;
         // All platforms have to be there; the one that is kept is this machine's.
-        let chosen = self.select(&index)?;
-        let mut wanted = None;
-        for document in &documents {
-            for (digest, size) in layers(&document.image) {
-                self.verify(digest, size)?;
-            }
-            if document.manifest == chosen {
-                wanted = Some(document.image.clone());
-            }
+        let images = self.reach(&index)?;
+        let image = self.image()?;
+        for (digest, size) in images.iter().flat_map(layers) {
+            self.verify(digest, size)?;
         }
-        let image = wanted.ok_or_else(|| {
-            Obstacle::Error(Error::invalid(
-                "image index",
-                "names no image for this machine",
-            ))
-        })?;
         let origin = Origin::of_index(&String::from_utf8_lossy(&index));
         Ok((image, origin.map(Box::new)))
     }
@@ -158,15 +146,14 @@ impl Examination<'_> {
         Ok(bytes)
     }
 
-    /// The images an index names, nested ones included, each with the digest of its manifest as it
-    /// stands in the folder.
-    fn reach(&self, index: &[u8]) -> Result<Vec<Reached>, Obstacle> {
+    /// The images an index names, those of nested indexes included.
+    fn reach(&self, index: &[u8]) -> Result<Vec<Image>, Obstacle> {
         let mut found = Vec::new();
         let mut indexes = vec![index.to_vec()];
         let mut known = BTreeSet::new();
         let mut bytes = 0_u64;
-        let mut hold = |size| {
-            bytes = bytes.saturating_add(size);
+        let mut hold = |size: usize| {
+            bytes += size as u64;
             match bytes > MAX_REACHED {
                 true => Err(Error::invalid(
                     "image index",
@@ -178,56 +165,32 @@ impl Examination<'_> {
         while let Some(index) = indexes.pop() {
             for descriptor in oci::parse_index(&index)? {
                 // One image may stand under several names.
-                if !known.insert((descriptor.digest, descriptor.is_index)) {
+                if !known.insert(descriptor.digest) {
                     continue;
                 }
                 if known.len() > MAX_DOCUMENTS {
                     return Err(Error::invalid("image index", "names too many manifests").into());
                 }
-                self.verify(descriptor.digest, descriptor.size)?;
-                hold(descriptor.size)?;
-                let manifest = self.document(descriptor.digest)?;
-                if descriptor.is_index {
+                let manifest = self.document(descriptor.digest, descriptor.size)?;
+                hold(manifest.len())?;
+                if oci::is_index(&manifest)? {
                     indexes.push(manifest);
                     continue;
                 }
                 let (config, size) = oci::config_of(&manifest)?;
-                self.verify(config, size)?;
-                hold(size)?;
-                found.push(Reached {
-                    manifest: descriptor.digest,
-                    image: Image::parse(&manifest, &self.document(config)?)?,
-                });
+                let config = self.document(config, size)?;
+                hold(config.len())?;
+                found.push(Image::parse(&manifest, &config)?);
             }
         }
         if found.is_empty() {
             return Err(Obstacle::Missing("index.json names no image yet".into()));
         }
         // Layers may be large: their sizes are looked at before any content.
-        for (digest, size) in found.iter().flat_map(|reached| layers(&reached.image)) {
+        for (digest, size) in found.iter().flat_map(layers) {
             self.check_size(digest, size)?;
         }
         Ok(found)
-    }
-
-    fn select(&self, index: &[u8]) -> Result<Digest, Obstacle> {
-        let mut index = index.to_vec();
-        for _ in 0..8 {
-            let manifests = oci::parse_index(&index)?;
-            let chosen = oci::select_manifest(&manifests)?;
-            if !chosen.is_index {
-                return Ok(chosen.digest);
-            }
-            index = self.document(chosen.digest)?;
-        }
-        Err(Error::invalid("image index", "is nested too deeply").into())
-    }
-
-    fn document(&self, digest: Digest) -> Result<Vec<u8>, Obstacle> {
-        match self.blobs.get(&digest) {
-            Some(file) => Ok(document(file, &digest.to_string())?),
-            None => Err(Obstacle::Missing(format!("blob {digest} is missing"))),
-        }
     }
 
     fn check_size(&self, digest: Digest, size: u64) -> Result<&Arc<StagedFile>, Obstacle> {
@@ -244,13 +207,13 @@ impl Examination<'_> {
         }
     }
 
-    fn verify(&self, digest: Digest, size: u64) -> Result<(), Obstacle> {
+    fn verify(&self, digest: Digest, size: u64) -> Result<&Arc<StagedFile>, Obstacle> {
         let file = self.check_size(digest, size)?;
         let found = file
             .digest(self.cancel)
             .map_err(Error::io("read the copy of", digest.to_string()))?;
         if found == digest {
-            Ok(())
+            Ok(file)
         } else {
             Err(Obstacle::Error(Error::Corrupt {
                 expected: digest,
@@ -260,9 +223,17 @@ impl Examination<'_> {
     }
 }
 
-struct Reached {
-    manifest: Digest,
-    image: Image,
+impl Documents for Examination<'_> {
+    type Error = Obstacle;
+
+    fn root(&self) -> Result<Vec<u8>, Obstacle> {
+        self.select(&self.file("index.json")?)
+    }
+
+    fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>, Obstacle> {
+        let file = self.verify(digest, size)?;
+        Ok(document(file, &digest.to_string())?)
+    }
 }
 
 fn layers(image: &Image) -> Vec<(Digest, u64)> {

@@ -4,6 +4,10 @@
 //! differs in media types only. Only OCI media types are written. The image ID is the digest of the
 //! config's bytes.
 
+mod documents;
+
+pub use documents::{Documents, MAX_NESTING};
+
 use oci_spec::image::{
     Descriptor as OciDescriptor, DescriptorBuilder, ImageConfiguration, ImageIndex,
     ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType,

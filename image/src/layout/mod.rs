@@ -16,13 +16,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::oci::{self, Image, Layer, MAX_DOCUMENT, ManifestDescriptor};
+use crate::oci::{self, Documents, Image, Layer, MAX_DOCUMENT, ManifestDescriptor};
 use crate::stream;
 use crate::transfer::{Context, Layout};
 use pcocc_layers::Digest;
-
-/// Indexes within indexes that are followed.
-const MAX_NESTING: usize = 4;
 
 /// Names shown when a choice has to be made.
 const MAX_SHOWN: usize = 20;
@@ -60,6 +57,14 @@ impl LayoutFolder {
     fn blob_path(&self, digest: Digest) -> Result<PathBuf> {
         inside(&self.root, &format!("blobs/sha256/{}", digest.hex()))
     }
+}
+
+impl Documents for LayoutFolder {
+    type Error = Error;
+
+    fn root(&self) -> Result<Vec<u8>> {
+        self.document(self.manifest.digest, self.manifest.size)
+    }
 
     fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>> {
         let path = self.blob_path(digest)?;
@@ -70,20 +75,8 @@ impl LayoutFolder {
 
 impl Layout for LayoutFolder {
     fn image(&self, context: &Context) -> Result<Image> {
-        let mut wanted = self.manifest.clone();
-        for _ in 0..MAX_NESTING {
-            context.check()?;
-            let document = self.document(wanted.digest, wanted.size)?;
-            if !oci::is_index(&document)? {
-                let (config, size) = oci::config_of(&document)?;
-                return Image::parse(&document, &self.document(config, size)?);
-            }
-            wanted = oci::select_manifest(&oci::parse_index(&document)?)?.clone();
-        }
-        Err(Error::invalid(
-            self.root.display().to_string(),
-            format!("nests image indexes more than {MAX_NESTING} deep"),
-        ))
+        context.check()?;
+        Documents::image(self)
     }
 
     fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {

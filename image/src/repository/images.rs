@@ -9,14 +9,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::oci::{self, Image, Layer, MAX_DOCUMENT};
+use crate::oci::{Documents, Image, Layer, MAX_DOCUMENT};
 use crate::repository::folder::Repository;
 use crate::repository::meta::{Kind, Meta};
 use crate::transfer::{Context, Layout};
 use pcocc_layers::{DiffId, Digest};
-
-/// Deepest nesting of indexes that is followed.
-const MAX_NESTING: usize = 4;
 
 /// The layers of all images by diff ID, as far as they have been read.
 #[derive(Debug, Default)]
@@ -26,31 +23,32 @@ pub(crate) struct LayerIndex {
     layers: HashMap<DiffId, Layer>,
 }
 
+/// The documents of the image that a metadata file describes.
+struct MetaDocuments<'a> {
+    repository: &'a Repository,
+    meta: &'a Meta,
+}
+
+impl Documents for MetaDocuments<'_> {
+    type Error = Error;
+
+    fn root(&self) -> Result<Vec<u8>> {
+        self.select(self.meta.oci_index()?.as_bytes())
+    }
+
+    fn document(&self, digest: Digest, _size: u64) -> Result<Vec<u8>> {
+        self.repository.read_blob(digest, MAX_DOCUMENT)
+    }
+}
+
 impl Repository {
     /// Reads the container image that `meta` describes; manifest and config are verified.
     ///
     /// Fails with [`Error::NotFound`] when a document is missing, with [`Error::Corrupt`] when one is
     /// damaged, and with [`Error::Invalid`] when `meta` is not of a container image.
     pub fn image(&self, meta: &Meta) -> Result<Image> {
-        let mut index = meta.oci_index()?.into_bytes();
-        for _ in 0..MAX_NESTING {
-            let manifests = oci::parse_index(&index)?;
-            let chosen = oci::select_manifest(&manifests)?;
-            let document = self.read_blob(chosen.digest, MAX_DOCUMENT)?;
-            if document.len() as u64 != chosen.size {
-                return Err(Error::Corrupt {
-                    expected: chosen.digest,
-                    found: format!("{} bytes, not {}", document.len(), chosen.size),
-                });
-            }
-            if chosen.is_index {
-                index = document;
-                continue;
-            }
-            let (config, _) = oci::config_of(&document)?;
-            return Image::parse(&document, &self.read_blob(config, MAX_DOCUMENT)?);
-        }
-        Err(Error::invalid("image index", "is nested too deeply"))
+        let repository = self;
+        MetaDocuments { repository, meta }.image()
     }
 
     /// All layers whose blobs the repository's images name, by the digest of the plain tar inside.

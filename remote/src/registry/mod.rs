@@ -22,7 +22,7 @@ use bytes::{Buf, Bytes};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response};
 
-use pcocc_image::oci::{self, Image, Layer};
+use pcocc_image::oci::{Documents, Image, Layer};
 use pcocc_image::reference::DockerReference;
 use pcocc_image::stream;
 use pcocc_image::transfer::{Context, Layout, Receiver, Sink};
@@ -30,15 +30,12 @@ use pcocc_image::{Error, Result};
 use pcocc_layers::Digest;
 use session::Session;
 
-/// What is asked of a registry: whatever [`oci`] reads, and schema 1 only to be told of it.
+/// What is asked of a registry: whatever [`pcocc_image::oci`] reads, and schema 1 only to be told of it.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
      application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1";
-
-/// Indexes within indexes that are followed.
-const MAX_NESTING: usize = 4;
 
 /// How registries are reached.
 #[derive(Clone, Default)]
@@ -151,31 +148,40 @@ impl RegistryImage {
     }
 }
 
-impl Layout for RegistryImage {
-    fn image(&self, context: &Context) -> Result<Image> {
-        let session = self.session(false, context)?;
-        let mut known = self.reference.digest();
-        let mut what = match (known, self.reference.tag()) {
+/// The documents of an image as its registry sends them.
+struct RegistryDocuments<'a> {
+    image: &'a RegistryImage,
+    session: Arc<Session>,
+}
+
+impl Documents for RegistryDocuments<'_> {
+    type Error = Error;
+
+    fn root(&self) -> Result<Vec<u8>> {
+        let reference = &self.image.reference;
+        let known = reference.digest();
+        let name = match (known, reference.tag()) {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.unwrap_or("latest").to_owned(),
         };
-        for _ in 0..MAX_NESTING {
-            let manifest = self.manifest(&session, &what, known)?;
-            if oci::is_index(&manifest)? {
-                let manifests = oci::parse_index(&manifest)?;
-                let chosen = oci::select_manifest(&manifests)?;
-                known = Some(chosen.digest);
-                what = chosen.digest.to_string();
-                continue;
-            }
-            let (config, size) = oci::config_of(&manifest)?;
-            let config = stream::document(get_blob(&session, config, Some(size))?, config, size)?;
-            return Image::parse(&manifest, &config);
-        }
-        Err(Error::invalid(
-            format!("image {}", self.name()),
-            format!("nests image indexes more than {MAX_NESTING} deep"),
-        ))
+        self.image.manifest(&self.session, &name, known)
+    }
+
+    fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>> {
+        stream::document(get_blob(&self.session, digest, Some(size))?, digest, size)
+    }
+
+    fn manifest(&self, digest: Digest, _size: u64) -> Result<Vec<u8>> {
+        self.image
+            .manifest(&self.session, &digest.to_string(), Some(digest))
+    }
+}
+
+impl Layout for RegistryImage {
+    fn image(&self, context: &Context) -> Result<Image> {
+        let session = self.session(false, context)?;
+        let image = self;
+        RegistryDocuments { image, session }.image()
     }
 
     fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {

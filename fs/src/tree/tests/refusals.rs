@@ -1,7 +1,15 @@
 //! What cannot become an image is refused at the first step, and says so.
 
+use std::fs;
+use std::path::Path;
+
 use pcocc_image::Error;
-use pcocc_layers::Digest;
+use pcocc_image::layout::{LayoutFolder, LayoutSink};
+use pcocc_image::oci::MAX_NESTING;
+use pcocc_image::testing::memory::MemoryImage;
+use pcocc_image::transfer::{Context, Layout, copy};
+use pcocc_layers::{Compression, Digest};
+use serde_json::{Value, json};
 
 use super::driver::{Order, world};
 use crate::errno::Errno;
@@ -101,6 +109,55 @@ fn corrupt_copies_fail_and_leave_nothing() {
         let good = tool.read(&format!("repo/user/centos/{path}")).unwrap();
         tool.write(&format!("docker/c/{path}"), &good).unwrap();
         assert!(world.docker.get("c:latest").is_some(), "{path}");
+    }
+}
+
+/// Writes an OCI layout whose manifest lies below `nesting` indexes, apart from `index.json`.
+fn nested_layout(folder: &Path, nesting: usize) {
+    let image = MemoryImage::new(&[b"nested"], Compression::None);
+    copy(&image, &LayoutSink::new(folder, None), &Context::silent()).unwrap();
+    let path = folder.join("index.json");
+    for _ in 0..nesting {
+        let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let bytes = index.to_string().into_bytes();
+        let digest = Digest::of(&bytes);
+        index["manifests"] = json!([{
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "digest": digest.to_string(), "size": bytes.len(),
+        }]);
+        fs::write(folder.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+        fs::write(&path, index.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_takes_what_an_import_of_the_layout_takes() {
+    for nesting in [0, 1, MAX_NESTING, MAX_NESTING + 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("layout");
+        nested_layout(&folder, nesting);
+        let imported = LayoutFolder::open(&folder, None)
+            .and_then(|layout| layout.image(&Context::silent()))
+            .map(|image| image.id());
+        assert_eq!(imported.is_ok(), nesting <= MAX_NESTING);
+        let world = world();
+        let tool = world.tool();
+        for made in ["docker/n", "docker/n/blobs", "docker/n/blobs/sha256"] {
+            tool.mkdir(made).unwrap();
+        }
+        let mut files = vec!["oci-layout".to_owned()];
+        for blob in fs::read_dir(folder.join("blobs/sha256")).unwrap() {
+            let name = blob.unwrap().file_name();
+            files.push(format!("blobs/sha256/{}", name.to_str().unwrap()));
+        }
+        for file in files {
+            let content = fs::read(folder.join(&file)).unwrap();
+            tool.write(&format!("docker/n/{file}"), &content).unwrap();
+        }
+        let index = fs::read(folder.join("index.json")).unwrap();
+        let copied = tool.write("docker/n/index.json", &index);
+        let copied = copied.map(|()| world.docker.get("n:latest").unwrap().id());
+        assert_eq!(copied.ok(), imported.ok(), "{nesting} nested indexes");
     }
 }
 
