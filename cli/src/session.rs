@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, BufRead as _};
 use std::path::Path;
 use std::process::{Child, ExitStatus};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use pcocc_core::process::die_with_parent;
 use pcocc_shellenv::spawn::Spawn;
@@ -16,6 +16,7 @@ use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Job, JobFolder, JobId, Jobs, Record, State};
 use pcocc_vm::report::Report;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
 
 use crate::app::Invocation;
 use crate::contexts;
@@ -53,7 +54,7 @@ pub(crate) struct Session<'a> {
 }
 
 /// When a wait is too long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GiveUp {
     /// Then.
     pub(crate) at: SystemTime,
@@ -68,23 +69,6 @@ impl GiveUp {
             at: SystemTime::now() + Duration::from_secs(seconds),
             seconds,
         }
-    }
-
-    /// As unix milliseconds and seconds, to be read by [`GiveUp::parse`].
-    pub(crate) fn word(&self) -> String {
-        let since = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        format!("{}/{}", since.as_millis(), self.seconds)
-    }
-
-    /// Reads what [`GiveUp::word`] wrote.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let parsed = text.split_once('/').and_then(|(at, seconds)| {
-            Some(Self {
-                at: UNIX_EPOCH + Duration::from_millis(at.parse().ok()?),
-                seconds: seconds.parse().ok()?,
-            })
-        });
-        parsed.ok_or_else(|| "is not MILLISECONDS/SECONDS".to_owned())
     }
 
     /// Whether it is over.
@@ -428,13 +412,9 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_wait_is_handed_on() {
-        let end = GiveUp::after(60);
-        let read = GiveUp::parse(&end.word()).unwrap();
-        assert_eq!(read.seconds, 60);
-        assert!(!read.is_over());
-        assert!(GiveUp::parse("0/5").unwrap().is_over());
-        assert!(GiveUp::parse("5").is_err());
+    fn a_wait_is_over_at_its_end() {
+        assert!(!GiveUp::after(60).is_over());
+        assert!(GiveUp::after(0).is_over());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The launcher's standard input is a pipe that the command holds. When the command lets go of it, or is gone by
 //! whatever means, the launcher sees the end of it and stops the VM. Through srun this works from machine to machine.
 
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -24,15 +24,11 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts `command` with its input and output to us, in a process group of its own: what is typed at a terminal is
-    /// not meant for it.
-    pub fn spawn(command: &mut Command) -> io::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        let lifeline = child.stdin.take();
+    /// Starts `command` with its input and output to us, the line `request` first, in a process group of its own: what is
+    /// typed at a terminal is not meant for it.
+    pub fn spawn(command: &mut Command, request: &str) -> io::Result<Self> {
+        let (mut child, lifeline) =
+            spawn(command.stdout(Stdio::piped()).process_group(0), request)?;
         let (sender, reports) = mpsc::channel();
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {
@@ -93,6 +89,17 @@ impl Launcher {
     }
 }
 
+/// Starts `command` with the line `request` on its standard input; gives that pipe as well.
+pub fn spawn(command: &mut Command, request: &str) -> io::Result<(Child, Option<ChildStdin>)> {
+    let mut child = command.stdin(Stdio::piped()).spawn()?;
+    let mut stdin = child.stdin.take();
+    if let Some(stdin) = &mut stdin {
+        // Fails for a child that has ended, which its exit status tells.
+        let _ = stdin.write_all(request.as_bytes());
+    }
+    Ok((child, stdin))
+}
+
 impl Drop for Launcher {
     fn drop(&mut self) {
         if let Err(error) = self.release() {
@@ -106,14 +113,15 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Launcher {
-        Launcher::spawn(Command::new("sh").args(["-c", script])).unwrap()
+        Launcher::spawn(Command::new("sh").args(["-c", script]), "wanted\n").unwrap()
     }
 
     #[test]
     fn reports_arrive_and_noise_does_not() {
-        let mut launcher = shell("echo noise; echo '{\"stage\": \"Booting\"}'; cat");
+        let mut launcher =
+            shell("echo noise; read line; echo \"{\\\"stage\\\": \\\"$line\\\"}\"; cat");
         let report = launcher.next(Duration::from_secs(10));
-        assert_eq!(report, Some(Report::Stage("Booting".into())));
+        assert_eq!(report, Some(Report::Stage("wanted".into())));
         assert_eq!(launcher.ended().unwrap(), None);
         assert!(launcher.release().unwrap().success());
         assert_eq!(launcher.next(Duration::ZERO), None);

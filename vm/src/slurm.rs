@@ -5,7 +5,7 @@
 //! ended with scancel.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -83,7 +83,7 @@ pub fn submitted(line: &str) -> Option<JobId> {
 
 /// Builds the srun command that puts `program` on the first node of the allocation, beside whatever else the user
 /// runs there.
-pub fn step(program: &Path, arguments: &[OsString]) -> Command {
+pub fn step(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("srun");
     command
         .args(STEP)
@@ -110,17 +110,16 @@ pub const STEP: [&str; 7] = [
     "--unbuffered",
 ];
 
-/// The script that sbatch is given: our step, in the place of the script itself.
-pub fn script(log: &str, program: &Path, arguments: &[OsString]) -> String {
-    let word = |word: &OsStr| shell_words::quote(&word.to_string_lossy()).into_owned();
-    let words: Vec<String> = arguments.iter().map(|argument| word(argument)).collect();
+/// The script that sbatch is given: our step, in the place of the script itself, with `line` on its standard input.
+pub fn script(log: &str, program: &Path, arguments: &[&str], line: &str) -> String {
     format!(
         "#!/bin/sh\n#SBATCH --output={log}\n\
          unset SLURM_NTASKS SLURM_NPROCS SLURM_NNODES SLURM_JOB_NUM_NODES SLURM_NTASKS_PER_NODE\n\
-         exec srun {} {} {} </dev/null\n",
+         exec srun {} {} {} <<'END'\n{}\nEND\n",
         STEP.join(" "),
-        word(program.as_os_str()),
-        words.join(" ")
+        shell_words::quote(&program.to_string_lossy()),
+        shell_words::join(arguments),
+        line.trim_end(),
     )
 }
 
@@ -361,12 +360,14 @@ mod tests {
         let text = script(
             "/home/doe/a b.out",
             Path::new("/opt/it's/pcocc"),
-            &["docker".into(), "a b".into()],
+            &["docker", "a b"],
+            "{\"it's\": \"$HOME\"}\n",
         );
         assert!(text.starts_with("#!/bin/sh\n#SBATCH --output=/home/doe/a b.out\n"));
         assert!(
-            text.contains(r"'/opt/it'\''s/pcocc' docker 'a b' </dev/null"),
+            text.contains(r"'/opt/it'\''s/pcocc' docker 'a b' <<'END'"),
             "{text}"
         );
+        assert!(text.ends_with("\n{\"it's\": \"$HOME\"}\nEND\n"), "{text}");
     }
 }

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pcocc_tests::{Outcome, Pcocc, binary, run, wait_until};
+use pcocc_vm::attend;
 use pcocc_vm::job::State;
 
 use crate::complete::accepted;
@@ -277,8 +278,9 @@ fn contexts_go_with_their_jobs() {
 
     // The launcher ends the job, here because it has no image to start a VM from.
     context(7);
-    let launcher = home.try_run(&["docker", "launch", "--job=7"]);
-    assert!(!launcher.status.success(), "{launcher}");
+    let mut launcher = home.command(&["docker", "launch"]);
+    let (mut launcher, _) = attend::spawn(&mut launcher, "{\"job\": \"7\"}\n").unwrap();
+    assert!(!launcher.wait().unwrap().success());
     let state = fs::read_to_string(conf.join("job_7/state")).unwrap();
     assert!(state.starts_with("failed"), "{state}");
     let list = contexts(&home);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,7 @@ use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
 use crate::output;
 use crate::session::show_console;
-use crate::verbs::docker::alloc::LocalJob;
-use crate::verbs::docker::launch::{self, MachineArgs};
+use crate::verbs::docker::launch::{self, LaunchRequest, LocalJob, MachineArgs, absolute_path};
 
 /// How long a launcher may take to take its job over.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +37,7 @@ const ARRAY: &str = "SBATCH_ARRAY_INX";
 )]
 pub(crate) struct Args {
     /// Show docker and the repositories as folders there, on the VM's node, as long as the VM is ready
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute_path())]
     mount: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
@@ -51,17 +50,22 @@ impl Args {
     /// Submits.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         let action = "allocate a docker VM";
-        let mount = self.mount.as_ref().map(std::path::absolute);
-        let mount = mount.transpose().when(|| action)?;
         match allocation::backend(invocation, action)? {
-            BatchType::Slurm => self.through_slurm(invocation, mount.as_deref(), action),
-            BatchType::Local => self.here(invocation, mount.as_deref(), action),
+            BatchType::Slurm => self.through_slurm(invocation, action),
+            BatchType::Local => self.here(invocation, action),
         }
     }
 
     /// Starts a launcher on this machine that outlives us, and sees it take over.
-    fn here(&self, invocation: &Invocation, mount: Option<&Path>, action: &str) -> Outcome {
-        let local = LocalJob::create(invocation, &self.batch, mount, &self.machine, action)?;
+    fn here(self, invocation: &Invocation, action: &str) -> Outcome {
+        let local = LocalJob::create(
+            invocation,
+            &self.batch,
+            false,
+            self.mount,
+            self.machine,
+            action,
+        )?;
         let mut child = local.launch_alone(action)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -90,12 +94,7 @@ impl Args {
     }
 
     /// Hands a script to sbatch, and makes the folder of the job it tells.
-    fn through_slurm(
-        &self,
-        invocation: &Invocation,
-        mount: Option<&Path>,
-        action: &str,
-    ) -> Outcome {
+    fn through_slurm(&self, invocation: &Invocation, action: &str) -> Outcome {
         options::check(&self.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
         let environment = &invocation.environment;
         // What an option cannot ask for, a variable cannot either.
@@ -109,11 +108,16 @@ impl Args {
         }
         let logs = environment.user_conf.join("log");
         std::fs::create_dir_all(&logs).when(|| format!("create the folder {}", logs.display()))?;
-        let words = launch::words(None, false, None, None, mount, &self.machine);
+        let request = LaunchRequest {
+            mount: self.mount.clone(),
+            machine: self.machine.clone(),
+            ..LaunchRequest::default()
+        };
         let script = slurm::script(
             &logs.join("job-%j.out").to_string_lossy(),
             &launch::program(action)?,
-            &words,
+            &launch::VERB,
+            &request.line(action)?,
         );
         let mut sbatch = Command::new("sbatch")
             .args(&self.batch)
@@ -132,7 +136,7 @@ impl Args {
             for line in BufReader::new(stdout).lines() {
                 let line = line.when(|| action)?;
                 if let Some(id) = slurm::submitted(&line) {
-                    self.note(invocation, id, mount, action)?;
+                    self.note(invocation, id, action)?;
                 }
                 output::text(&format!("{line}\n"))?;
             }
@@ -145,13 +149,7 @@ impl Args {
     }
 
     /// Makes the folder of a job that was submitted, unless its launcher was faster.
-    fn note(
-        &self,
-        invocation: &Invocation,
-        id: JobId,
-        mount: Option<&Path>,
-        action: &str,
-    ) -> Outcome {
+    fn note(&self, invocation: &Invocation, id: JobId, action: &str) -> Outcome {
         let environment = &invocation.environment;
         let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
         allocation::forget_old(environment, &jobs);
@@ -164,7 +162,7 @@ impl Args {
             &environment.user,
             SystemClock.unix(),
         );
-        record.mount = mount.map(Path::to_owned);
+        record.mount.clone_from(&self.mount);
         folder.write_first(&record).when(|| action)?;
         Ok(())
     }

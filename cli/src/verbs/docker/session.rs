@@ -2,40 +2,67 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use pcocc_vm::attend::Launcher;
 use pcocc_vm::clock::{Clock as _, SystemClock};
-use pcocc_vm::job::{Backend, Jobs, Record};
+use pcocc_vm::job::{Backend, JobId, Jobs, Record};
 use pcocc_vm::slurm;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use serde::{Deserialize, Serialize};
 
 use crate::allocation;
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::session::{GiveUp, Session};
-use crate::verbs::docker::alloc::BEGUN;
-use crate::verbs::docker::launch::{self, MachineArgs};
+use crate::verbs::docker::launch::{self, LaunchRequest, MachineArgs};
 
 /// Be the command of an allocation
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
 pub(crate) struct Args {
-    /// File to write the shell's exit code to
-    #[arg(long)]
-    result: PathBuf,
-    /// What to run instead of a shell
-    #[arg(long)]
-    script: Option<String>,
-    /// Where to mount the images
-    #[arg(long)]
-    mount: Option<PathBuf>,
-    /// When to give up waiting
-    #[arg(long, value_parser = GiveUp::parse)]
-    give_up: Option<GiveUp>,
-    #[command(flatten)]
-    machine: MachineArgs,
+    /// File with the request, which is replaced by what became of it
+    file: PathBuf,
+}
+
+/// What `alloc` asks the session for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionRequest {
+    /// The command line to run instead of a shell.
+    pub(crate) script: Option<String>,
+    /// Folder that shows the images.
+    pub(crate) mount: Option<PathBuf>,
+    /// When to give up waiting.
+    pub(crate) give_up: Option<GiveUp>,
+    /// The machine.
+    pub(crate) machine: MachineArgs,
+}
+
+/// What is in the file by which `alloc` and the session talk: a private one on the machine of both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Handover {
+    /// `alloc` asks.
+    Requested(Box<SessionRequest>),
+    /// The session runs in the allocation of a job.
+    Begun(JobId),
+    /// The session has ended with an exit code.
+    Ended(u8),
+}
+
+impl Handover {
+    /// Reads the file.
+    pub(crate) fn read(file: &Path, action: &str) -> Outcome<Self> {
+        let text = fs::read(file).when(|| action)?;
+        serde_json::from_slice(&text).when(|| format!("{action}: read {}", file.display()))
+    }
+
+    /// Replaces the file's content.
+    pub(crate) fn write(&self, file: &Path, action: &str) -> Outcome {
+        let text = serde_json::to_vec(self).when(|| action)?;
+        fs::write(file, text).when(|| action)
+    }
 }
 
 impl Args {
@@ -51,8 +78,11 @@ impl Args {
             .slurm
             .job()
             .ok_or_else(|| Failure::message(action, "SLURM_JOB_ID is not set"))?;
-        fs::write(&self.result, format!("{BEGUN}{id}")).when(|| action)?;
-        let outcome = self.session(invocation, id, action);
+        let Handover::Requested(request) = Handover::read(&self.file, action)? else {
+            return Err(Failure::message(action, "it was started before"));
+        };
+        Handover::Begun(id).write(&self.file, action)?;
+        let outcome = session(invocation, *request, id, action);
         if getppid() != salloc {
             // Nobody is left to give the allocation back.
             slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
@@ -62,52 +92,83 @@ impl Args {
             // The words are ours, and only the number is handed on.
             Err(failure) => failure.exit_code(),
         };
-        fs::write(&self.result, code.to_string()).when(|| action)?;
+        Handover::Ended(code).write(&self.file, action)?;
         match outcome? {
             0 => Ok(()),
             code => Err(Failure::reported(code)),
         }
     }
+}
 
-    fn session(
-        &self,
-        invocation: &Invocation,
-        id: pcocc_vm::job::JobId,
-        action: &str,
-    ) -> Outcome<u8> {
-        let environment = &invocation.environment;
-        let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-        allocation::forget_old(environment, &jobs);
-        let folder = jobs.create_slurm(id, false).when(|| action)?;
-        let name = environment.slurm.variable("SLURM_JOB_NAME");
-        let mut record = Record::new(
-            id,
-            name.as_deref().unwrap_or("docker"),
-            Backend::Slurm,
-            &environment.user,
-            SystemClock.unix(),
-        );
-        record.mount = self.mount.clone();
-        record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
-        folder.write(&record).when(|| action)?;
-        let words = launch::words(None, true, None, None, None, &self.machine);
-        let log = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(folder.launcher_log())
-            .when(|| action)?;
-        let mut step = slurm::step(&launch::program(action)?, &words);
-        step.stderr(Stdio::from(log));
-        let launcher = Launcher::spawn(&mut step).when(|| format!("{action}: run srun"))?;
-        let session = Session {
-            id,
-            folder,
-            launcher,
-            script: self.script.as_deref(),
-            mount: self.mount.as_deref(),
-            give_up: self.give_up,
-            elsewhere: true,
+fn session(
+    invocation: &Invocation,
+    request: SessionRequest,
+    id: JobId,
+    action: &str,
+) -> Outcome<u8> {
+    let environment = &invocation.environment;
+    let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
+    allocation::forget_old(environment, &jobs);
+    let folder = jobs.create_slurm(id, false).when(|| action)?;
+    let name = environment.slurm.variable("SLURM_JOB_NAME");
+    let mut record = Record::new(
+        id,
+        name.as_deref().unwrap_or("docker"),
+        Backend::Slurm,
+        &environment.user,
+        SystemClock.unix(),
+    );
+    record.mount.clone_from(&request.mount);
+    record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
+    folder.write(&record).when(|| action)?;
+    let log = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(folder.launcher_log())
+        .when(|| action)?;
+    let launch = LaunchRequest {
+        held: true,
+        machine: request.machine,
+        ..LaunchRequest::default()
+    };
+    let mut step = slurm::step(&launch::program(action)?, &launch::VERB);
+    step.stderr(Stdio::from(log));
+    let launcher =
+        Launcher::spawn(&mut step, &launch.line(action)?).when(|| format!("{action}: run srun"))?;
+    let session = Session {
+        id,
+        folder,
+        launcher,
+        script: request.script.as_deref(),
+        mount: request.mount.as_deref(),
+        give_up: request.give_up,
+        elsewhere: true,
+    };
+    session.run(invocation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_and_its_fate_are_handed_over() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let request = SessionRequest {
+            script: Some("docker 'a b'\n".into()),
+            mount: Some("/mnt".into()),
+            give_up: Some(GiveUp::after(60)),
+            machine: MachineArgs::default(),
         };
-        session.run(invocation)
+        for handover in [
+            Handover::Requested(Box::new(request)),
+            Handover::Begun("7".parse().unwrap()),
+            Handover::Ended(124),
+        ] {
+            handover.write(file.path(), "write").unwrap();
+            assert_eq!(Handover::read(file.path(), "read").unwrap(), handover);
+        }
+        fs::write(file.path(), "").unwrap();
+        assert!(Handover::read(file.path(), "read").is_err());
     }
 }

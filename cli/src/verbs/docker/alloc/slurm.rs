@@ -1,11 +1,8 @@
 //! `alloc` through Slurm: salloc with `pcocc docker session` as its command, and what came of it.
 //!
 //! salloc gives its command's exit code, but 0 when that died of a signal, and it runs whatever word it takes for a
-//! command. So the session writes into a file of ours that it began, and how it ended.
+//! command. So the session notes in the file of its request that it began, and how it ended ([`Handover`]).
 
-use std::ffi::OsString;
-use std::fs;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -18,31 +15,35 @@ use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
 use crate::session::{GiveUp, exit_code};
 use crate::verbs::docker::launch;
+use crate::verbs::docker::session::{Handover, SessionRequest};
 
 /// How long salloc may take to end once it is told to.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the session writes when it begins, before the job's number.
-pub(crate) const BEGUN: &str = "begun ";
-
 /// Runs salloc; gives the shell's exit code.
 pub(super) fn run(
     invocation: &Invocation,
-    args: &Args,
-    mount: Option<&Path>,
-    give_up: Option<&GiveUp>,
+    args: Args,
+    give_up: Option<GiveUp>,
     action: &str,
 ) -> Outcome<u8> {
     options::check(&args.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
-    let result = tempfile::Builder::new()
+    let file = tempfile::Builder::new()
         .prefix("pcocc-session-")
         .tempfile()
         .when(|| action)?;
+    let request = SessionRequest {
+        script: args.script,
+        mount: args.mount,
+        give_up,
+        machine: args.machine,
+    };
+    Handover::Requested(Box::new(request)).write(file.path(), action)?;
     // What tells this job from others while it waits: killed then, salloc leaves it in the queue, and nobody was told its
     // number. The user's own comment comes later, and counts.
     let mark = format!(
         "pcocc-{}",
-        result.path().file_name().unwrap_or_default().display()
+        file.path().file_name().unwrap_or_default().display()
     );
     let mut command = Command::new("salloc");
     command
@@ -51,8 +52,7 @@ pub(super) fn run(
         .arg("--")
         .arg(launch::program(action)?)
         .args(["docker", "session"])
-        .arg(with("--result=", result.path()))
-        .args(args.session_words(mount, give_up));
+        .arg(file.path());
     if !invocation.speaks() {
         command.arg("--silent");
     }
@@ -63,18 +63,21 @@ pub(super) fn run(
         Failure::new(format!("{action}: run salloc"), error)
             .hint("without Slurm, say `type: local` in batch.yaml")
     })?;
-    let read = || fs::read_to_string(result.path()).unwrap_or_default();
+    let handover = || Handover::read(file.path(), action);
     let mut told: Option<Instant> = None;
     let mut late = false;
     let status = loop {
         if let Some(status) = salloc.try_wait().when(|| action)? {
             break status;
         }
-        let waits_too_long = || give_up.is_some_and(GiveUp::is_over) && read().is_empty();
+        let waits_too_long = || {
+            give_up.as_ref().is_some_and(GiveUp::is_over)
+                && matches!(handover(), Ok(Handover::Requested(_)))
+        };
         match told {
             None if invocation.cancel.is_cancelled() || waits_too_long() => {
                 late = !invocation.cancel.is_cancelled();
-                tell(&salloc, Signal::TERM);
+                signal(&salloc, Signal::TERM);
                 told = Some(Instant::now());
             }
             Some(since) if since.elapsed() > PATIENCE => salloc.kill().when(|| action)?,
@@ -85,8 +88,8 @@ pub(super) fn run(
     if let Some(give_up) = give_up.filter(|_| late) {
         return Err(give_up.failure(action));
     }
-    match read().trim() {
-        "" if status.code().is_none() && !invocation.cancel.is_cancelled() => {
+    match handover()? {
+        Handover::Requested(_) if status.code().is_none() && !invocation.cancel.is_cancelled() => {
             for id in slurm::marked(&mark).when(|| action)? {
                 slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
             }
@@ -94,33 +97,23 @@ pub(super) fn run(
             Err(Failure::message(action, why).code(exit_code(status)))
         }
         // It said why.
-        "" if !status.success() => Err(Failure::reported(1)),
-        "" => Err(Failure::message(
+        Handover::Requested(_) if !status.success() => Err(Failure::reported(1)),
+        Handover::Requested(_) => Err(Failure::message(
             action,
             "salloc ended without running pcocc in the allocation",
         )
         .hint("give options of salloc only, and no command of your own")),
-        begun if begun.starts_with(BEGUN.trim_end()) => {
+        Handover::Begun(id) => {
             // salloc may have been killed as well, and then nobody has given the allocation back.
-            if let Some(Ok(id)) = begun.strip_prefix(BEGUN).map(str::parse) {
-                slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
-            }
+            slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
             let why = format!("the session in the allocation was killed ({status})");
             Err(Failure::message(action, why).code(exit_code(status).max(1)))
         }
-        code => code
-            .parse()
-            .map_err(|_| Failure::message(action, "the session's result cannot be read")),
+        Handover::Ended(code) => Ok(code),
     }
 }
 
-fn with(option: &str, path: &Path) -> OsString {
-    let mut word = OsString::from(option);
-    word.push(path);
-    word
-}
-
-fn tell(child: &Child, signal: Signal) {
+fn signal(child: &Child, signal: Signal) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // It may have ended by itself.
         let _ = kill_process(pid, signal);

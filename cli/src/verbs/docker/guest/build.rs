@@ -12,8 +12,7 @@ use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::session::Session;
 use crate::stores;
-use crate::verbs::docker::alloc::LocalJob;
-use crate::verbs::docker::launch::MachineArgs;
+use crate::verbs::docker::launch::{LocalJob, MachineArgs};
 use crate::verbs::transfer;
 
 /// The agent's program.
@@ -106,11 +105,11 @@ impl Args {
 fn make_snapshot(invocation: &Invocation) -> Outcome {
     let action = "make a snapshot of the guest";
     let machine = MachineArgs::default();
-    let local = LocalJob::create(invocation, &[], None, &machine, action)?;
+    let local = LocalJob::create(invocation, &[], true, None, machine, action)?;
     let session = Session {
         id: local.folder.id(),
         folder: local.folder.clone(),
-        launcher: local.launch(true, action)?,
+        launcher: local.launch(action)?,
         script: Some("true"),
         mount: None,
         give_up: None,

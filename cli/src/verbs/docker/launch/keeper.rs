@@ -9,13 +9,14 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use pcocc_vm::job::{Backend, Jobs, State};
+use pcocc_vm::attend;
+use pcocc_vm::job::{Backend, Jobs, Presence};
 use pcocc_vm::report::Report;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
+use super::Assignment;
 use super::folders::NodeFolders;
 use super::node::Node;
-use super::{Args, Assignment};
 use crate::allocation;
 use crate::app::Invocation;
 use crate::contexts;
@@ -24,7 +25,7 @@ use crate::errors::{Failure, Outcome, While as _};
 /// How long a worker may take to stop the VM.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-pub(super) fn run(invocation: &Invocation, args: &Args, assignment: Assignment) -> Outcome {
+pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     let action = format!("launch the VM of job {}", assignment.id);
     if assignment.backend == Backend::Local {
         leave_session(&action)?;
@@ -33,18 +34,26 @@ pub(super) fn run(invocation: &Invocation, args: &Args, assignment: Assignment) 
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(io::Error::from)
         .when(|| &*action)?;
-    move_words(invocation, assignment, &action)?;
+    if assignment.request.held {
+        let cancel = invocation.cancel.clone();
+        std::thread::spawn(move || {
+            // Only the end of the input matters.
+            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            cancel.cancel();
+        });
+    }
+    redirect_stderr(invocation, assignment, &action)?;
     let node = Node::look(invocation, &action)?;
     let folders =
         NodeFolders::new(&node.scratch, std::process::id(), assignment.id).when(|| &*action)?;
-    let mut worker = start(args, &action)?;
-    let waited = wait(invocation, &mut worker, args.lifeline);
+    let mut worker = start(assignment, &action)?;
+    let waited = wait(invocation, assignment, &mut worker);
     let mut left = end_orphans();
     if let Err(error) = folders.remove() {
         left.get_or_insert(error);
     }
-    settle(invocation, assignment, &action)?;
-    forget(invocation, assignment, &action)?;
+    close_record(invocation, assignment, &action)?;
+    remove_contexts(invocation, assignment, &action)?;
     let status = waited.when(|| &*action)?;
     if let Some(error) = left {
         return Err(Failure::new(
@@ -70,16 +79,9 @@ fn leave_session(action: &str) -> Outcome {
 
 /// Moves our stderr, and all that we start, to a log in the job's folder: a terminal or a pipe there is not ours to keep
 /// open, and the record has what the user must know.
-fn move_words(invocation: &Invocation, assignment: Assignment, action: &str) -> Outcome {
+fn redirect_stderr(invocation: &Invocation, assignment: &Assignment, action: &str) -> Outcome {
     let jobs = Jobs::open(&invocation.environment.user_conf).when(|| action)?;
-    let folder = match assignment.backend {
-        Backend::Local => jobs.folder(assignment.id),
-        Backend::Slurm => {
-            let slurm = &invocation.environment.slurm;
-            let again = slurm.variable("SLURM_RESTART_COUNT").is_some();
-            jobs.create_slurm(assignment.id, again).when(|| action)?
-        }
-    };
+    let folder = assignment.folder(invocation, &jobs, action)?;
     let log = folder.launcher_log();
     let file = fs::OpenOptions::new()
         .append(true)
@@ -92,36 +94,30 @@ fn move_words(invocation: &Invocation, assignment: Assignment, action: &str) -> 
         .when(|| action)
 }
 
-fn start(args: &Args, action: &str) -> Outcome<Child> {
-    let mut words = super::words(
-        args.job,
-        args.lifeline,
-        args.cpus,
-        args.memory,
-        args.mount.as_deref(),
-        &args.machine,
-    );
-    words.push(format!("--worker={}", std::process::id()).into());
-    // This very program, also when it was replaced meanwhile. Standard input and output are the worker's as well.
-    Command::new("/proc/self/exe")
+fn start(assignment: &Assignment, action: &str) -> Outcome<Child> {
+    // The file of this process, even when another version was installed meanwhile.
+    let mut command = Command::new("/proc/self/exe");
+    command
         .arg0("pcocc")
-        .args(words)
-        .spawn()
-        .when(|| action)
+        .args(super::VERB)
+        .arg(format!("--worker={}", std::process::id()));
+    let line = assignment.request.line(action)?;
+    let (worker, _) = attend::spawn(&mut command, &line).when(|| action)?;
+    Ok(worker)
 }
 
-/// Waits for the worker; hands on the first signal that asks to stop, and kills it when that does not help.
-/// Hands warnings of Slurm's on, too: the worker has them as well, and leaves them to us.
+/// Waits for the worker; passes the first request to stop on, and kills a worker that takes too long. Reports warnings of
+/// Slurm's, too, which the worker receives but leaves to the keeper.
 fn wait(
     invocation: &Invocation,
+    assignment: &Assignment,
     worker: &mut Child,
-    held: bool,
 ) -> io::Result<std::process::ExitStatus> {
     let mut told: Option<Instant> = None;
     loop {
         if let Some(name) = invocation.signals.warning() {
             let text = format!("Slurm sent the job {name}: its time is nearly over");
-            super::tell(&Report::Warning(text), held);
+            assignment.report(&Report::Warning(text));
         }
         if let Some(status) = worker.try_wait()? {
             return Ok(status);
@@ -180,39 +176,27 @@ fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Writes the job's end down when the worker could not.
-fn settle(invocation: &Invocation, assignment: Assignment, action: &str) -> Outcome {
+/// Records the job's end when the worker could not.
+fn close_record(invocation: &Invocation, assignment: &Assignment, action: &str) -> Outcome {
     let jobs = Jobs::open(&invocation.environment.user_conf).when(|| action)?;
     let folder = jobs.folder(assignment.id);
-    let Ok(mut record) = folder.read() else {
-        // Removed by someone; then nobody looks at it.
+    let Ok(record) = folder.read() else {
+        // A folder that was removed is read by nobody.
         return Ok(());
     };
-    // A later life of a job that was put back into the queue is none of our business.
+    // The record of a job that was put back into the queue belongs to the job's next launcher.
     let ours = record
         .launcher
         .as_ref()
-        .is_none_or(|holder| jobs.here().presence(holder) == pcocc_vm::job::Presence::Gone);
-    if record.state.is_over() || !ours {
-        return Ok(());
+        .is_none_or(|holder| jobs.here().presence(holder) == Presence::Gone);
+    match ours {
+        true => Jobs::close(&folder, invocation.cancel.is_cancelled()).when(|| action),
+        false => Ok(()),
     }
-    match invocation.cancel.is_cancelled() || record.state == State::Stopping {
-        true => record.state = State::Ended,
-        false => {
-            record.state = State::Failed;
-            record
-                .error
-                .get_or_insert_with(|| "the VM's launcher was killed".to_owned());
-        }
-    }
-    folder
-        .remove_client_files()
-        .and_then(|()| folder.write(&record))
-        .when(|| action)
 }
 
-/// Takes the job's docker contexts away, and what older jobs left.
-fn forget(invocation: &Invocation, assignment: Assignment, action: &str) -> Outcome {
+/// Removes the job's docker contexts, and what older jobs left.
+fn remove_contexts(invocation: &Invocation, assignment: &Assignment, action: &str) -> Outcome {
     let environment = &invocation.environment;
     let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
     contexts::forget(environment, &jobs.folder(assignment.id));

@@ -20,7 +20,7 @@ use pcocc_vm::slurm::{Resources, Squeue};
 use super::folders::NodeFolders;
 use super::node::Node;
 use super::settings::Settings;
-use super::{Args, Assignment, tell};
+use super::{Assignment, MachineArgs};
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::mounted;
@@ -40,31 +40,18 @@ const CPUS: u32 = 2;
 /// Longest a VM may take to start.
 const START: Duration = Duration::from_secs(300);
 
-pub(super) fn run(
-    invocation: &Invocation,
-    args: &Args,
-    assignment: Assignment,
-    keeper: u32,
-) -> Outcome {
+pub(super) fn run(invocation: &Invocation, assignment: &Assignment, keeper: u32) -> Outcome {
     let action = format!("launch the VM of job {}", assignment.id);
     die_with(keeper, &action)?;
-    if args.lifeline {
-        let cancel = invocation.cancel.clone();
-        std::thread::spawn(move || {
-            // Whatever it says, only its end matters.
-            let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            cancel.cancel();
-        });
-    }
-    let (folder, mut record) = take_over(invocation, assignment, keeper, args.lifeline, &action)?;
-    let prepared = prepare(invocation, args, assignment, keeper, &folder, &action);
+    let (folder, mut record) = take_over(invocation, assignment, keeper, &action)?;
+    let prepared = prepare(invocation, assignment, keeper, &folder, &action);
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(failure) => {
             record.state = State::Failed;
             record.error = Some(failure.why_and_hint(&action));
             folder.write(&record).when(|| &*action)?;
-            tell(&Report::Record(Box::new(record)), args.lifeline);
+            assignment.report(&Report::Record(Box::new(record)));
             return Err(failure);
         }
     };
@@ -89,10 +76,10 @@ pub(super) fn run(
         hypervisor: &*hypervisor,
         cancel: &invocation.cancel,
         report: &mut |report| {
-            if let (Some(point), Report::Record(record)) = (&args.mount, &report) {
+            if let (Some(point), Report::Record(record)) = (&assignment.request.mount, &report) {
                 follow(invocation, &folder, record, point, &mut mounted);
             }
-            tell(&report, args.lifeline);
+            assignment.report(&report);
         },
         clock: &SystemClock,
     }
@@ -158,20 +145,13 @@ fn is_child_of(keeper: u32) -> bool {
 /// Makes this process the holder of the job's record.
 fn take_over(
     invocation: &Invocation,
-    assignment: Assignment,
+    assignment: &Assignment,
     keeper: u32,
-    held: bool,
     action: &str,
 ) -> Outcome<(JobFolder, Record)> {
     let environment = &invocation.environment;
     let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-    let folder = match assignment.backend {
-        Backend::Local => jobs.folder(assignment.id),
-        Backend::Slurm => {
-            let again = environment.slurm.variable("SLURM_RESTART_COUNT").is_some();
-            jobs.create_slurm(assignment.id, again).when(|| action)?
-        }
-    };
+    let folder = assignment.folder(invocation, &jobs, action)?;
     let mut record = match folder.read() {
         Ok(record) => record,
         Err(pcocc_vm::job::Error::NoSuchJob(_)) if assignment.backend == Backend::Slurm => {
@@ -195,11 +175,11 @@ fn take_over(
         }
         record.deadline = Squeue.deadline(assignment.id).or(record.deadline);
         // Slurm does so with jobs of sbatch only, which nobody holds.
-        record.may_return = !held;
+        record.may_return = !assignment.request.held;
     }
     record.keeper = Some(jobs.here().holder(keeper).when(|| action)?);
     folder.write(&record).when(|| action)?;
-    tell(&Report::Record(Box::new(record.clone())), held);
+    assignment.report(&Report::Record(Box::new(record.clone())));
     Ok((folder, record))
 }
 
@@ -234,8 +214,7 @@ impl Image {
 
 fn prepare(
     invocation: &Invocation,
-    args: &Args,
-    assignment: Assignment,
+    assignment: &Assignment,
     keeper: u32,
     folder: &JobFolder,
     action: &str,
@@ -250,19 +229,20 @@ fn prepare(
         &file(&environment.user_conf),
     )
     .when(|| action)?;
-    let template = template_of(invocation, args, &runtime, action)?;
-    let (cpus, memory_mib) = size(invocation, args, assignment, &template, action)?;
+    let wanted = &assignment.request.machine;
+    let template = template_of(invocation, wanted, &runtime, action)?;
+    let (cpus, memory_mib) = size(invocation, assignment, &template, action)?;
     let user = user(invocation, action)?;
-    let given = args.machine.docker_daemon_json.as_deref();
+    let given = wanted.docker_daemon_json.as_deref();
     let settings = Settings::find(environment, given, &template, &runtime, action)?;
     for warning in settings.warnings {
-        tell(&Report::Warning(warning), true);
+        assignment.report(&Report::Warning(warning));
     }
     let spec = MachineSpec {
         hostname: format!("docker-{}", assignment.id),
         cpus,
         memory_mib,
-        disk_bytes: args.machine.disk.or(template.disk).unwrap_or(DISK),
+        disk_bytes: wanted.disk.or(template.disk).unwrap_or(DISK),
         // The launcher fills these in.
         image: GuestFiles {
             kernel: PathBuf::new(),
@@ -281,7 +261,7 @@ fn prepare(
         sockets: folders.sockets.clone(),
         cache: folders.cache.clone(),
         console_log: folder.console_log(),
-        shares: shares(invocation, &runtime, &user, action)?,
+        shares: shares(invocation, assignment, &runtime, &user, action)?,
         user,
         environment: settings.environment,
         network: match template.reach {
@@ -290,7 +270,7 @@ fn prepare(
             Some(Reach::Public) | None => NetworkPolicy::Public,
         },
         reachable: settings.reachable,
-        snapshot: !args.machine.no_snapshot && template.snapshot != Some(false),
+        snapshot: !wanted.no_snapshot && template.snapshot != Some(false),
         deadline: START,
     };
     let (name, place) = match &template.image {
@@ -322,14 +302,14 @@ fn empty_identity() -> pcocc_vm::machine::ServerIdentity {
 /// The template that is wanted, else the one that `containers.yaml` names, else what there is built in.
 fn template_of(
     invocation: &Invocation,
-    args: &Args,
+    machine: &MachineArgs,
     runtime: &Runtime,
     action: &str,
 ) -> Outcome<Template> {
     let environment = &invocation.environment;
     let templates =
         Templates::load(&environment.user_conf, &environment.system_conf).when(|| action)?;
-    let wanted = args.machine.template.as_ref();
+    let wanted = machine.template.as_ref();
     let Some(name) = wanted.or(runtime.docker_template.as_ref()) else {
         return Ok(Template::default());
     };
@@ -351,8 +331,7 @@ fn template_of(
 /// CPUs, and memory in MiB.
 fn size(
     invocation: &Invocation,
-    args: &Args,
-    assignment: Assignment,
+    assignment: &Assignment,
     template: &Template,
     action: &str,
 ) -> Outcome<(u32, u64)> {
@@ -365,8 +344,16 @@ fn size(
                 .and_then(|count| u32::try_from(count.get()).ok())
                 .unwrap_or(1);
             (
-                args.cpus.or(template.cpus).unwrap_or(CPUS.min(there)),
-                args.memory.or(template_memory).unwrap_or(MEMORY),
+                assignment
+                    .request
+                    .cpus
+                    .or(template.cpus)
+                    .unwrap_or(CPUS.min(there)),
+                assignment
+                    .request
+                    .memory_mib
+                    .or(template_memory)
+                    .unwrap_or(MEMORY),
             )
         }
         Backend::Slurm => {
@@ -411,6 +398,7 @@ fn user(invocation: &Invocation, action: &str) -> Outcome<GuestUser> {
 /// The user's home, and `docker_mounts` of containers.yaml.
 fn shares(
     invocation: &Invocation,
+    assignment: &Assignment,
     runtime: &Runtime,
     user: &GuestUser,
     action: &str,
@@ -440,7 +428,7 @@ fn shares(
                 mount.place,
                 source.display()
             );
-            tell(&Report::Warning(why), true);
+            assignment.report(&Report::Warning(why));
         } else if shares.iter().all(|share: &Share| share.dest != dest) {
             shares.push(Share {
                 source,
