@@ -11,11 +11,11 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pcocc_core::cancel::Cancel;
-use pcocc_vm::guest_image;
+use pcocc_vm::guest_image::GuestImage;
 use pcocc_vm::job::JobId;
 use pcocc_vm::machine::{
-    GuestEnvironment, GuestFiles, GuestUser, Hypervisor, Machine, MachineError, MachineSpec,
-    NetworkPolicy, Share, Stage,
+    GuestEnvironment, GuestFiles, GuestUser, Hypervisor, Machine, MachineError, MachinePlan,
+    MachineSpec, NetworkPolicy, Share, Stage,
 };
 use pcocc_vm::qemu::{Accelerator, Qemu};
 use pcocc_vm::service::EndpointClient;
@@ -62,7 +62,13 @@ pub fn guest_files() -> (GuestFiles, PathBuf) {
     let digest = meta["data_blobs"][0].as_str().expect("a disk");
     let hex = digest.trim_start_matches("sha256:");
     let disk = folder.join("repo/data").join(&hex[..2]).join(hex);
-    let files = guest_image::unpack(&disk, &cache.join("images").join(hex), hex)
+    let image = GuestImage {
+        disk,
+        folder: cache.join("images").join(hex),
+        id: hex.to_owned(),
+    };
+    let files = image
+        .unpack()
         .unwrap_or_else(|error| panic!("unpack the guest image: {error}"));
     (files, cache)
 }
@@ -103,18 +109,14 @@ pub fn vm_spec(folder: &Path) -> MachineSpec {
     ] {
         fs::write(client.join(name), content).expect("write certificates");
     }
-    MachineSpec {
+    let plan = MachinePlan {
         hostname: format!("docker-{}", listen.port()),
         cpus: 2,
         memory_mib: 1024,
         disk_bytes: 8 << 30,
-        image,
         scratch: own.clone(),
         sockets: own.clone(),
         console_log: own.join("console.log"),
-        listen,
-        identity: identities.server,
-        client: identities.client,
         user: GuestUser {
             name: "doe".into(),
             uid: rustix::process::getuid().as_raw(),
@@ -128,6 +130,13 @@ pub fn vm_spec(folder: &Path) -> MachineSpec {
         snapshot: true,
         cache,
         deadline: Duration::from_secs(400),
+    };
+    MachineSpec {
+        plan,
+        image,
+        listen,
+        identity: identities.server,
+        client: identities.client,
     }
 }
 
@@ -164,7 +173,7 @@ impl TestVm {
         })?;
         Ok(Self {
             machine,
-            folder: spec.scratch.clone(),
+            folder: spec.plan.scratch.clone(),
             spec,
             stages,
         })
@@ -173,7 +182,7 @@ impl TestVm {
     /// Starts the machine; panics with its console when it does not start.
     #[track_caller]
     pub fn start(spec: MachineSpec) -> Self {
-        let console = spec.console_log.clone();
+        let console = spec.plan.console_log.clone();
         Self::try_start(spec).unwrap_or_else(|error| {
             let text = fs::read(console).unwrap_or_default();
             panic!("no VM: {error}\n{}", String::from_utf8_lossy(&text))

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use pcocc_core::cancel::Cancel;
 use pcocc_vm::job::JobId;
 use pcocc_vm::machine::{
-    GuestEnvironment, GuestFiles, GuestUser, Hypervisor, MachineSpec, NetworkPolicy, Share,
+    GuestEnvironment, GuestFiles, GuestUser, Hypervisor, MachinePlan, MachineSpec, NetworkPolicy,
+    Share,
 };
 use pcocc_vm::qemu::{Accelerator, Qemu};
 use pcocc_vm::tls::{Identities, Validity, endpoint_names};
@@ -38,24 +39,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::write(client.join("cert.pem"), &identities.client.cert_pem)?;
     fs::write(client.join("key.pem"), &identities.client.key_pem)?;
     let own = folder(&format!("vm{port}"))?;
-    let spec = MachineSpec {
+    let plan = MachinePlan {
         hostname: format!("docker-{port}"),
         cpus: 2,
         memory_mib: 1024,
         disk_bytes: 20 << 30,
-        image: GuestFiles {
-            kernel: image.join("kernel"),
-            initramfs: image.join("initramfs"),
-            root: image.join("root.squashfs"),
-            data: image.join("data.qcow2"),
-            id: "example".into(),
-        },
         scratch: own.clone(),
         sockets: own.clone(),
         console_log: own.join("console.log"),
-        listen: (address, port).into(),
-        identity: identities.server,
-        client: identities.client,
         user: GuestUser {
             name: "doe".into(),
             uid: rustix::process::getuid().as_raw(),
@@ -76,6 +67,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         snapshot: std::env::var_os("NO_SNAPSHOT").is_none(),
         cache: folder("cache")?,
         deadline: Duration::from_secs(600),
+    };
+    let spec = MachineSpec {
+        plan,
+        image: GuestFiles {
+            kernel: image.join("kernel"),
+            initramfs: image.join("initramfs"),
+            root: image.join("root.squashfs"),
+            data: image.join("data.qcow2"),
+            id: "example".into(),
+        },
+        listen: (address, port).into(),
+        identity: identities.server,
+        client: identities.client,
     };
     let qemu = Qemu {
         accelerator: Some(Accelerator::Tcg),

@@ -19,8 +19,11 @@ use pcocc_core::batch::Ports;
 use pcocc_core::cancel::Cancel;
 
 use crate::clock::Clock;
+use crate::guest_image::GuestImage;
 use crate::job::{self, JobFolder, Record, State};
-use crate::machine::{Exit, Hypervisor, Machine, MachineError, MachineEvent, MachineSpec, Stage};
+use crate::machine::{
+    Exit, Hypervisor, Machine, MachineError, MachineEvent, MachinePlan, MachineSpec, Stage,
+};
 use crate::report::Report;
 use crate::tls::{Identities, TlsError, Validity, endpoint_names};
 
@@ -60,7 +63,7 @@ pub enum LaunchError {
 
 /// Where a docker endpoint is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct EndpointSpec {
     /// Name of the node.
     pub node: String,
     /// The address to listen at.
@@ -71,7 +74,7 @@ pub struct Place {
     pub ports: Option<Ports>,
 }
 
-impl Place {
+impl EndpointSpec {
     /// A port that is free now.
     fn free_port(&self) -> Result<SocketAddr, LaunchError> {
         let bound = |port: u16| {
@@ -104,18 +107,14 @@ impl Place {
         })
     }
 
-    /// The endpoint as clients are told it.
-    fn shown(&self, found: SocketAddr) -> String {
+    /// The endpoint's URL for clients.
+    fn url(&self, found: SocketAddr) -> String {
         match &self.name {
             Some(name) => format!("tcp://{name}:{}", found.port()),
             None => format!("tcp://{found}"),
         }
     }
 }
-
-/// Makes a machine's specification.
-pub type Specify<'a> = dyn FnMut(SocketAddr, &Identities, &mut dyn FnMut(Stage)) -> Result<MachineSpec, LaunchError>
-    + 'a;
 
 /// One launch.
 pub struct Launch<'a> {
@@ -124,9 +123,11 @@ pub struct Launch<'a> {
     /// Its record, with this process as its launcher.
     pub record: Record,
     /// Where its endpoint is to be.
-    pub place: Place,
-    /// Makes the machine's specification, given its endpoint and identities; what takes long looks at the flag.
-    pub specify: &'a mut Specify<'a>,
+    pub endpoint: EndpointSpec,
+    /// What the VM is to be.
+    pub plan: MachinePlan,
+    /// What the guest boots from.
+    pub image: GuestImage,
     /// What starts it.
     pub hypervisor: &'a dyn Hypervisor,
     /// Raised when it is to end.
@@ -200,18 +201,22 @@ impl Launch<'_> {
         self.set(State::Starting)?;
         let mut deadline = Deadline::new(self.record.deadline, self.clock);
         let now = self.clock.unix();
-        let names = endpoint_names(
-            &self.place.node,
-            self.place.address,
-            self.place.name.as_deref(),
-        );
+        let endpoint = &self.endpoint;
+        let names = endpoint_names(&endpoint.node, endpoint.address, endpoint.name.as_deref());
         let validity = Validity::of_job(now, self.record.deadline);
         let identities = Identities::issue(self.record.id, &names, validity)?;
         self.folder.write_client_files(&identities.client_files())?;
-        let (mut machine, scratch) = self.start(&identities)?;
-        // Its files stay as long as it has them open, and not a moment longer, whoever kills whom.
-        forget_files(&scratch);
-        self.record.endpoint = Some(self.place.shown(machine.endpoint()));
+        let spec = MachineSpec {
+            plan: self.plan.clone(),
+            image: self.image.unpack()?,
+            listen: self.endpoint.free_port()?,
+            identity: identities.server,
+            client: identities.client,
+        };
+        let mut machine = self.start(spec)?;
+        // The machine keeps its files open; without names they go with it, whichever process is killed.
+        unlink_files(&self.plan.scratch);
+        self.record.endpoint = Some(self.endpoint.url(machine.endpoint()));
         self.set(State::Ready)?;
         let end = self.keep(&mut *machine, &mut deadline)?;
         self.set(State::Stopping)?;
@@ -225,13 +230,12 @@ impl Launch<'_> {
         }
     }
 
-    fn start(
-        &mut self,
-        identities: &Identities,
-    ) -> Result<(Box<dyn Machine>, std::path::PathBuf), LaunchError> {
+    fn start(&mut self, mut spec: MachineSpec) -> Result<Box<dyn Machine>, LaunchError> {
         let mut tried = 0;
         loop {
-            let listen = self.place.free_port()?;
+            if self.cancel.is_cancelled() {
+                return Err(MachineError::Cancelled.into());
+            }
             let (folder, cancel) = (self.folder, self.cancel);
             let (record, report) = (&mut self.record, &mut *self.report);
             let mut failed = None;
@@ -247,17 +251,16 @@ impl Launch<'_> {
                     stage => Report::Stage(stage.to_string()),
                 });
             };
-            let spec = (self.specify)(listen, identities, &mut on_stage)?;
-            if cancel.is_cancelled() {
-                return Err(MachineError::Cancelled.into());
-            }
             let started = self.hypervisor.start(&spec, cancel, &mut on_stage);
             if let Some(error) = failed {
                 return Err(error.into());
             }
             match started {
-                Ok(machine) => return Ok((machine, spec.scratch)),
-                Err(MachineError::PortTaken(_)) if tried < PORTS_TRIED => tried += 1,
+                Ok(machine) => return Ok(machine),
+                Err(MachineError::PortTaken(_)) if tried < PORTS_TRIED => {
+                    tried += 1;
+                    spec.listen = self.endpoint.free_port()?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -377,7 +380,7 @@ impl Deadline {
 }
 
 /// Removes the names of the files in a running machine's scratch folder.
-fn forget_files(scratch: &Path) {
+fn unlink_files(scratch: &Path) {
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_file())
             && let Err(error) = fs::remove_file(entry.path())

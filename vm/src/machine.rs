@@ -1,7 +1,7 @@
 //! What a docker VM is to the rest of pcocc: a specification, something that starts it, and the
 //! running machine. `qemu` is the real one, [`crate::testing`] has one in memory and a faulty one.
 //!
-//! Data path: the launcher fills in a [`MachineSpec`] → [`Hypervisor::start`] boots or resumes the VM,
+//! Data path: the launcher makes a [`MachineSpec`] from a [`MachinePlan`] → [`Hypervisor::start`] boots or resumes the VM,
 //! tells each [`Stage`] as it begins, gives the guest its identity and shares, and returns once the
 //! docker daemon answered `/_ping` over TLS at [`MachineSpec::listen`] → the launcher calls
 //! [`Machine::wait`] until the VM ends, or [`Machine::stop`]. Dropping a machine ends it at once.
@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use pcocc_core::cancel::Cancel;
 
-/// Everything a VM is made from. Paths are those of the node it runs on.
+/// What a VM is to be, known before its launcher runs. Paths are those of the node it runs on.
 #[derive(Clone, Debug)]
-pub struct MachineSpec {
+pub struct MachinePlan {
     /// Host name of the guest.
     pub hostname: String,
     /// Number of virtual CPUs, at least 1.
@@ -30,8 +30,6 @@ pub struct MachineSpec {
     pub memory_mib: u64,
     /// Size of the disk for the docker daemon's data, in bytes.
     pub disk_bytes: u64,
-    /// The files the guest boots from.
-    pub image: GuestFiles,
     /// Folder on a node-local disk for this VM alone: the data disk lives here. Made and removed by
     /// the caller, mode 0700.
     pub scratch: PathBuf,
@@ -39,12 +37,6 @@ pub struct MachineSpec {
     pub sockets: PathBuf,
     /// File that gets what the guest writes to its console; made if missing, appended to.
     pub console_log: PathBuf,
-    /// Address and port of the docker endpoint on the node.
-    pub listen: SocketAddr,
-    /// What the guest proves itself with to clients.
-    pub identity: ServerIdentity,
-    /// What the launcher itself proves itself with when it asks whether the daemon answers.
-    pub client: ClientIdentity,
     /// The user whose VM it is.
     pub user: GuestUser,
     /// Folders of the node that the guest sees.
@@ -62,6 +54,21 @@ pub struct MachineSpec {
     pub cache: PathBuf,
     /// Longest time the start may take.
     pub deadline: Duration,
+}
+
+/// Everything a VM is made from: the plan, and what the launcher adds.
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// What the VM is to be.
+    pub plan: MachinePlan,
+    /// The files the guest boots from.
+    pub image: GuestFiles,
+    /// Address and port of the docker endpoint on the node.
+    pub listen: SocketAddr,
+    /// What the guest proves itself with to clients.
+    pub identity: ServerIdentity,
+    /// What the launcher itself proves itself with when it asks whether the daemon answers.
+    pub client: ClientIdentity,
 }
 
 /// The files of a guest image, unpacked on the node (`guest_image`).

@@ -91,9 +91,9 @@ impl Hypervisor for TestHypervisor {
             Fault::Hang => {
                 let begun = Instant::now();
                 while !cancel.is_cancelled() {
-                    if begun.elapsed() >= spec.deadline {
+                    if begun.elapsed() >= spec.plan.deadline {
                         return Err(MachineError::TimedOut {
-                            after: spec.deadline,
+                            after: spec.plan.deadline,
                             stage: "booting".into(),
                             console: vec!["last words".into()],
                         });

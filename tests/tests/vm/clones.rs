@@ -15,7 +15,7 @@ fn four_clones_share_memory_and_nothing_else() {
     copy_program("ssh-keygen", &tools);
     let spec = || {
         let mut spec = vm_spec(folder.path());
-        spec.shares = vec![share(&tools, true)];
+        spec.plan.shares = vec![share(&tools, true)];
         spec
     };
     let mut vms = vec![TestVm::start(spec())];

@@ -130,7 +130,7 @@ fn strangers_are_refused_and_services_served() {
     );
     assert_gone(&processes);
     TcpListener::bind(endpoint).expect("the port is free again");
-    assert!(!vm.spec.scratch.join("data.qcow2").exists());
+    assert!(!vm.spec.plan.scratch.join("data.qcow2").exists());
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn panics_and_kills_are_told_apart_and_leave_nothing() {
     let exit = vm.machine.wait(Duration::from_secs(60)).expect("an end");
     assert_eq!(exit, Some(Exit::Panicked));
     assert_gone(&processes);
-    let console = fs::read_to_string(&vm.spec.console_log).expect("a console");
+    let console = fs::read_to_string(&vm.spec.plan.console_log).expect("a console");
     assert!(console.contains("sysrq triggered crash"), "{console}");
 
     let mut vm = TestVm::start(vm_spec(folder.path()));
@@ -215,8 +215,8 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
     );
 
     let mut spec = vm_spec(folder.path());
-    spec.snapshot = false;
-    spec.deadline = Duration::from_millis(1500);
+    spec.plan.snapshot = false;
+    spec.plan.deadline = Duration::from_millis(1500);
     let error = hypervisor()
         .start(&spec, &Cancel::new(), &mut |_| {})
         .err()
@@ -236,14 +236,14 @@ fn what_cannot_start_says_why_and_leaves_nothing() {
 /// A VM with the snapshots that the other tests share, in a cache of its own.
 pub(crate) fn with_own_snapshots(folder: &Path) -> MachineSpec {
     let mut spec = vm_spec(folder);
-    let shared = std::mem::replace(&mut spec.cache, folder.join("cache"));
+    let shared = std::mem::replace(&mut spec.plan.cache, folder.join("cache"));
     // They are there once a VM has run.
     drop(TestVm::start(vm_spec(folder)));
-    fs::create_dir(&spec.cache).expect("make a folder");
+    fs::create_dir(&spec.plan.cache).expect("make a folder");
     run(Command::new("cp")
         .args(["-a", "--sparse=always"])
         .arg(shared.join("snapshots"))
-        .arg(&spec.cache))
+        .arg(&spec.plan.cache))
     .ok();
     spec
 }
@@ -252,7 +252,7 @@ pub(crate) fn with_own_snapshots(folder: &Path) -> MachineSpec {
 fn a_bad_snapshot_is_told_and_made_anew() {
     let folder = scratch();
     let spec = with_own_snapshots(folder.path());
-    let snapshots = fs::read_dir(spec.cache.join("snapshots"))
+    let snapshots = fs::read_dir(spec.plan.cache.join("snapshots"))
         .expect("snapshots")
         .flatten();
     for entry in snapshots.filter(|entry| entry.path().is_dir()) {

@@ -53,7 +53,7 @@ fn guests_reach_the_outside_and_not_the_node_as_root() {
         NetworkPolicy::Closed,
     ] {
         let mut spec = vm_spec(folder.path());
-        spec.network = policy;
+        spec.plan.network = policy;
         let vm = TestVm::start(spec);
         let targets = [
             ("198.18.0.2", loopback),

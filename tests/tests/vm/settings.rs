@@ -46,15 +46,16 @@ fn docker_knows_the_site_as_root() {
     let folder = scratch();
     let mut spec = vm_spec(folder.path());
     // These settings are nobody else's: a snapshot would push another one out.
-    spec.snapshot = false;
-    spec.network = NetworkPolicy::Public;
-    spec.reachable = vec![SITE.parse().expect("an address")];
+    spec.plan.snapshot = false;
+    spec.plan.network = NetworkPolicy::Public;
+    spec.plan.reachable = vec![SITE.parse().expect("an address")];
     let authority = fs::read_to_string(registry.authority()).expect("the authority");
-    spec.environment.registry_certificates = [(registry.address().to_owned(), authority)].into();
-    spec.environment.registry_mirrors = vec![format!("https://{}", registry.address())];
-    spec.environment.insecure_registries = vec!["reg.example.org:5000".into()];
-    spec.environment.daemon_json = Some(json!({"labels": ["of=the-job"]}));
-    spec.environment.proxies = [
+    spec.plan.environment.registry_certificates =
+        [(registry.address().to_owned(), authority)].into();
+    spec.plan.environment.registry_mirrors = vec![format!("https://{}", registry.address())];
+    spec.plan.environment.insecure_registries = vec!["reg.example.org:5000".into()];
+    spec.plan.environment.daemon_json = Some(json!({"labels": ["of=the-job"]}));
+    spec.plan.environment.proxies = [
         ("HTTPS_PROXY", format!("http://user:word@{SITE}:{port}")),
         ("NO_PROXY", format!("{SITE},127.0.0.1")),
     ]

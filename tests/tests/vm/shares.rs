@@ -23,7 +23,7 @@ fn roots_of_containers_have_the_users_rights_and_no_more() {
     symlink(&secret, mine.join("link")).expect("link");
     symlink("../../secret", mine.join("relative")).expect("link");
     let mut spec = vm_spec(folder.path());
-    spec.shares = vec![share(&home, false), share(&fixed, true)];
+    spec.plan.shares = vec![share(&home, false), share(&fixed, true)];
     let vm = TestVm::start(spec);
     vm.load_busybox();
     let d = format!("{}:/d", mine.display());
@@ -76,7 +76,7 @@ fn files_of_others_stay_closed_as_root() {
     std::os::unix::fs::chown(home.join("others"), Some(1234), Some(1234)).expect("give away");
     fs::set_permissions(home.join("others"), fs::Permissions::from_mode(0o600)).expect("close");
     let mut spec = vm_spec(folder.path());
-    spec.shares = vec![share(&home, false)];
+    spec.plan.shares = vec![share(&home, false)];
     let vm = TestVm::start(spec);
     let script = format!(
         "cat {0}/others && echo read; chmod 777 {0}/others && echo opened; true",

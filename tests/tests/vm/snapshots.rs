@@ -12,7 +12,7 @@ use crate::ends::with_own_snapshots;
 fn memory_that_was_damaged_costs_a_boot_and_no_more() {
     let folder = scratch();
     let spec = with_own_snapshots(folder.path());
-    let snapshots = fs::read_dir(spec.cache.join("snapshots")).expect("snapshots");
+    let snapshots = fs::read_dir(spec.plan.cache.join("snapshots")).expect("snapshots");
     for entry in snapshots.flatten().filter(|entry| entry.path().is_dir()) {
         // With the kernel gone, and the times and sizes as they were.
         let ram = File::options()

@@ -88,11 +88,39 @@ fn header(size: u64) -> tar::Header {
     header
 }
 
-/// Unpacks the guest image `source`, an archive or a qcow2 disk that holds one, into the new folder `target`,
-/// all at once, and checks that this pcocc can use it. `id` identifies its content, as hex digits.
-///
-/// When the folder is there already its files are taken as they are.
-pub fn unpack(source: &Path, target: &Path, id: &str) -> Result<GuestFiles, MachineError> {
+/// A guest image, and where its files are on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestImage {
+    /// The image: an archive, or a qcow2 disk that holds one.
+    pub disk: PathBuf,
+    /// Folder of the node for the unpacked files; made all at once, by whoever needs it first.
+    pub folder: PathBuf,
+    /// Identifies the content, as hex digits.
+    pub id: String,
+}
+
+impl GuestImage {
+    /// Gives the image's files, after unpacking them if the folder is missing; checks that this pcocc can use them.
+    pub fn unpack(&self) -> Result<GuestFiles, MachineError> {
+        unpack(&self.disk, &self.folder).map_err(|error| match error {
+            // A full disk names no image.
+            MachineError::Hypervisor { .. } | MachineError::Io { .. } => MachineError::Image {
+                what: self.id.clone(),
+                why: format!("cannot be unpacked to {}: {error}", self.folder.display()),
+            },
+            error => error,
+        })?;
+        Ok(GuestFiles {
+            kernel: self.folder.join("kernel"),
+            initramfs: self.folder.join("initramfs"),
+            root: self.folder.join("root.squashfs"),
+            data: self.folder.join("data.qcow2"),
+            id: self.id.clone(),
+        })
+    }
+}
+
+fn unpack(source: &Path, target: &Path) -> Result<(), MachineError> {
     if !target.exists() {
         let parent = target.parent().unwrap_or(Path::new("/"));
         fs::DirBuilder::new()
@@ -118,14 +146,7 @@ pub fn unpack(source: &Path, target: &Path, id: &str) -> Result<GuestFiles, Mach
             }
         }
     }
-    check(target)?;
-    Ok(GuestFiles {
-        kernel: target.join("kernel"),
-        initramfs: target.join("initramfs"),
-        root: target.join("root.squashfs"),
-        data: target.join("data.qcow2"),
-        id: id.to_owned(),
-    })
+    check(target)
 }
 
 /// Reads what the guest image `source` says of itself, without unpacking it; `temporary` is a folder for 100 MB.
@@ -257,19 +278,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let manifest = Manifest::new("6.12".into(), BTreeMap::new(), BTreeMap::new());
         let image = image(folder.path(), &manifest);
-        let target = folder.path().join("cache/ab");
-        let files = unpack(&image, &target, "ab").unwrap();
+        let unpack = |disk: &Path, id: &str| {
+            let image = GuestImage {
+                disk: disk.to_owned(),
+                folder: folder.path().join("cache").join(id),
+                id: id.to_owned(),
+            };
+            image.unpack().unwrap()
+        };
+        let files = unpack(&image, "ab");
         assert_eq!(fs::read(&files.root).unwrap(), b"root.squashfs");
-        assert_eq!(unpack(&image, &target, "ab").unwrap(), files);
+        assert_eq!(unpack(&image, "ab"), files);
         let disk = folder.path().join("disk.qcow2");
         let mut convert = Command::new("qemu-img");
         convert.args(["convert", "-f", "raw", "-O", "qcow2"]);
         let cancel = Cancel::new();
         program::run(convert.arg(&image).arg(&disk), "qemu-utils", &cancel).unwrap();
-        let target = folder.path().join("cache/cd");
-        let files = unpack(&disk, &target, "cd").unwrap();
+        let files = unpack(&disk, "cd");
         assert_eq!(fs::read(&files.kernel).unwrap(), b"kernel");
-        assert!(!target.join("disk.raw").exists());
+        assert!(!folder.path().join("cache/cd/disk.raw").exists());
         for source in [&image, &disk] {
             assert_eq!(super::manifest(source, folder.path()).unwrap(), manifest);
         }
@@ -281,12 +308,12 @@ mod tests {
         let mut manifest = Manifest::new("6.12".into(), BTreeMap::new(), BTreeMap::new());
         manifest.protocol += 1;
         let image = image(folder.path(), &manifest);
-        let error = unpack(&image, &folder.path().join("cache/ab"), "ab").unwrap_err();
+        let error = unpack(&image, &folder.path().join("cache/ab")).unwrap_err();
         assert!(error.to_string().contains("guest build"), "{error}");
         let disk = folder.path().join("disk");
         fs::write(&disk, vec![7; 4096]).unwrap();
         assert!(super::manifest(&disk, folder.path()).is_err());
-        let error = unpack(&disk, &folder.path().join("cache/cd"), "cd").unwrap_err();
+        let error = unpack(&disk, &folder.path().join("cache/cd")).unwrap_err();
         assert!(error.to_string().contains("not a guest image"), "{error}");
         assert!(!folder.path().join("cache/cd").exists());
     }

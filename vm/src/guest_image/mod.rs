@@ -6,7 +6,7 @@
 //! archive, [`archive`], which the repository keeps as a disk of kind `vm`: so `image list`, `copy`, `export`
 //! and `import` know it.
 //!
-//! Data path of its use: the disk's bytes → [`unpack`] → a folder of the node with one file for each part.
+//! Data path of its use: the disk's bytes → [`GuestImage::unpack`] → a folder of the node with one file for each part.
 
 mod archive;
 mod build;
@@ -15,7 +15,7 @@ mod cpio;
 mod modules;
 mod packages;
 
-pub use archive::{Manifest, manifest, unpack};
+pub use archive::{GuestImage, Manifest, manifest};
 pub use build::{BuildOptions, build};
 
 /// Name of the image in the repository.

@@ -1,13 +1,13 @@
 //! A launcher's life, with machines in memory.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
+use crate::guest_image::Manifest;
 use crate::job::{Backend, JobId, Jobs};
-use crate::machine::{
-    ClientIdentity, GuestEnvironment, GuestFiles, GuestUser, NetworkPolicy, ServerIdentity,
-};
+use crate::machine::{GuestEnvironment, GuestUser, NetworkPolicy};
 use crate::testing::{Fault, Strings, TestHypervisor};
 
 /// Clocks that a test sets.
@@ -94,13 +94,14 @@ impl Bench {
             let last = Launch {
                 folder: &folder,
                 record,
-                place: Place {
+                endpoint: EndpointSpec {
                     node: "n1".into(),
                     address: IpAddr::from([127, 0, 0, 1]),
                     name: None,
                     ports: self.ports,
                 },
-                specify: &mut |listen, identities, _| Ok(spec(listen, identities, &scratch)),
+                plan: plan(&scratch),
+                image: image(self.conf.path()),
                 hypervisor: &self.hypervisor,
                 cancel: &self.cancel,
                 report: &mut |report| reports.push(report),
@@ -132,29 +133,15 @@ impl Bench {
     }
 }
 
-fn spec(listen: SocketAddr, identities: &Identities, scratch: &Path) -> MachineSpec {
-    MachineSpec {
+fn plan(scratch: &Path) -> MachinePlan {
+    MachinePlan {
         hostname: "docker".into(),
         cpus: 1,
         memory_mib: 1024,
         disk_bytes: 1 << 30,
-        image: GuestFiles {
-            kernel: "/k".into(),
-            initramfs: "/i".into(),
-            root: "/r".into(),
-            data: "/d".into(),
-            id: "00".into(),
-        },
         scratch: scratch.to_owned(),
         sockets: scratch.to_owned(),
         console_log: scratch.join("console"),
-        listen,
-        identity: ServerIdentity {
-            ..identities.server.clone()
-        },
-        client: ClientIdentity {
-            ..identities.client.clone()
-        },
         user: GuestUser {
             name: "doe".into(),
             uid: 1,
@@ -168,6 +155,20 @@ fn spec(listen: SocketAddr, identities: &Identities, scratch: &Path) -> MachineS
         snapshot: false,
         cache: scratch.to_owned(),
         deadline: Duration::from_secs(5),
+    }
+}
+
+/// An image that was unpacked before.
+fn image(folder: &Path) -> GuestImage {
+    let folder = folder.join("image");
+    fs::create_dir(&folder).unwrap();
+    let manifest = Manifest::new("6.12".into(), BTreeMap::new(), BTreeMap::new());
+    let text = serde_json::to_vec(&manifest).unwrap();
+    fs::write(folder.join("guest.json"), text).unwrap();
+    GuestImage {
+        disk: folder.join("disk"),
+        folder,
+        id: "0".into(),
     }
 }
 
@@ -319,12 +320,12 @@ fn ports_are_those_of_the_site() {
 
 #[test]
 fn a_name_takes_the_addresss_place() {
-    let place = Place {
+    let endpoint = EndpointSpec {
         node: "n1".into(),
         address: IpAddr::from([127, 0, 0, 1]),
         name: Some("n1-ib".into()),
         ports: None,
     };
     let found = SocketAddr::from(([127, 0, 0, 1], 99));
-    assert_eq!(place.shown(found), "tcp://n1-ib:99");
+    assert_eq!(endpoint.url(found), "tcp://n1-ib:99");
 }

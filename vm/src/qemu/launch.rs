@@ -46,8 +46,8 @@ impl<'a> Watch<'a> {
         Self {
             cancel,
             begun: Instant::now(),
-            deadline: spec.deadline,
-            console: spec.console_log.clone(),
+            deadline: spec.plan.deadline,
+            console: spec.plan.console_log.clone(),
             answer_by: None,
             doing: "starting",
         }
@@ -134,7 +134,7 @@ pub(crate) fn make_data_disk(
     fs::copy(&spec.image.data, path).map_err(MachineError::io("copy the data disk to", path))?;
     let mut resize = Command::new("qemu-img");
     resize.args(["resize", "-q", "-f", "qcow2", "--"]);
-    resize.arg(path).arg(spec.disk_bytes.to_string());
+    resize.arg(path).arg(spec.plan.disk_bytes.to_string());
     program::run(&mut resize, "qemu-utils", cancel).map(drop)
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn launch(
     watch: &Watch<'_>,
 ) -> Result<Launched, MachineError> {
     watch.check()?;
-    let sockets = &spec.sockets;
+    let sockets = &spec.plan.sockets;
     let nothing = sockets.join("nothing");
     for socket in [QMP_SOCKET, CONTROL_SOCKET, "uplink", "state"] {
         // Of the guest that was saved a moment ago.
@@ -155,6 +155,7 @@ pub(crate) fn launch(
     fs::create_dir_all(&nothing).map_err(MachineError::io("make the folder", &nothing))?;
     let shares: Vec<(&Path, bool)> = match plan.job {
         true => spec
+            .plan
             .shares
             .iter()
             .map(|share| (&*share.source, share.read_only))
@@ -166,14 +167,14 @@ pub(crate) fn launch(
         false => Forward::Direct(spec.listen),
     };
     let options = Options {
-        cpus: spec.cpus,
-        memory_mib: spec.memory_mib,
+        cpus: spec.plan.cpus,
+        memory_mib: spec.plan.memory_mib,
         accelerator: plan.accelerator,
         image: &spec.image,
         memory: plan.memory,
         data: plan.data,
         sockets,
-        console: &spec.console_log,
+        console: &spec.plan.console_log,
         forward,
         shares: &shares,
         nothing: &nothing,
@@ -189,12 +190,12 @@ pub(crate) fn launch(
         .stderr(log);
     // Nothing leaves a guest that is only there to be saved.
     let policy = match plan.job {
-        true => spec.network,
+        true => spec.plan.network,
         false => NetworkPolicy::Closed,
     };
     let namespace = plan
         .namespace
-        .then(|| Namespace::new(policy, &spec.reachable));
+        .then(|| Namespace::new(policy, &spec.plan.reachable));
     let enter = move || namespace.as_ref().map_or(Ok(()), Namespace::enter);
     let program = plan.program.to_path_buf();
     // SAFETY: `enter` is async-signal-safe.
@@ -217,7 +218,7 @@ pub(crate) fn launch(
         true => Some(Uplink::open(
             process.pid(),
             spec.listen,
-            spec.network,
+            spec.plan.network,
             sockets,
             watch.cancel(),
         )?),

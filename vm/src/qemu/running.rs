@@ -36,7 +36,7 @@ impl QemuMachine {
         Self {
             launched,
             endpoint: spec.listen,
-            disk: spec.scratch.join("data.qcow2"),
+            disk: spec.plan.scratch.join("data.qcow2"),
             told_time: Instant::now(),
             stalled: None,
             notes: Vec::new(),

@@ -51,10 +51,17 @@ impl Hypervisor for Qemu {
             Some(accelerator) => accelerator,
             None => {
                 let probing = || on_stage(Stage::Probing);
-                accel::find(&self.program, &spec.image, &spec.cache, cancel, probing)?
+                accel::find(
+                    &self.program,
+                    &spec.image,
+                    &spec.plan.cache,
+                    cancel,
+                    probing,
+                )?
             }
         };
-        let namespace = match Namespace::new(spec.network, &spec.reachable).is_possible() {
+        let namespace = match Namespace::new(spec.plan.network, &spec.plan.reachable).is_possible()
+        {
             Ok(()) => true,
             Err(why) => {
                 on_stage(Stage::Warning(format!(
@@ -88,34 +95,34 @@ impl Hypervisor for Qemu {
 /// Refuses what cannot work before anything is started.
 fn check(spec: &MachineSpec) -> Result<(), MachineError> {
     let refuse = |why: String| Err(MachineError::Spec(why));
-    if spec.cpus == 0 {
+    if spec.plan.cpus == 0 {
         return refuse("a VM needs at least one CPU".into());
     }
-    if spec.memory_mib < MIN_MEMORY {
+    if spec.plan.memory_mib < MIN_MEMORY {
         return refuse(format!(
             "{} MiB of memory are too little for docker: ask for {MIN_MEMORY} or more",
-            spec.memory_mib
+            spec.plan.memory_mib
         ));
     }
-    if spec.disk_bytes < MIN_DISK {
+    if spec.plan.disk_bytes < MIN_DISK {
         return refuse(format!(
             "a disk of {} bytes is too small: ask for {MIN_DISK} or more",
-            spec.disk_bytes
+            spec.plan.disk_bytes
         ));
     }
-    if spec.disk_bytes > MAX_DISK {
+    if spec.plan.disk_bytes > MAX_DISK {
         return refuse(format!(
             "a disk of {} bytes is too large: ask for {MAX_DISK} (1T) or less",
-            spec.disk_bytes
+            spec.plan.disk_bytes
         ));
     }
-    if spec.shares.len() > MAX_SHARES {
+    if spec.plan.shares.len() > MAX_SHARES {
         return refuse(format!(
             "{} folders are to be shared, and a VM can have {MAX_SHARES}: share a folder that holds several",
-            spec.shares.len()
+            spec.plan.shares.len()
         ));
     }
-    for share in &spec.shares {
+    for share in &spec.plan.shares {
         let meta = fs::metadata(&share.source).map_err(MachineError::io("share", &share.source))?;
         if !meta.is_dir() {
             return refuse(format!(
@@ -132,8 +139,9 @@ fn check(spec: &MachineSpec) -> Result<(), MachineError> {
     ] {
         fs::File::open(file).map_err(MachineError::io("read the guest's file", file))?;
     }
-    fs::create_dir_all(&spec.cache).map_err(MachineError::io("make the folder", &spec.cache))?;
-    if let Some(error) = no_space(&spec.scratch, MIN_FREE) {
+    fs::create_dir_all(&spec.plan.cache)
+        .map_err(MachineError::io("make the folder", &spec.plan.cache))?;
+    if let Some(error) = no_space(&spec.plan.scratch, MIN_FREE) {
         return Err(error);
     }
     check_free(spec.listen)
@@ -174,7 +182,7 @@ impl<'a> Start<'a> {
 
     /// Gets a guest whose dockerd runs: out of a snapshot, which is told, or by booting it.
     fn guest(&mut self) -> Result<(Launched, Option<Snapshot>), MachineError> {
-        if self.spec.snapshot {
+        if self.spec.plan.snapshot {
             match self.resumed() {
                 Ok(Some((launched, snapshot))) => return Ok((launched, Some(snapshot))),
                 Ok(None) => {}
@@ -182,7 +190,7 @@ impl<'a> Start<'a> {
                 Err(error) => self.warn(format!("starting without a snapshot: {error}")),
             }
         }
-        let data = self.spec.scratch.join("data.qcow2");
+        let data = self.spec.plan.scratch.join("data.qcow2");
         make_data_disk(self.spec, &data, self.watch.cancel())?;
         Ok((self.booted(Memory::Anonymous, &data, true)?, None))
     }
@@ -190,7 +198,7 @@ impl<'a> Start<'a> {
     /// Resumes a guest, after making its snapshot if there is none; `None` where there is no room for one.
     fn resumed(&mut self) -> Result<Option<(Launched, Snapshot)>, MachineError> {
         let key = self.key()?;
-        let snapshots = Snapshots::open(&self.spec.cache)?;
+        let snapshots = Snapshots::open(&self.spec.plan.cache)?;
         if let Some(resumed) = self.resume_one(&snapshots, &key)? {
             return Ok(Some(resumed));
         }
@@ -202,7 +210,7 @@ impl<'a> Start<'a> {
         if let Some(resumed) = self.resume_one(&snapshots, &key)? {
             return Ok(Some(resumed));
         }
-        if let Some(error) = no_space(&self.spec.cache, self.spec.memory_mib) {
+        if let Some(error) = no_space(&self.spec.plan.cache, self.spec.plan.memory_mib) {
             self.warn(format!("no snapshot is made: {error}"));
             return Ok(None);
         }
@@ -238,7 +246,7 @@ impl<'a> Start<'a> {
 
     fn resume(&mut self, snapshot: &Snapshot) -> Result<Launched, MachineError> {
         self.stage(Stage::Resuming, "being resumed");
-        let data = self.spec.scratch.join("data.qcow2");
+        let data = self.spec.plan.scratch.join("data.qcow2");
         fs::copy(snapshot.data(), &data)
             .map_err(MachineError::io("copy the data disk to", &data))?;
         let (ram, state) = (snapshot.ram(), snapshot.state());
@@ -262,7 +270,7 @@ impl<'a> Start<'a> {
         self.expect(&mut launched, |message| {
             matches!(message, FromGuest::Quiesced).then_some(())
         })?;
-        save(&mut launched, &state, &self.spec.sockets, &self.watch)?;
+        save(&mut launched, &state, &self.spec.plan.sockets, &self.watch)?;
         drop(launched);
         snapshots.publish(folder, key)
     }
@@ -324,7 +332,7 @@ impl<'a> Start<'a> {
             match process.wait(Duration::ZERO) {
                 None => Ok(()),
                 Some(how) => {
-                    let words = self.spec.sockets.join("qemu.log");
+                    let words = self.spec.plan.sockets.join("qemu.log");
                     Err(early_end(&self.qemu.program, how, &words))
                 }
             }
@@ -370,8 +378,8 @@ impl<'a> Start<'a> {
         )?;
         let anywhere = Path::new("/");
         let line = arguments(&Options {
-            cpus: self.spec.cpus,
-            memory_mib: self.spec.memory_mib,
+            cpus: self.spec.plan.cpus,
+            memory_mib: self.spec.plan.memory_mib,
             accelerator: self.accelerator,
             image: &self.spec.image,
             memory: Memory::Anonymous,
@@ -386,7 +394,7 @@ impl<'a> Start<'a> {
         prepare.time_ns = 0;
         let prepare = serde_json::to_vec(&prepare)
             .map_err(|error| MachineError::Spec(format!("settings of docker: {error}")))?;
-        let disk = self.spec.disk_bytes.to_string();
+        let disk = self.spec.plan.disk_bytes.to_string();
         // KVM shows the guest the node's own processor.
         let processor = match self.accelerator {
             Accelerator::Kvm => processor(),
@@ -404,8 +412,8 @@ impl<'a> Start<'a> {
     }
 
     fn prepare(&self) -> Result<Prepare, MachineError> {
-        let settings = &self.spec.environment;
-        let nameserver = match (self.namespace, self.spec.network) {
+        let settings = &self.spec.plan.environment;
+        let nameserver = match (self.namespace, self.spec.plan.network) {
             (true, NetworkPolicy::Public | NetworkPolicy::Open) => NAMESERVER,
             _ => GUEST_GATEWAY,
         };
@@ -433,7 +441,7 @@ impl<'a> Start<'a> {
         Ok(Adopt {
             time_ns: now(),
             entropy: BASE64_STANDARD.encode(entropy),
-            hostname: spec.hostname.clone(),
+            hostname: spec.plan.hostname.clone(),
             machine_id: hex(id),
             engine_id: format!(
                 "{}-{}-4{}-a{}-{}",
@@ -447,12 +455,13 @@ impl<'a> Start<'a> {
             cert_pem: spec.identity.cert_pem.clone(),
             key_pem: spec.identity.key_pem.clone(),
             user: User {
-                name: spec.user.name.clone(),
-                uid: spec.user.uid,
-                gid: spec.user.gid,
-                home: spec.user.home.clone(),
+                name: spec.plan.user.name.clone(),
+                uid: spec.plan.user.uid,
+                gid: spec.plan.user.gid,
+                home: spec.plan.user.home.clone(),
             },
             mounts: spec
+                .plan
                 .shares
                 .iter()
                 .enumerate()

@@ -12,6 +12,7 @@ mod folders;
 mod keeper;
 mod local;
 mod node;
+mod plan;
 mod request;
 mod settings;
 mod worker;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pcocc_core::batch::BatchConfig;
 use pcocc_vm::job::{Backend, Here};
-use pcocc_vm::launch::Place;
+use pcocc_vm::launch::EndpointSpec;
 
 use crate::allocation;
 use crate::app::Invocation;
@@ -42,27 +42,27 @@ impl Node {
     }
 
     /// Where docker's endpoint is to be, for a job of `backend`.
-    pub(super) fn place(
+    pub(super) fn endpoint(
         &self,
         invocation: &Invocation,
         backend: Backend,
         action: &str,
-    ) -> Outcome<Place> {
-        let mut place = Place {
+    ) -> Outcome<EndpointSpec> {
+        let mut endpoint = EndpointSpec {
             node: self.name.clone(),
             address: IpAddr::from([127, 0, 0, 1]),
             name: None,
             ports: self.batch.docker_ports,
         };
         if backend == Backend::Local {
-            return Ok(place);
+            return Ok(endpoint);
         }
         let variables = stores::path_variables(&invocation.environment);
         let address = self.batch.docker_address.as_ref();
         let named = address.map(|address| address.text(&variables).when(|| action));
         let named = named.transpose()?;
         let name = named.as_deref().unwrap_or(&self.name);
-        place.address = resolve(name, named.is_some()).map_err(|why| {
+        endpoint.address = resolve(name, named.is_some()).map_err(|why| {
             let failure = match address {
                 Some(address) => Failure::new(action, address.error(why)),
                 None => Failure::message(action, why),
@@ -70,9 +70,9 @@ impl Node {
             failure.hint("set docker_address in batch.yaml to a name that the login node can reach")
         })?;
         if !self.batch.docker_resolve_address {
-            place.name = Some(name.to_owned());
+            endpoint.name = Some(name.to_owned());
         }
-        Ok(place)
+        Ok(endpoint)
     }
 }
 

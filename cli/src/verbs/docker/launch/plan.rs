@@ -1,0 +1,260 @@
+//! The plan of a VM: what request, template, configuration and allocation say about it, on its node.
+//!
+//! Of two values for one thing the request's counts, then the template's, then the default. In a Slurm job the allocation says
+//! how many CPUs and how much memory there are.
+
+use std::path::Path;
+use std::time::Duration;
+
+use pcocc_core::containers::Runtime;
+use pcocc_core::template;
+use pcocc_core::templates::{Reach, Template, Templates};
+use pcocc_vm::guest_image::{GuestImage, IMAGE_NAME};
+use pcocc_vm::job::{Backend, JobFolder};
+use pcocc_vm::launch::EndpointSpec;
+use pcocc_vm::machine::{GuestUser, MAX_SHARES, MachinePlan, NetworkPolicy, Share};
+use pcocc_vm::report::Report;
+use pcocc_vm::slurm::Resources;
+
+use super::Assignment;
+use super::folders::NodeFolders;
+use super::node::Node;
+use super::settings::Settings;
+use crate::app::Invocation;
+use crate::errors::{Failure, Outcome, While as _};
+use crate::stores;
+use crate::verbs::docker::guest;
+
+/// Size of the docker daemon's disk by default; only what is used takes room.
+const DISK: u64 = 50 << 30;
+/// Memory of the VM by default, in MiB.
+const MEMORY: u64 = 2048;
+/// Least memory a docker daemon lives in, in MiB.
+const LEAST_MEMORY: u64 = 512;
+/// What the hypervisor takes itself of an allocation's memory, in MiB, and one part in so many besides.
+const OVERHEAD: (u64, u64) = (200, 20);
+/// CPUs of a local VM by default.
+const CPUS: u32 = 2;
+/// Longest a VM may take to start.
+const START: Duration = Duration::from_secs(300);
+
+/// The plan of a VM, and what its launcher needs besides.
+pub(super) struct VmPlan {
+    pub(super) endpoint: EndpointSpec,
+    pub(super) folders: NodeFolders,
+    pub(super) machine: MachinePlan,
+    pub(super) image: GuestImage,
+}
+
+impl VmPlan {
+    /// Plans the VM of the job in `folder`, and makes its folders on this node.
+    pub(super) fn make(
+        invocation: &Invocation,
+        assignment: &Assignment,
+        keeper: u32,
+        folder: &JobFolder,
+        action: &str,
+    ) -> Outcome<Self> {
+        let environment = &invocation.environment;
+        let node = Node::look(invocation, action)?;
+        let folders = NodeFolders::new(&node.scratch, keeper, assignment.id).when(|| action)?;
+        folders.create().when(|| action)?;
+        let file = |folder: &Path| folder.join("containers.yaml");
+        let runtime = Runtime::load(
+            &file(&environment.system_conf),
+            &file(&environment.user_conf),
+        )
+        .when(|| action)?;
+        let wanted = &assignment.request.machine;
+        let template = template_of(invocation, wanted.template.as_ref(), &runtime, action)?;
+        let (cpus, memory_mib) = size(invocation, assignment, &template, action)?;
+        let user = user(invocation, action)?;
+        let given = wanted.docker_daemon_json.as_deref();
+        let settings = Settings::find(environment, given, &template, &runtime, action)?;
+        for warning in settings.warnings {
+            assignment.report(&Report::Warning(warning));
+        }
+        let machine = MachinePlan {
+            hostname: format!("docker-{}", assignment.id),
+            cpus,
+            memory_mib,
+            disk_bytes: wanted.disk.or(template.disk).unwrap_or(DISK),
+            scratch: folders.scratch.clone(),
+            sockets: folders.sockets.clone(),
+            cache: folders.cache.clone(),
+            console_log: folder.console_log(),
+            shares: shares(invocation, assignment, &runtime, &user, action)?,
+            user,
+            environment: settings.environment,
+            network: match template.reach {
+                Some(Reach::Closed) => NetworkPolicy::Closed,
+                Some(Reach::Open) => NetworkPolicy::Open,
+                Some(Reach::Public) | None => NetworkPolicy::Public,
+            },
+            reachable: settings.reachable,
+            snapshot: !wanted.no_snapshot && template.snapshot != Some(false),
+            deadline: START,
+        };
+        let (name, by) = match &template.image {
+            Some(written) => (written.as_str(), format!("{action}: {}", written.place())),
+            None => (IMAGE_NAME, action.to_owned()),
+        };
+        let (disk, id) = guest::image(invocation, name, &by)?;
+        let image = GuestImage {
+            disk,
+            folder: folders.cache.join("images").join(&id),
+            id,
+        };
+        Ok(Self {
+            endpoint: node.endpoint(invocation, assignment.backend, action)?,
+            folders,
+            machine,
+            image,
+        })
+    }
+}
+
+/// The template that is wanted, else the one that `containers.yaml` names, else what there is built in.
+fn template_of(
+    invocation: &Invocation,
+    wanted: Option<&String>,
+    runtime: &Runtime,
+    action: &str,
+) -> Outcome<Template> {
+    let environment = &invocation.environment;
+    let templates =
+        Templates::load(&environment.user_conf, &environment.system_conf).when(|| action)?;
+    let Some(name) = wanted.or(runtime.docker_template.as_ref()) else {
+        return Ok(Template::default());
+    };
+    if let Some(template) = templates.get(name).when(|| action)? {
+        return Ok(template);
+    }
+    let names: Vec<&str> = templates.names().collect();
+    let why = format!("there is no template {name:?} in templates.yaml");
+    let action = match wanted {
+        Some(_) => action.to_owned(),
+        None => stores::at_runtime(environment, "docker_template", action),
+    };
+    Err(Failure::message(action, why).hint(match names.is_empty() {
+        true => "define it in templates.yaml, or leave --template out".to_owned(),
+        false => format!("choose one of: {}", names.join(", ")),
+    }))
+}
+
+/// CPUs, and memory in MiB.
+fn size(
+    invocation: &Invocation,
+    assignment: &Assignment,
+    template: &Template,
+    action: &str,
+) -> Outcome<(u32, u64)> {
+    let template_memory = template.memory.map(|bytes| bytes >> 20);
+    let slurm = &invocation.environment.slurm;
+    let (cpus, memory) = match assignment.backend {
+        Backend::Local => {
+            let there = std::thread::available_parallelism()
+                .ok()
+                .and_then(|count| u32::try_from(count.get()).ok())
+                .unwrap_or(1);
+            (
+                assignment
+                    .request
+                    .cpus
+                    .or(template.cpus)
+                    .unwrap_or(CPUS.min(there)),
+                assignment
+                    .request
+                    .memory_mib
+                    .or(template_memory)
+                    .unwrap_or(MEMORY),
+            )
+        }
+        Backend::Slurm => {
+            let allocated = Resources::read(&|name| slurm.variable(name));
+            // The allocation is the hypervisor's as well as the guest's.
+            let usable = allocated
+                .memory_mib
+                .map(|mib| mib.saturating_sub(OVERHEAD.0 + mib / OVERHEAD.1));
+            let wanted = template_memory.unwrap_or(u64::MAX);
+            (
+                allocated.cpus.or(template.cpus).unwrap_or(1),
+                usable
+                    .map(|usable| usable.min(wanted))
+                    .or(template_memory)
+                    .unwrap_or(MEMORY),
+            )
+        }
+    };
+    if memory < LEAST_MEMORY {
+        let why = format!(
+            "{memory} MiB of memory are left for the VM, and a docker daemon needs {LEAST_MEMORY}"
+        );
+        return Err(Failure::message(action, why).hint("ask for more with --mem, such as --mem=2G"));
+    }
+    Ok((cpus, memory))
+}
+
+fn user(invocation: &Invocation, action: &str) -> Outcome<GuestUser> {
+    let environment = &invocation.environment;
+    let home = environment
+        .home
+        .canonicalize()
+        .when(|| format!("{action}: find your home directory"))?;
+    Ok(GuestUser {
+        name: environment.user.clone(),
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        home,
+    })
+}
+
+/// The user's home, and `docker_mounts` of containers.yaml.
+fn shares(
+    invocation: &Invocation,
+    assignment: &Assignment,
+    runtime: &Runtime,
+    user: &GuestUser,
+    action: &str,
+) -> Outcome<Vec<Share>> {
+    let variables = stores::path_variables(&invocation.environment);
+    let mut shares = Vec::new();
+    // Root's home is no place for data, and whole systems have / as home.
+    if user.home != Path::new("/") {
+        shares.push(Share {
+            source: user.home.clone(),
+            dest: user.home.clone(),
+            read_only: false,
+        });
+    }
+    for mount in &runtime.docker_mounts {
+        let expand = |path: &str| {
+            template::expand(path, &variables).when(|| format!("{action}: {}", mount.place))
+        };
+        let source = expand(&mount.source)?;
+        let dest = match &mount.dest {
+            Some(dest) => expand(dest)?,
+            None => source.clone(),
+        };
+        if !source.is_dir() {
+            let why = format!(
+                "{}: {} is no folder on this node: docker will not see it",
+                mount.place,
+                source.display()
+            );
+            assignment.report(&Report::Warning(why));
+        } else if shares.iter().all(|share: &Share| share.dest != dest) {
+            shares.push(Share {
+                source,
+                dest,
+                read_only: false,
+            });
+        }
+    }
+    if shares.len() > MAX_SHARES {
+        let action = stores::at_runtime(&invocation.environment, "docker_mounts", action);
+        let why = format!("there are more than {MAX_SHARES} folders for docker");
+        return Err(Failure::message(action, why).hint("share a folder above several of them"));
+    }
+    Ok(shares)
+}
