@@ -11,6 +11,12 @@ pub trait Clock {
     fn boot(&self) -> f64;
 }
 
+/// The wall clock, in nanoseconds since 1970.
+pub(crate) fn unix_nanoseconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// The machine's own clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

@@ -6,13 +6,13 @@
 //! life, which folder is behind it.
 
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use pcocc_guest::protocol::{CONTROL_PORT, ENDPOINT_PORT};
 
 use super::accel::Accelerator;
-use super::network::Forward;
 use crate::machine::{GuestFiles, MAX_SHARES};
 
 /// The guest's network, a range of addresses that no site uses (RFC 2544).
@@ -47,6 +47,15 @@ pub(crate) struct Options<'a> {
     pub(crate) shares: &'a [(&'a Path, bool)],
     /// An empty folder, behind the shares that are not used.
     pub(crate) nothing: &'a Path,
+}
+
+/// How the docker endpoint is reached from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forward {
+    /// Through the namespace.
+    Namespace,
+    /// QEMU itself listens on the node, and lets nothing out.
+    Direct(SocketAddr),
 }
 
 /// Where the guest's memory is.

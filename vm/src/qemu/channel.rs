@@ -15,7 +15,7 @@ use crate::machine::{MachineError, MachineEvent};
 pub(crate) struct Channel {
     socket: UnixStream,
     messages: Receiver<FromGuest>,
-    /// What happened that nobody waited for.
+    /// Events in the guest that were reported while another message was awaited.
     pub(crate) events: Vec<MachineEvent>,
 }
 
@@ -38,7 +38,7 @@ impl Channel {
                         Ok(0) | Err(_) => return,
                         Ok(_) => {}
                     }
-                    // What is no message is not the agent's; the console has its own file.
+                    // Other lines are not the agent's; the console has a file of its own.
                     if let Ok(message) = serde_json::from_slice(&line)
                         && sender.send(message).is_err()
                     {
@@ -53,15 +53,15 @@ impl Channel {
         })
     }
 
-    /// Says something to the agent.
-    pub(crate) fn say(&mut self, message: &ToGuest) -> Result<(), MachineError> {
+    /// Sends a message to the agent.
+    pub(crate) fn send(&mut self, message: &ToGuest) -> Result<(), MachineError> {
         let failed = |error: io::Error| MachineError::Guest(format!("does not listen: {error}"));
         let mut line = serde_json::to_vec(message).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
         self.socket.write_all(&line).map_err(failed)
     }
 
-    /// Waits for the message that `wanted` makes something of; `check` is asked now and then whether to go on.
+    /// Waits for the message from which `wanted` makes a value; fails when `check`, which is called every 20 ms, does.
     pub(crate) fn expect<T>(
         &mut self,
         mut wanted: impl FnMut(&FromGuest) -> Option<T>,
@@ -77,7 +77,7 @@ impl Channel {
                     self.note(message)?;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                // Why is for `check` to find out: QEMU has ended or is about to.
+                // QEMU has ended or is about to: `check` fails with the reason.
                 Err(RecvTimeoutError::Disconnected) => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
@@ -85,7 +85,7 @@ impl Channel {
         }
     }
 
-    /// Collects what arrived meanwhile.
+    /// Collects the messages that have arrived.
     pub(crate) fn collect(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             match message {
@@ -108,7 +108,7 @@ impl Channel {
                 return Err(MachineError::Guest(format!("has no docker daemon: {why}")));
             }
             FromGuest::Failed { why } => return Err(MachineError::Guest(format!("says: {why}"))),
-            // Steps that nobody waits for any more.
+            // Steps of a start that is over.
             _ => return Ok(()),
         });
         Ok(())

@@ -2,20 +2,25 @@
 //!
 //! Data path of a start: which accelerator works ([`accel`]) → is there a snapshot of such a guest ([`snapshot`])? →
 //! if not, one is made: the guest boots with its memory in a file, starts dockerd, is stopped and saved →
-//! [`launch`] runs QEMU in a namespace of its own ([`network`]) with the saved memory mapped copy-on-write → the
-//! agent ([`channel`]) is told whose the guest is now → docker answers over TLS. Without a snapshot the same guest boots
-//! with its memory in the process. What goes wrong with a snapshot is told, and the guest boots without.
+//! [`instance`] runs QEMU in a namespace of its own ([`namespace`], [`uplink`]) with the saved memory mapped copy-on-write →
+//! the agent ([`channel`]) gets the job's identity ([`settings`]) → docker answers over TLS. Without a snapshot the same guest
+//! boots with its memory in the process. A snapshot that does not work is reported, and the guest boots without it.
 
 mod accel;
 mod arguments;
 mod channel;
-mod launch;
-mod network;
+mod checks;
+mod instance;
+mod migration;
+mod namespace;
 mod process;
 mod qmp;
 mod running;
+mod settings;
 mod snapshot;
 mod start;
+mod uplink;
+mod watch;
 
 use std::path::PathBuf;
 

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use pcocc_guest::protocol::ToGuest;
 use serde_json::json;
 
-use super::launch::Launched;
+use super::instance::Instance;
+use crate::clock::unix_nanoseconds;
 use crate::machine::{Exit, Machine, MachineError, MachineEvent, MachineSpec};
 
 /// How often the guest is told the time.
@@ -20,7 +21,7 @@ const QUIT: Duration = Duration::from_secs(2);
 /// A running docker VM; ends when dropped.
 #[derive(Debug)]
 pub(crate) struct QemuMachine {
-    launched: Launched,
+    instance: Instance,
     endpoint: SocketAddr,
     disk: PathBuf,
     told_time: Instant,
@@ -32,9 +33,9 @@ pub(crate) struct QemuMachine {
 }
 
 impl QemuMachine {
-    pub(crate) fn new(launched: Launched, spec: &MachineSpec) -> Self {
+    pub(crate) fn new(instance: Instance, spec: &MachineSpec) -> Self {
         Self {
-            launched,
+            instance,
             endpoint: spec.listen,
             disk: spec.plan.scratch.join("data.qcow2"),
             told_time: Instant::now(),
@@ -51,18 +52,15 @@ impl QemuMachine {
             return;
         }
         self.told_time = Instant::now();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let time_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        if let Err(error) = self.launched.channel.say(&ToGuest::Clock { time_ns }) {
+        let time_ns = unix_nanoseconds();
+        if let Err(error) = self.instance.channel.send(&ToGuest::Clock { time_ns }) {
             tracing::debug!(%error, "the guest is not told the time");
         }
     }
 
     /// Lets the machine go on that was stopped by a full disk, as soon as there is room.
     fn look_for_room(&mut self) {
-        if self.launched.qmp.disk_was_full() {
+        if self.instance.qmp.disk_was_full() {
             if self.stalled.is_none() {
                 let folder = self.disk.parent().unwrap_or(&self.disk);
                 self.notes.push(format!(
@@ -72,14 +70,14 @@ impl QemuMachine {
             }
             self.stalled = Some(Instant::now());
         } else if self.stalled.is_some_and(|since| since.elapsed() > ROOM) {
-            let status = self.launched.qmp.execute("query-status", json!({}));
+            let status = self.instance.qmp.execute("query-status", json!({}));
             if status.is_ok_and(|status| status.get("running") == Some(&json!(true))) {
                 self.stalled = None;
                 let word = "there is room on the node's disk again: the VM goes on";
                 self.notes.push(word.to_owned());
             } else {
                 // The same write is tried again; where there still is no room, QEMU says so once more.
-                let _ = self.launched.qmp.execute("cont", json!({}));
+                let _ = self.instance.qmp.execute("cont", json!({}));
                 self.stalled = Some(Instant::now());
             }
         }
@@ -90,10 +88,10 @@ impl QemuMachine {
         if self.ended.is_some() {
             return;
         }
-        let Some(how) = self.launched.process.wait(timeout).map(str::to_owned) else {
+        let Some(how) = self.instance.process.wait(timeout).map(str::to_owned) else {
             return;
         };
-        let reason = self.launched.qmp.shutdown_reason();
+        let reason = self.instance.qmp.shutdown_reason();
         self.ended = Some(match reason {
             _ if self.asked => Exit::ShutDown,
             // The guest never restarts itself: only a panicking kernel does.
@@ -101,7 +99,7 @@ impl QemuMachine {
             Some(_) => Exit::ShutDown,
             None => Exit::Died(how),
         });
-        self.launched.uplink = None;
+        self.instance.uplink = None;
         let _ = std::fs::remove_file(&self.disk);
     }
 }
@@ -113,11 +111,11 @@ impl Machine for QemuMachine {
 
     fn processes(&self) -> Vec<u32> {
         let uplink = self
-            .launched
+            .instance
             .uplink
             .as_ref()
-            .map(super::network::Uplink::pid);
-        std::iter::once(self.launched.process.pid())
+            .map(super::uplink::Uplink::pid);
+        std::iter::once(self.instance.process.pid())
             .chain(uplink)
             .collect()
     }
@@ -136,8 +134,8 @@ impl Machine for QemuMachine {
     }
 
     fn events(&mut self) -> Vec<MachineEvent> {
-        self.launched.channel.collect();
-        let events = std::mem::take(&mut self.launched.channel.events);
+        self.instance.channel.collect();
+        let events = std::mem::take(&mut self.instance.channel.events);
         let notes = self.notes.drain(..).map(MachineEvent::Note);
         notes.chain(events).collect()
     }
@@ -148,9 +146,9 @@ impl Machine for QemuMachine {
             self.asked = true;
             let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
             if self
-                .launched
+                .instance
                 .channel
-                .say(&ToGuest::Shutdown { grace_ms })
+                .send(&ToGuest::Shutdown { grace_ms })
                 .is_ok()
             {
                 self.look(grace);
@@ -159,11 +157,11 @@ impl Machine for QemuMachine {
         if self.ended.is_none() {
             self.asked = true;
             // A QEMU that does not listen is killed below.
-            let _ = self.launched.qmp.execute("quit", json!({}));
+            let _ = self.instance.qmp.execute("quit", json!({}));
             self.look(QUIT);
         }
         if self.ended.is_none() {
-            self.launched.process.kill();
+            self.instance.process.kill();
             self.look(Duration::ZERO);
         }
         Ok(())
@@ -172,7 +170,7 @@ impl Machine for QemuMachine {
 
 impl Drop for QemuMachine {
     fn drop(&mut self) {
-        self.launched.process.kill();
+        self.instance.process.kill();
         self.look(Duration::ZERO);
     }
 }

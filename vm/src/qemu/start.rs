@@ -1,41 +1,27 @@
 //! From a specification to a machine whose docker daemon answers; see [`super`] for the data path.
 
 use std::fs;
-use std::io::Read;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use pcocc_core::cancel::Cancel;
-use pcocc_guest::protocol::{Adopt, FromGuest, Mount, Network, Prepare, ToGuest, User, VERSION};
-use serde_json::{Value, json};
+use pcocc_guest::protocol::{FromGuest, ToGuest, VERSION};
 
-use super::arguments::{GUEST_ADDRESS, GUEST_GATEWAY, Memory, Options, arguments, share_tag};
-use super::launch::{Launched, Plan, Watch, early_end, launch, make_data_disk, save};
-use super::network::{Forward, NAMESERVER, Namespace, check_free};
+use super::arguments::{Forward, Memory, Options, arguments};
+use super::checks::{check, no_space};
+use super::instance::{Instance, InstancePlan, make_data_disk};
+use super::namespace::Namespace;
 use super::running::QemuMachine;
 use super::snapshot::{self, Snapshot, Snapshots};
-use super::{Accelerator, Qemu, accel};
-use crate::hex::hex;
-use crate::machine::{
-    GuestEnvironment, Hypervisor, MAX_SHARES, Machine, MachineError, MachineSpec, NetworkPolicy,
-    Stage,
-};
+use super::watch::StartWatch;
+use super::{Accelerator, Qemu, accel, migration, settings};
+use crate::machine::{Hypervisor, Machine, MachineError, MachineSpec, Stage};
 use crate::program;
 use crate::service::EndpointClient;
 
-/// Least memory docker and a small container run in, in MiB.
-const MIN_MEMORY: u64 = 512;
-/// Least size of the data disk: that of its template.
-const MIN_DISK: u64 = 1 << 30;
-/// Largest size of it: as far as the template's file system can grow.
-const MAX_DISK: u64 = 1 << 40;
-/// How long a guest that was resumed may take until its docker answers: seconds, some more where others have the cores.
+/// How long docker in a resumed guest may take to answer: seconds, more where other programs have the cores.
 const RESUMED: Duration = Duration::from_secs(60);
-/// What a VM needs of its scratch disk to do anything at all, in MiB.
-const MIN_FREE: u64 = 512;
 
 impl Hypervisor for Qemu {
     fn start(
@@ -75,98 +61,30 @@ impl Hypervisor for Qemu {
             spec,
             accelerator,
             namespace,
-            watch: Watch::new(spec, cancel),
+            watch: StartWatch::new(spec, cancel),
             on_stage,
         };
-        let (launched, snapshot) = start.guest()?;
-        let owned = start.own(launched, snapshot.is_some(), &client);
-        match (owned, snapshot) {
+        let (instance, snapshot) = start.guest()?;
+        let adopted = start.adopt(instance, snapshot.is_some(), &client);
+        match (adopted, snapshot) {
             (Err(error), Some(bad)) if !is_final(&error) || start.watch.is_late() => {
                 start.watch.answer_by = None;
                 start.discard(&bad, &format!("does not work: {error}"));
-                let (launched, snapshot) = start.guest()?;
-                start.own(launched, snapshot.is_some(), &client)
+                let (instance, snapshot) = start.guest()?;
+                start.adopt(instance, snapshot.is_some(), &client)
             }
-            (owned, _) => owned,
+            (adopted, _) => adopted,
         }
     }
 }
 
-/// Refuses what cannot work before anything is started.
-fn check(spec: &MachineSpec) -> Result<(), MachineError> {
-    let refuse = |why: String| Err(MachineError::Spec(why));
-    if spec.plan.cpus == 0 {
-        return refuse("a VM needs at least one CPU".into());
-    }
-    if spec.plan.memory_mib < MIN_MEMORY {
-        return refuse(format!(
-            "{} MiB of memory are too little for docker: ask for {MIN_MEMORY} or more",
-            spec.plan.memory_mib
-        ));
-    }
-    if spec.plan.disk_bytes < MIN_DISK {
-        return refuse(format!(
-            "a disk of {} bytes is too small: ask for {MIN_DISK} or more",
-            spec.plan.disk_bytes
-        ));
-    }
-    if spec.plan.disk_bytes > MAX_DISK {
-        return refuse(format!(
-            "a disk of {} bytes is too large: ask for {MAX_DISK} (1T) or less",
-            spec.plan.disk_bytes
-        ));
-    }
-    if spec.plan.shares.len() > MAX_SHARES {
-        return refuse(format!(
-            "{} folders are to be shared, and a VM can have {MAX_SHARES}: share a folder that holds several",
-            spec.plan.shares.len()
-        ));
-    }
-    for share in &spec.plan.shares {
-        let meta = fs::metadata(&share.source).map_err(MachineError::io("share", &share.source))?;
-        if !meta.is_dir() {
-            return refuse(format!(
-                "{} is shared, but is no folder",
-                share.source.display()
-            ));
-        }
-    }
-    for file in [
-        &spec.image.kernel,
-        &spec.image.initramfs,
-        &spec.image.root,
-        &spec.image.data,
-    ] {
-        fs::File::open(file).map_err(MachineError::io("read the guest's file", file))?;
-    }
-    fs::create_dir_all(&spec.plan.cache)
-        .map_err(MachineError::io("make the folder", &spec.plan.cache))?;
-    if let Some(error) = no_space(&spec.plan.scratch, MIN_FREE) {
-        return Err(error);
-    }
-    check_free(spec.listen)
-}
-
-/// Says so when `folder` has less than `needed_mib` MiB free.
-fn no_space(folder: &Path, needed_mib: u64) -> Option<MachineError> {
-    let disk = match rustix::fs::statvfs(folder) {
-        Ok(disk) => disk,
-        Err(error) => return Some(MachineError::io("look at", folder)(error.into())),
-    };
-    let free_mib = disk.f_bavail.saturating_mul(disk.f_frsize) >> 20;
-    (free_mib < needed_mib).then(|| MachineError::NoSpace {
-        folder: folder.to_owned(),
-        free_mib,
-        needed_mib,
-    })
-}
-
+/// One start of a machine.
 struct Start<'a> {
     qemu: &'a Qemu,
     spec: &'a MachineSpec,
     accelerator: Accelerator,
     namespace: bool,
-    watch: Watch<'a>,
+    watch: StartWatch<'a>,
     on_stage: &'a mut dyn FnMut(Stage),
 }
 
@@ -180,11 +98,11 @@ impl<'a> Start<'a> {
         (self.on_stage)(Stage::Warning(text));
     }
 
-    /// Gets a guest whose dockerd runs: out of a snapshot, which is told, or by booting it.
-    fn guest(&mut self) -> Result<(Launched, Option<Snapshot>), MachineError> {
+    /// Gets a guest whose dockerd runs: out of a snapshot, which is returned as well, or by booting it.
+    fn guest(&mut self) -> Result<(Instance, Option<Snapshot>), MachineError> {
         if self.spec.plan.snapshot {
-            match self.resumed() {
-                Ok(Some((launched, snapshot))) => return Ok((launched, Some(snapshot))),
+            match self.resume_or_save() {
+                Ok(Some((instance, snapshot))) => return Ok((instance, Some(snapshot))),
                 Ok(None) => {}
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => self.warn(format!("starting without a snapshot: {error}")),
@@ -192,11 +110,11 @@ impl<'a> Start<'a> {
         }
         let data = self.spec.plan.scratch.join("data.qcow2");
         make_data_disk(self.spec, &data, self.watch.cancel())?;
-        Ok((self.booted(Memory::Anonymous, &data, true)?, None))
+        Ok((self.boot(Memory::Anonymous, &data, true)?, None))
     }
 
-    /// Resumes a guest, after making its snapshot if there is none; `None` where there is no room for one.
-    fn resumed(&mut self) -> Result<Option<(Launched, Snapshot)>, MachineError> {
+    /// Resumes a guest, after making its snapshot if there is none; `None` where there is no room for a snapshot.
+    fn resume_or_save(&mut self) -> Result<Option<(Instance, Snapshot)>, MachineError> {
         let key = self.key()?;
         let snapshots = Snapshots::open(&self.spec.plan.cache)?;
         if let Some(resumed) = self.resume_one(&snapshots, &key)? {
@@ -206,7 +124,7 @@ impl<'a> Start<'a> {
             self.watch.doing = "waiting for another VM's snapshot";
             snapshots.lock(|| self.watch.check())?
         };
-        // Somebody else may have made it meanwhile.
+        // Another VM may have made the snapshot meanwhile.
         if let Some(resumed) = self.resume_one(&snapshots, &key)? {
             return Ok(Some(resumed));
         }
@@ -214,21 +132,21 @@ impl<'a> Start<'a> {
             self.warn(format!("no snapshot is made: {error}"));
             return Ok(None);
         }
-        let snapshot = self.made(&snapshots, &key)?;
-        let launched = self.resume(&snapshot)?;
-        Ok(Some((launched, snapshot)))
+        let snapshot = self.make_snapshot(&snapshots, &key)?;
+        let instance = self.resume(&snapshot)?;
+        Ok(Some((instance, snapshot)))
     }
 
-    /// Resumes the snapshot of `key`, if there is a good one.
+    /// Resumes the snapshot of `key`, if there is a good snapshot.
     fn resume_one(
         &mut self,
         snapshots: &Snapshots,
         key: &str,
-    ) -> Result<Option<(Launched, Snapshot)>, MachineError> {
+    ) -> Result<Option<(Instance, Snapshot)>, MachineError> {
         let (bad, why) = match snapshots.find(key) {
             Ok(None) => return Ok(None),
             Ok(Some(snapshot)) => match self.resume(&snapshot) {
-                Ok(launched) => return Ok(Some((launched, snapshot))),
+                Ok(instance) => return Ok(Some((instance, snapshot))),
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => (snapshot, error.to_string()),
             },
@@ -244,51 +162,57 @@ impl<'a> Start<'a> {
         bad.remove();
     }
 
-    fn resume(&mut self, snapshot: &Snapshot) -> Result<Launched, MachineError> {
+    fn resume(&mut self, snapshot: &Snapshot) -> Result<Instance, MachineError> {
         self.stage(Stage::Resuming, "being resumed");
         let data = self.spec.plan.scratch.join("data.qcow2");
         fs::copy(snapshot.data(), &data)
             .map_err(MachineError::io("copy the data disk to", &data))?;
         let (ram, state) = (snapshot.ram(), snapshot.state());
-        let plan = Plan {
+        let plan = InstancePlan {
             memory: Memory::Resumed(&ram),
             state: Some(&state),
             ..self.plan(&data, true)
         };
-        launch(self.spec, &plan, &self.watch)
+        Instance::start(self.spec, &plan, &self.watch)
     }
 
-    /// Boots a guest that is nobody's and saves it.
-    fn made(&mut self, snapshots: &Snapshots, key: &str) -> Result<Snapshot, MachineError> {
+    /// Boots a guest without a job's identity and saves it.
+    fn make_snapshot(
+        &mut self,
+        snapshots: &Snapshots,
+        key: &str,
+    ) -> Result<Snapshot, MachineError> {
         let folder = snapshots.begin()?;
         let file = |name: &str| folder.path().join(name);
         let (ram, data, state) = (file("ram"), file("data.qcow2"), file("state"));
         make_data_disk(self.spec, &data, self.watch.cancel())?;
-        let mut launched = self.booted(Memory::Kept(&ram), &data, false)?;
+        let mut instance = self.boot(Memory::Kept(&ram), &data, false)?;
         self.stage(Stage::SavingSnapshot, "being saved");
-        launched.channel.say(&ToGuest::Quiesce)?;
-        self.expect(&mut launched, |message| {
+        instance.channel.send(&ToGuest::Quiesce)?;
+        instance.expect(&self.watch, |message| {
             matches!(message, FromGuest::Quiesced).then_some(())
         })?;
-        save(&mut launched, &state, &self.spec.plan.sockets, &self.watch)?;
-        drop(launched);
+        let Instance { process, qmp, .. } = &mut instance;
+        let sockets = &self.spec.plan.sockets;
+        migration::save(process, qmp, &state, sockets, &self.watch)?;
+        drop(instance);
         snapshots.publish(folder, key)
     }
 
     /// Boots a guest to "dockerd answers".
-    fn booted(
+    fn boot(
         &mut self,
         memory: Memory<'_>,
         data: &Path,
         job: bool,
-    ) -> Result<Launched, MachineError> {
+    ) -> Result<Instance, MachineError> {
         self.stage(Stage::Booting, "booting");
-        let plan = Plan {
+        let plan = InstancePlan {
             memory,
             ..self.plan(data, job)
         };
-        let mut launched = launch(self.spec, &plan, &self.watch)?;
-        let protocol = self.expect(&mut launched, |message| match message {
+        let mut instance = Instance::start(self.spec, &plan, &self.watch)?;
+        let protocol = instance.expect(&self.watch, |message| match message {
             FromGuest::Hello { protocol, .. } => Some(*protocol),
             _ => None,
         })?;
@@ -299,16 +223,18 @@ impl<'a> Start<'a> {
             });
         }
         self.stage(Stage::DaemonStarting, "starting the docker daemon");
-        let prepare = self.prepare()?;
-        launched.channel.say(&ToGuest::Prepare(Box::new(prepare)))?;
-        self.expect(&mut launched, |message| {
+        let prepare = settings::prepare(self.spec, self.namespace)?;
+        instance
+            .channel
+            .send(&ToGuest::Prepare(Box::new(prepare)))?;
+        instance.expect(&self.watch, |message| {
             matches!(message, FromGuest::Prepared).then_some(())
         })?;
-        Ok(launched)
+        Ok(instance)
     }
 
-    fn plan<'b>(&'b self, data: &'b Path, job: bool) -> Plan<'b> {
-        Plan {
+    fn plan<'b>(&'b self, data: &'b Path, job: bool) -> InstancePlan<'b> {
+        InstancePlan {
             program: &self.qemu.program,
             accelerator: self.accelerator,
             memory: Memory::Anonymous,
@@ -319,39 +245,19 @@ impl<'a> Start<'a> {
         }
     }
 
-    fn expect<T>(
-        &self,
-        launched: &mut Launched,
-        wanted: impl FnMut(&FromGuest) -> Option<T>,
-    ) -> Result<T, MachineError> {
-        let Launched {
-            process, channel, ..
-        } = launched;
-        channel.expect(wanted, || {
-            self.watch.check()?;
-            match process.wait(Duration::ZERO) {
-                None => Ok(()),
-                Some(how) => {
-                    let words = self.spec.plan.sockets.join("qemu.log");
-                    Err(early_end(&self.qemu.program, how, &words))
-                }
-            }
-        })
-    }
-
     /// Makes the guest the job's and waits until docker answers at the endpoint.
-    fn own(
+    fn adopt(
         &mut self,
-        mut launched: Launched,
+        mut instance: Instance,
         resumed: bool,
         client: &EndpointClient,
     ) -> Result<Box<dyn Machine>, MachineError> {
         self.stage(Stage::Configuring, "being configured");
-        let adopt = self.adopt()?;
-        launched.channel.say(&ToGuest::Adopt(Box::new(adopt)))?;
-        // One that was resumed has docker already. Memory that is not as it was saved may keep it from saying anything.
+        let adopt = settings::adopt(self.spec)?;
+        instance.channel.send(&ToGuest::Adopt(Box::new(adopt)))?;
+        // A resumed guest has docker already. Damaged memory may keep the guest from answering at all.
         self.watch.answer_by = resumed.then(|| Instant::now() + RESUMED);
-        let warnings = self.expect(&mut launched, |message| match message {
+        let warnings = instance.expect(&self.watch, |message| match message {
             FromGuest::Adopted { warnings } => Some(warnings.clone()),
             _ => None,
         })?;
@@ -366,7 +272,7 @@ impl<'a> Start<'a> {
         }
         self.watch.answer_by = None;
         (self.on_stage)(Stage::Ready);
-        Ok(Box::new(QemuMachine::new(launched, self.spec)))
+        Ok(Box::new(QemuMachine::new(instance, self.spec)))
     }
 
     /// Identifies guests that can be resumed from each other's snapshots.
@@ -390,7 +296,7 @@ impl<'a> Start<'a> {
             shares: &[],
             nothing: anywhere,
         });
-        let mut prepare = self.prepare()?;
+        let mut prepare = settings::prepare(self.spec, self.namespace)?;
         prepare.time_ns = 0;
         let prepare = serde_json::to_vec(&prepare)
             .map_err(|error| MachineError::Spec(format!("settings of docker: {error}")))?;
@@ -410,72 +316,9 @@ impl<'a> Start<'a> {
         let line: Vec<&[u8]> = line.iter().map(|word| word.as_encoded_bytes()).collect();
         Ok(snapshot::key(parts.into_iter().chain(line)))
     }
-
-    fn prepare(&self) -> Result<Prepare, MachineError> {
-        let settings = &self.spec.plan.environment;
-        let nameserver = match (self.namespace, self.spec.plan.network) {
-            (true, NetworkPolicy::Public | NetworkPolicy::Open) => NAMESERVER,
-            _ => GUEST_GATEWAY,
-        };
-        Ok(Prepare {
-            time_ns: now(),
-            environment: settings.proxies.clone(),
-            ca_certificates: settings.ca_certificates.clone(),
-            registry_certificates: settings.registry_certificates.clone(),
-            daemon_json: daemon_json(settings)?,
-            network: Network {
-                address: format!("{GUEST_ADDRESS}/24"),
-                gateway: GUEST_GATEWAY.to_owned(),
-                nameserver: nameserver.to_owned(),
-            },
-        })
-    }
-
-    fn adopt(&self) -> Result<Adopt, MachineError> {
-        let random = random()?;
-        let (id, rest) = random.split_at(16);
-        let (engine, entropy) = rest.split_at(16);
-        let engine = hex(engine);
-        let part = |range: std::ops::Range<usize>| engine.get(range).unwrap_or_default();
-        let spec = self.spec;
-        Ok(Adopt {
-            time_ns: now(),
-            entropy: BASE64_STANDARD.encode(entropy),
-            hostname: spec.plan.hostname.clone(),
-            machine_id: hex(id),
-            engine_id: format!(
-                "{}-{}-4{}-a{}-{}",
-                part(0..8),
-                part(8..12),
-                part(13..16),
-                part(17..20),
-                part(20..32)
-            ),
-            ca_pem: spec.identity.ca_pem.clone(),
-            cert_pem: spec.identity.cert_pem.clone(),
-            key_pem: spec.identity.key_pem.clone(),
-            user: User {
-                name: spec.plan.user.name.clone(),
-                uid: spec.plan.user.uid,
-                gid: spec.plan.user.gid,
-                home: spec.plan.user.home.clone(),
-            },
-            mounts: spec
-                .plan
-                .shares
-                .iter()
-                .enumerate()
-                .map(|(index, share)| Mount {
-                    tag: share_tag(index),
-                    dest: share.dest.clone(),
-                    read_only: share.read_only,
-                })
-                .collect(),
-        })
-    }
 }
 
-/// Says whether an error would only come again when the guest is started in another way.
+/// Whether an error comes again when the guest is started in another way.
 fn is_final(error: &MachineError) -> bool {
     matches!(
         error,
@@ -489,100 +332,9 @@ fn is_final(error: &MachineError) -> bool {
     )
 }
 
-/// Lays the site's settings over pcocc's own; those by which pcocc reaches the daemon stay.
-fn daemon_json(environment: &GuestEnvironment) -> Result<Value, MachineError> {
-    const OURS: [&str; 13] = [
-        "hosts",
-        "tls",
-        "tlsverify",
-        "tlscacert",
-        "tlscert",
-        "tlskey",
-        "data-root",
-        "exec-root",
-        "pidfile",
-        "containerd",
-        "group",
-        "userland-proxy-path",
-        "init-path",
-    ];
-    let mut settings = json!({
-        "hosts": ["unix:///run/docker.sock"],
-        "data-root": "/data/docker",
-        "exec-root": "/run/docker",
-        "pidfile": "/run/docker.pid",
-        "containerd": "/run/containerd/containerd.sock",
-        "exec-opts": ["native.cgroupdriver=cgroupfs"],
-        "group": "root",
-        "log-level": "warn",
-    });
-    for (name, list) in [
-        ("registry-mirrors", &environment.registry_mirrors),
-        ("insecure-registries", &environment.insecure_registries),
-    ] {
-        if !list.is_empty() {
-            settings[name] = json!(list);
-        }
-    }
-    let Some(own) = &environment.daemon_json else {
-        return Ok(settings);
-    };
-    let Some(own) = own.as_object() else {
-        return Err(MachineError::Spec(
-            "daemon.json must be an object: {…}".into(),
-        ));
-    };
-    for (name, value) in own {
-        if OURS.contains(&name.as_str()) {
-            return Err(MachineError::Spec(format!(
-                "daemon.json sets {name:?}, by which pcocc reaches the docker daemon: remove it"
-            )));
-        }
-        settings[name] = value.clone();
-    }
-    Ok(settings)
-}
-
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
-}
-
 /// The processor's own description: model and abilities.
 fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let wanted = |line: &&str| line.starts_with("model name") || line.starts_with("flags");
     text.lines().filter(wanted).take(2).collect()
-}
-
-fn random() -> Result<[u8; 96], MachineError> {
-    let mut bytes = [0; 96];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(MachineError::io("read", "/dev/urandom"))?;
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_are_laid_over_ours_and_cannot_cut_us_off() {
-        let mut environment = GuestEnvironment {
-            registry_mirrors: vec!["https://m".into()],
-            insecure_registries: vec!["r:5000".into()],
-            daemon_json: Some(json!({"log-level": "debug"})),
-            ..GuestEnvironment::default()
-        };
-        let settings = daemon_json(&environment).unwrap();
-        assert_eq!(settings["log-level"], "debug");
-        assert_eq!(settings["insecure-registries"][0], "r:5000");
-        assert_eq!(settings["registry-mirrors"][0], "https://m");
-        assert_eq!(settings["data-root"], "/data/docker");
-        for bad in [json!({"hosts": []}), json!({"tlsverify": false}), json!([])] {
-            environment.daemon_json = Some(bad.clone());
-            assert!(daemon_json(&environment).is_err(), "{bad}");
-        }
-    }
 }
