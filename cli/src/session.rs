@@ -11,9 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use pcocc_core::process::die_with_parent;
 use pcocc_shellenv::spawn::Spawn;
-use pcocc_vm::attend::Launcher;
 use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Job, JobFolder, JobId, Jobs, Record, State};
+use pcocc_vm::lifeline::HeldLauncher;
 use pcocc_vm::report::Report;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub(crate) struct Session<'a> {
     /// Its folder.
     pub(crate) folder: JobFolder,
     /// Its launcher.
-    pub(crate) launcher: Launcher,
+    pub(crate) launcher: HeldLauncher,
     /// What to run instead of an interactive shell.
     pub(crate) script: Option<&'a str>,
     /// Where to show the images as folders.

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pcocc_tests::{Outcome, Pcocc, binary, run, wait_until};
-use pcocc_vm::attend;
 use pcocc_vm::job::State;
+use pcocc_vm::lifeline;
 
 use crate::complete::accepted;
 use pcocc_tests::jobs;
@@ -279,7 +279,7 @@ fn contexts_go_with_their_jobs() {
     // The launcher ends the job, here because it has no image to start a VM from.
     context(7);
     let mut launcher = home.command(&["docker", "launch"]);
-    let (mut launcher, _) = attend::spawn(&mut launcher, "{\"job\": \"7\"}\n").unwrap();
+    let (mut launcher, _) = lifeline::spawn(&mut launcher, "{\"job\": \"7\"}\n").unwrap();
     assert!(!launcher.wait().unwrap().success());
     let state = fs::read_to_string(conf.join("job_7/state")).unwrap();
     assert!(state.starts_with("failed"), "{state}");

@@ -190,13 +190,17 @@ impl Instance {
         wanted: impl FnMut(&FromGuest) -> Option<T>,
     ) -> Result<T, MachineError> {
         let Self {
-            process, channel, ..
+            program,
+            log,
+            process,
+            channel,
+            ..
         } = self;
         channel.expect(wanted, || {
             watch.check()?;
             match process.wait(Duration::ZERO) {
                 None => Ok(()),
-                Some(how) => Err(early_end(&self.program, how, &self.log)),
+                Some(how) => Err(early_end(program, how, log)),
             }
         })
     }

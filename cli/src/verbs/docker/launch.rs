@@ -1,7 +1,7 @@
 //! `pcocc docker launch`: the launcher of a VM, on the VM's node. Started by other verbs, never by users.
 //!
 //! Two processes. The *keeper* is the ancestor of everything of the VM: it starts the *worker* and waits for it. The worker
-//! runs the launcher proper ([`pcocc_vm::launch`]). Whoever of them is killed, the other one cleans up:
+//! runs the launcher proper ([`pcocc_vm::launcher`]). Whoever of them is killed, the other one cleans up:
 //!
 //! - worker killed: what it had started dies with it or becomes the keeper's child, which kills it, removes the node's
 //!   folders and writes the job's end down;

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use pcocc_vm::attend::Launcher;
 use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Backend, JobId, Jobs, Record};
+use pcocc_vm::lifeline::HeldLauncher;
 use pcocc_vm::slurm;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
@@ -133,8 +133,8 @@ fn session(
     };
     let mut step = slurm::step(&launch::program(action)?, &launch::VERB);
     step.stderr(Stdio::from(log));
-    let launcher =
-        Launcher::spawn(&mut step, &launch.line(action)?).when(|| format!("{action}: run srun"))?;
+    let launcher = HeldLauncher::spawn(&mut step, &launch.line(action)?)
+        .when(|| format!("{action}: run srun"))?;
     let session = Session {
         id,
         folder,

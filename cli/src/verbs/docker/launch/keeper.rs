@@ -9,8 +9,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use pcocc_vm::attend;
 use pcocc_vm::job::{Backend, Jobs, Presence};
+use pcocc_vm::lifeline;
 use pcocc_vm::report::Report;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
@@ -102,7 +102,7 @@ fn start(assignment: &Assignment, action: &str) -> Outcome<Child> {
         .args(super::VERB)
         .arg(format!("--worker={}", std::process::id()));
     let line = assignment.request.line(action)?;
-    let (worker, _) = attend::spawn(&mut command, &line).when(|| action)?;
+    let (worker, _) = lifeline::spawn(&mut command, &line).when(|| action)?;
     Ok(worker)
 }
 

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use pcocc_vm::attend::{self, Launcher};
 use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Backend, JobFolder, Jobs, Record, State};
+use pcocc_vm::lifeline::{self, HeldLauncher};
 use pcocc_vm::options::LocalRequest;
 
 use super::{LaunchRequest, MachineArgs, VERB, program};
@@ -68,9 +68,9 @@ impl LocalJob {
     }
 
     /// Starts the launcher; the value that is returned holds it.
-    pub(crate) fn launch(&self, action: &str) -> Outcome<Launcher> {
+    pub(crate) fn launch(&self, action: &str) -> Outcome<HeldLauncher> {
         let (mut command, line) = self.command(action)?;
-        Launcher::spawn(&mut command, &line).map_err(|error| self.not_run(&error, action))
+        HeldLauncher::spawn(&mut command, &line).map_err(|error| self.not_run(&error, action))
     }
 
     /// Starts a launcher that outlives this process.
@@ -78,7 +78,7 @@ impl LocalJob {
         let (mut command, line) = self.command(action)?;
         // The launcher leaves this session by itself, which the leader of a process group could not.
         command.stdout(Stdio::null());
-        let started = attend::spawn(&mut command, &line);
+        let started = lifeline::spawn(&mut command, &line);
         // Nothing but the request is on its standard input.
         let (child, _) = started.map_err(|error| self.not_run(&error, action))?;
         Ok(child)

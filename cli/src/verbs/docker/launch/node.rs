@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pcocc_core::batch::BatchConfig;
 use pcocc_vm::job::{Backend, Here};
-use pcocc_vm::launch::EndpointSpec;
+use pcocc_vm::launcher::EndpointSpec;
 
 use crate::allocation;
 use crate::app::Invocation;

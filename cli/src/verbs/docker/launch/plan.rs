@@ -11,7 +11,7 @@ use pcocc_core::template;
 use pcocc_core::templates::{Reach, Template, Templates};
 use pcocc_vm::guest_image::{GuestImage, IMAGE_NAME};
 use pcocc_vm::job::{Backend, JobFolder};
-use pcocc_vm::launch::EndpointSpec;
+use pcocc_vm::launcher::EndpointSpec;
 use pcocc_vm::machine::{GuestUser, MAX_SHARES, MachinePlan, NetworkPolicy, Share};
 use pcocc_vm::report::Report;
 use pcocc_vm::slurm::Resources;

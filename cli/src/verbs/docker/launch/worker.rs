@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Backend, Job, JobFolder, Jobs, Record, State};
-use pcocc_vm::launch::Launch;
+use pcocc_vm::launcher::Launch;
 use pcocc_vm::qemu::Qemu;
 use pcocc_vm::report::Report;
 use pcocc_vm::slurm::Squeue;

@@ -2,7 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
+
+use pcocc_core::batch::Ports;
 
 use super::*;
 use crate::guest_image::Manifest;

@@ -1,7 +1,8 @@
-//! The command's end of a launcher: what it reports, and the line that keeps it alive.
+//! The lifeline of a launcher: a pipe by which a command holds the launcher it started.
 //!
-//! The launcher's standard input is a pipe that the command holds. When the command lets go of it, or is gone by
-//! whatever means, the launcher sees the end of it and stops the VM. Through srun this works from machine to machine.
+//! The pipe is the launcher's standard input. Its first line is the request. When the command closes the pipe, or is gone by
+//! whatever means, the launcher reads the end of it and stops the VM. srun carries the pipe from node to node. Reports come
+//! back on the launcher's standard output.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -11,19 +12,19 @@ use std::time::{Duration, Instant};
 
 use crate::report::Report;
 
-/// How long a launcher may take to end once nobody holds it.
+/// How long a launcher may take to end once it is released.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A launcher that was started, on this machine or through srun.
 #[derive(Debug)]
-pub struct Launcher {
+pub struct HeldLauncher {
     child: Child,
     lifeline: Option<ChildStdin>,
     reports: Receiver<Report>,
     ended: Option<ExitStatus>,
 }
 
-impl Launcher {
+impl HeldLauncher {
     /// Starts `command` with its input and output to us, the line `request` first, in a process group of its own: what is
     /// typed at a terminal is not meant for it.
     pub fn spawn(command: &mut Command, request: &str) -> io::Result<Self> {
@@ -57,14 +58,14 @@ impl Launcher {
             Ok(report) => Some(report),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
-                // It is about to end; nothing more will be said.
+                // The launcher is about to end and reports nothing more.
                 std::thread::sleep(timeout.min(Duration::from_millis(10)));
                 None
             }
         }
     }
 
-    /// How it ended, if it did and all its reports were taken.
+    /// The launcher's exit status, if it has ended.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
@@ -72,7 +73,7 @@ impl Launcher {
         Ok(self.ended)
     }
 
-    /// Lets the launcher go: it stops the VM. Waits for its end, and kills it when that takes too long.
+    /// Releases the launcher, which stops the VM. Waits for its end, and kills a launcher that takes too long.
     pub fn release(&mut self) -> io::Result<ExitStatus> {
         drop(self.lifeline.take());
         let deadline = Instant::now() + PATIENCE;
@@ -100,7 +101,7 @@ pub fn spawn(command: &mut Command, request: &str) -> io::Result<(Child, Option<
     Ok((child, stdin))
 }
 
-impl Drop for Launcher {
+impl Drop for HeldLauncher {
     fn drop(&mut self) {
         if let Err(error) = self.release() {
             tracing::warn!(%error, "the launcher did not end");
@@ -112,8 +113,8 @@ impl Drop for Launcher {
 mod tests {
     use super::*;
 
-    fn shell(script: &str) -> Launcher {
-        Launcher::spawn(Command::new("sh").args(["-c", script]), "wanted\n").unwrap()
+    fn shell(script: &str) -> HeldLauncher {
+        HeldLauncher::spawn(Command::new("sh").args(["-c", script]), "wanted\n").unwrap()
     }
 
     #[test]

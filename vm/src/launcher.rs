@@ -1,23 +1,24 @@
-//! The launcher: keeps one VM alive on its node, and writes down how it is doing.
+//! The launcher: keeps one VM alive on its node, and records the VM's state.
 //!
 //! Phases, each written to the job's record before it begins:
 //! starting (certificates, guest image) → booting (the machine starts; a port that is taken is replaced by another)
 //! → ready (the docker daemon answered over TLS) → stopping → ended or failed.
 //!
-//! It ends when the VM ends, when the time is up, and when it is told to by `cancel`: by a signal, or because the command
-//! that wanted the VM is gone. Whatever happens, [`Launch::run`] returns with nothing of the VM left.
+//! It ends when the VM ends, when the time is up, and when `cancel` is raised: by a signal, or because the command that
+//! wanted the VM is gone. When [`Launch::run`] returns, nothing of the VM is left.
 //!
-//! A node that Slurm has lost may still run us when the job was started again elsewhere: then the record is another's, and
-//! we end without touching it.
+//! A node that Slurm has lost may still run a launcher whose job was started again elsewhere. The record then names the
+//! other launcher, and this one ends without writing to it.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pcocc_core::batch::Ports;
 use pcocc_core::cancel::Cancel;
 
+use self::deadline::Deadline;
+pub use self::endpoint::EndpointSpec;
 use crate::clock::Clock;
 use crate::guest_image::GuestImage;
 use crate::job::{self, JobFolder, Record, State};
@@ -27,13 +28,16 @@ use crate::machine::{
 use crate::report::Report;
 use crate::tls::{Identities, TlsError, Validity, endpoint_names};
 
+mod deadline;
+mod endpoint;
+
 /// How long the guest may take to stop its containers.
 const GRACE: Duration = Duration::from_millis(500);
-/// How often the launcher looks whether it is to stop.
+/// How often the launcher checks whether it is to stop.
 const TICK: Duration = Duration::from_millis(50);
-/// How often it looks whether the job still is its own.
+/// How often the launcher checks whether the record still names it.
 const OWNERSHIP: Duration = Duration::from_secs(3);
-/// How often another port is tried when one is taken.
+/// How many other ports are tried when a port is taken.
 const PORTS_TRIED: usize = 8;
 
 /// Why a VM could not be kept.
@@ -61,78 +65,23 @@ pub enum LaunchError {
     },
 }
 
-/// Where a docker endpoint is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointSpec {
-    /// Name of the node.
-    pub node: String,
-    /// The address to listen at.
-    pub address: IpAddr,
-    /// The name clients shall use instead of the address.
-    pub name: Option<String>,
-    /// The ports to choose from; any when missing.
-    pub ports: Option<Ports>,
-}
-
-impl EndpointSpec {
-    /// A port that is free now.
-    fn free_port(&self) -> Result<SocketAddr, LaunchError> {
-        let bound = |port: u16| {
-            let listener = TcpListener::bind((self.address, port))?;
-            listener.local_addr()
-        };
-        let Some(Ports { first, last }) = self.ports else {
-            return bound(0).map_err(|source| {
-                MachineError::Io {
-                    action: "listen at",
-                    path: self.address.to_string().into(),
-                    source,
-                }
-                .into()
-            });
-        };
-        // Not everybody starts with the lowest.
-        let count = u32::from(last - first) + 1;
-        let start = std::process::id() % count;
-        for step in 0..count {
-            let port = first + u16::try_from((start + step) % count).unwrap_or(0);
-            if let Ok(found) = bound(port) {
-                return Ok(found);
-            }
-        }
-        Err(LaunchError::NoPort {
-            address: self.address,
-            first,
-            last,
-        })
-    }
-
-    /// The endpoint's URL for clients.
-    fn url(&self, found: SocketAddr) -> String {
-        match &self.name {
-            Some(name) => format!("tcp://{name}:{}", found.port()),
-            None => format!("tcp://{found}"),
-        }
-    }
-}
-
-/// One launch.
+/// One VM and what its launcher needs.
 pub struct Launch<'a> {
     /// The job's folder.
     pub folder: &'a JobFolder,
-    /// Its record, with this process as its launcher.
+    /// The job's record, with this process as its launcher.
     pub record: Record,
-    /// Where its endpoint is to be.
+    /// Where the docker endpoint is to be.
     pub endpoint: EndpointSpec,
     /// What the VM is to be.
     pub plan: MachinePlan,
     /// What the guest boots from.
     pub image: GuestImage,
-    /// What starts it.
+    /// What starts the machine.
     pub hypervisor: &'a dyn Hypervisor,
-    /// Raised when it is to end.
+    /// Raised when the VM is to end.
     pub cancel: &'a Cancel,
-    /// Told of every step.
+    /// Receives every step.
     pub report: &'a mut dyn FnMut(Report),
     /// The time.
     pub clock: &'a dyn Clock,
@@ -148,7 +97,7 @@ impl std::fmt::Debug for Launch<'_> {
 
 /// How a VM's life ended.
 enum End {
-    /// As it was meant to, perhaps with a word about it.
+    /// As intended, perhaps with a reason.
     Ended(Option<String>),
     /// By an error.
     Failed(String),
@@ -161,12 +110,12 @@ impl Launch<'_> {
     pub fn run(mut self) -> Result<Record, job::Error> {
         let end = match self.live() {
             Ok(end) => end,
-            // Nobody can read it in the record.
-            Err(LaunchError::Job(error)) => return Err(self.unwritten(error)),
+            // The record cannot say it.
+            Err(LaunchError::Job(error)) => return Err(self.report_unwritten(error)),
             Err(_) if self.cancel.is_cancelled() => End::Ended(None),
             Err(error) => End::Failed(error.to_string()),
         };
-        // Nobody puts a job back into the queue that has ended by itself.
+        // Slurm puts no job back into the queue that has ended by itself.
         self.record.may_return &= self.cancel.is_cancelled();
         (self.record.state, self.record.error) = match end {
             End::Ended(word) => (State::Ended, word),
@@ -180,12 +129,12 @@ impl Launch<'_> {
         }
         match self.write() {
             Ok(()) => Ok(self.record),
-            Err(error) => Err(self.unwritten(error)),
+            Err(error) => Err(self.report_unwritten(error)),
         }
     }
 
-    /// Takes leave of a job whose record cannot be written: what it would say is told to whoever listens.
-    fn unwritten(&mut self, error: job::Error) -> job::Error {
+    /// Ends a job whose record cannot be written: the last record goes to the caller alone.
+    fn report_unwritten(&mut self, error: job::Error) -> job::Error {
         if is_own(self.folder, &self.record)
             && let Err(error) = self.folder.remove_client_files()
         {
@@ -218,11 +167,11 @@ impl Launch<'_> {
         unlink_files(&self.plan.scratch);
         self.record.endpoint = Some(self.endpoint.url(machine.endpoint()));
         self.set(State::Ready)?;
-        let end = self.keep(&mut *machine, &mut deadline)?;
+        let end = self.wait(&mut *machine, &mut deadline)?;
         self.set(State::Stopping)?;
         match machine.stop(GRACE) {
             Ok(()) => Ok(end),
-            // It is gone in any case.
+            // The machine is gone in any case.
             Err(error) => {
                 tracing::warn!(%error, "the guest did not stop by itself");
                 Ok(end)
@@ -267,25 +216,25 @@ impl Launch<'_> {
     }
 
     /// Waits until the VM ends, or is to end.
-    fn keep(
+    fn wait(
         &mut self,
         machine: &mut dyn Machine,
         deadline: &mut Deadline,
     ) -> Result<End, LaunchError> {
-        let mut looked = Instant::now();
+        let mut checked = Instant::now();
         loop {
             let exit = machine.wait(TICK)?;
             for event in machine.events() {
-                (self.report)(Report::Warning(tell(&event)));
+                (self.report)(Report::Warning(describe(&event)));
             }
             if self.cancel.is_cancelled() {
                 return Ok(End::Ended(None));
             }
             if let Some(exit) = exit {
-                return Ok(self.explain(exit));
+                return Ok(self.end_of(exit));
             }
-            if looked.elapsed() > OWNERSHIP {
-                looked = Instant::now();
+            if checked.elapsed() > OWNERSHIP {
+                checked = Instant::now();
                 if !is_own(self.folder, &self.record) {
                     let word = "the job was started again, and this VM is not its own any more";
                     (self.report)(Report::Warning(word.to_owned()));
@@ -296,16 +245,16 @@ impl Launch<'_> {
                 return Ok(End::Ended(Some("the time limit was reached".to_owned())));
             }
             if let Some(moved) = deadline.moved(self.clock) {
-                // The machine's clock was set: prompts count down to the new one.
+                // The node's clock was set: prompts count down to the new deadline.
                 self.record.deadline = Some(moved);
                 self.write()?;
             }
         }
     }
 
-    /// Tells how a VM ended by itself.
-    fn explain(&self, exit: Exit) -> End {
-        // Slurm's signals go to all processes of a job at once, and the VM may be faster than we are.
+    /// The end of a VM that ended by itself.
+    fn end_of(&self, exit: Exit) -> End {
+        // Slurm signals all processes of a job at once, and the VM may end before this process sees its signal.
         let patience = Instant::now() + Duration::from_millis(300);
         while Instant::now() < patience {
             if self.cancel.is_cancelled() {
@@ -332,50 +281,18 @@ impl Launch<'_> {
     }
 }
 
-/// Whether the record of a job is still that of the launcher which `ours` names. One that cannot be read is.
+/// Whether the record of a job still names the launcher of `ours`; assumed of a record that cannot be read.
 fn is_own(folder: &JobFolder, ours: &Record) -> bool {
     folder
         .read()
         .map_or(true, |written| written.launcher == ours.launcher)
 }
 
-/// Writes a record, unless it is another launcher's by now.
+/// Writes a record, unless another launcher has taken it over.
 fn write_own(folder: &JobFolder, record: &Record) -> Result<(), job::Error> {
     match is_own(folder, record) {
         true => folder.write(record),
         false => Ok(()),
-    }
-}
-
-/// When a job is to end, measured so that setting the machine's clock does not change it.
-struct Deadline {
-    /// In seconds since boot, sleep included.
-    boot: Option<f64>,
-    /// In unix seconds, as it was told last.
-    unix: u64,
-}
-
-impl Deadline {
-    fn new(unix: Option<u64>, clock: &dyn Clock) -> Self {
-        let left = |deadline: u64| deadline as f64 - clock.unix() as f64;
-        Self {
-            boot: unix.map(|deadline| clock.boot() + left(deadline)),
-            unix: unix.unwrap_or(0),
-        }
-    }
-
-    fn is_over(&self, clock: &dyn Clock) -> bool {
-        self.boot.is_some_and(|boot| clock.boot() >= boot)
-    }
-
-    /// The deadline in unix seconds, when the clock was set since.
-    fn moved(&mut self, clock: &dyn Clock) -> Option<u64> {
-        let now = clock.unix() as f64 + (self.boot? - clock.boot());
-        if (now - self.unix as f64).abs() < 5.0 {
-            return None;
-        }
-        self.unix = now.max(0.0) as u64;
-        Some(self.unix)
     }
 }
 
@@ -391,7 +308,7 @@ fn unlink_files(scratch: &Path) {
 }
 
 /// An event in words.
-fn tell(event: &MachineEvent) -> String {
+fn describe(event: &MachineEvent) -> String {
     match event {
         MachineEvent::DaemonRestarted { how } => {
             format!("the docker daemon ended ({how}) and was started again")
