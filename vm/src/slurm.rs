@@ -6,10 +6,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
+
+use pcocc_core::cancel::Cancel;
+use pcocc_core::child;
 
 use crate::clock::{Clock, SystemClock};
 use crate::job::{JobId, Queue, QueueState, Queued};
@@ -125,27 +128,13 @@ pub fn script(log: &str, program: &Path, arguments: &[&str], line: &str) -> Stri
 
 /// Ends a job.
 pub fn cancel(id: JobId) -> Result<(), SlurmError> {
-    let output = ask("scancel", &[OsStr::new(&id.to_string())])?;
-    match output.succeeded {
-        true => Ok(()),
-        false => Err(SlurmError::Failed {
-            program: "scancel",
-            why: output.why(),
-        }),
-    }
+    answer("scancel", &[OsStr::new(&id.to_string())]).map(drop)
 }
 
 /// Finds the user's jobs that have `comment` as theirs.
 pub fn marked(comment: &str) -> Result<Vec<JobId>, SlurmError> {
     let arguments = ["--noheader", "--me", "--format=%A|%k"].map(OsStr::new);
-    let output = ask("squeue", &arguments)?;
-    match output.succeeded {
-        true => Ok(with_comment(&output.text, comment)),
-        false => Err(SlurmError::Failed {
-            program: "squeue",
-            why: output.why(),
-        }),
-    }
+    Ok(with_comment(&answer("squeue", &arguments)?, comment))
 }
 
 fn with_comment(text: &str, comment: &str) -> Vec<JobId> {
@@ -172,17 +161,10 @@ impl Queue for Squeue {
     fn ask(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
         // All of the user's: asked for a job it has forgotten, squeue only fails.
         let arguments = ["--noheader", "--me", "--format=%A|%T|%L"].map(OsStr::new);
-        match ask("squeue", &arguments) {
-            Ok(output) if output.succeeded => Some(parse(&output.text, SystemClock.unix())),
-            Ok(output) => {
-                tracing::debug!(why = output.why(), "squeue failed");
-                None
-            }
-            Err(error) => {
-                tracing::debug!(%error, "squeue failed");
-                None
-            }
-        }
+        answer("squeue", &arguments)
+            .inspect_err(|error| tracing::debug!(%error, "Slurm is not known to have any job"))
+            .ok()
+            .map(|text| parse(&text, SystemClock.unix()))
     }
 }
 
@@ -225,63 +207,28 @@ fn left(text: &str) -> Option<Duration> {
     }
 }
 
-struct Answer {
-    succeeded: bool,
-    text: String,
-    words: String,
-}
-
-impl Answer {
-    fn why(&self) -> String {
-        match self.words.trim() {
-            "" => "failed without a word".to_owned(),
-            words => format!("failed: {}", words.replace('\n', "; ")),
-        }
+/// Runs one of Slurm's commands that answers at once, or is killed.
+fn answer(program: &'static str, arguments: &[&OsStr]) -> Result<String, SlurmError> {
+    let late = Cancel::new();
+    let timer = late.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(ANSWER);
+        timer.cancel();
+    });
+    let finished = child::run(Command::new(program).args(arguments), &late, |_| Ok(()))
+        .map_err(|source| SlurmError::Run { program, source })?
+        .ok_or_else(|| SlurmError::Failed {
+            program,
+            why: format!("did not answer within {} s", ANSWER.as_secs()),
+        })?;
+    if finished.status.success() {
+        return Ok(String::from_utf8_lossy(&finished.output).into_owned());
     }
-}
-
-/// Runs one of Slurm's commands that answers at once, or is not waited for.
-fn ask(program: &'static str, arguments: &[&OsStr]) -> Result<Answer, SlurmError> {
-    let failed = |source| SlurmError::Run { program, source };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let drain = |pipe: Option<Box<dyn io::Read + Send>>| {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(pipe) = pipe {
-                // What was said until the pipe broke is what there is.
-                let _ = pipe.take(1 << 24).read_to_end(&mut bytes);
-            }
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
+    let why = match finished.words.as_str() {
+        "" => "failed without a word".to_owned(),
+        words => format!("failed: {}", words.replace('\n', "; ")),
     };
-    let text = drain(child.stdout.take().map(|pipe| Box::new(pipe) as _));
-    let words = drain(child.stderr.take().map(|pipe| Box::new(pipe) as _));
-    let deadline = Instant::now() + ANSWER;
-    let status = loop {
-        match child.try_wait().map_err(failed)? {
-            Some(status) => break status,
-            None if Instant::now() > deadline => {
-                child.kill().map_err(failed)?;
-                child.wait().map_err(failed)?;
-                return Err(SlurmError::Failed {
-                    program,
-                    why: format!("did not answer within {} s", ANSWER.as_secs()),
-                });
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    Ok(Answer {
-        succeeded: status.success(),
-        text: text.join().unwrap_or_default(),
-        words: words.join().unwrap_or_default(),
-    })
+    Err(SlurmError::Failed { program, why })
 }
 
 #[cfg(test)]
