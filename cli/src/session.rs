@@ -1,101 +1,65 @@
-//! A VM that lives as long as a shell: what `alloc` does once a launcher runs, locally or in a Slurm allocation.
+//! A VM that lives as long as a shell: the part of `alloc` that begins with a running launcher, locally or in a Slurm
+//! allocation.
 //!
-//! Phases: wait until docker answers → the shell, or a script → let the launcher go, which stops the VM. Ctrl-C while
-//! waiting, a closed terminal, a VM that ends: each leads to the last phase.
+//! Phases: wait until docker answers → run the shell, or a script → release the launcher, which stops the VM. Ctrl-C during
+//! the wait, a closed terminal and the end of the VM lead to the last phase.
+
+mod console;
+mod limits;
+mod shell;
 
 use std::fs;
-use std::io::{self, BufRead as _};
 use std::path::Path;
 use std::process::{Child, ExitStatus};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use pcocc_core::process::die_with_parent;
-use pcocc_shellenv::spawn::Spawn;
 use pcocc_vm::clock::{Clock as _, SystemClock};
-use pcocc_vm::job::{Job, JobFolder, JobId, Jobs, Record, State};
+use pcocc_vm::job::{Job, JobFolder, Jobs, Record, State};
 use pcocc_vm::lifeline::HeldLauncher;
 use pcocc_vm::report::Report;
-use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
 
+use self::console::last_line;
+pub(crate) use self::console::show_console;
+pub(crate) use self::limits::{Countdown, GiveUp};
+pub(crate) use self::shell::{exit_code, hang_up, start_shell};
 use crate::app::Invocation;
 use crate::contexts;
-use crate::environment::Environment;
-use crate::errors::{CANNOT_RUN, Failure, NOT_FOUND, Outcome, TIMED_OUT, While as _};
-use crate::jobs;
+use crate::errors::{Failure, Outcome, While as _};
 use crate::mounted;
 use crate::output;
 use crate::progress::warn;
 
-/// How many of the console's last lines are shown when a VM does not come up.
-const LAST_LINES: usize = 15;
-/// How long a shell may take to end once it is told to.
+/// How long a shell may take to end after SIGHUP.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// When a shell is told that its time runs out, in seconds before the end.
-const WARNINGS: [u64; 2] = [600, 60];
 
 /// A VM and the shell it is for.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
-    /// The job's number.
-    pub(crate) id: JobId,
-    /// Its folder.
+    /// The job's folder.
     pub(crate) folder: JobFolder,
-    /// Its launcher.
+    /// The job's launcher.
     pub(crate) launcher: HeldLauncher,
-    /// What to run instead of an interactive shell.
+    /// The command line to run instead of an interactive shell.
     pub(crate) script: Option<&'a str>,
     /// Where to show the images as folders.
     pub(crate) mount: Option<&'a Path>,
     /// When waiting ends.
     pub(crate) give_up: Option<GiveUp>,
-    /// Whether the launcher is on a node of Slurm's, which is told as a step of its own.
+    /// Whether the launcher is on a node of Slurm's, so that the wait begins with the node.
     pub(crate) elsewhere: bool,
-}
-
-/// When a wait is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct GiveUp {
-    /// Then.
-    pub(crate) at: SystemTime,
-    /// The whole wait, in seconds.
-    pub(crate) seconds: u64,
-}
-
-impl GiveUp {
-    /// In so many seconds from now.
-    pub(crate) fn after(seconds: u64) -> Self {
-        Self {
-            at: SystemTime::now() + Duration::from_secs(seconds),
-            seconds,
-        }
-    }
-
-    /// Whether it is over.
-    pub(crate) fn is_over(&self) -> bool {
-        SystemTime::now() >= self.at
-    }
-
-    /// The failure of a wait for the VM of a job.
-    pub(crate) fn failure(&self, what: &str) -> Failure {
-        let why = format!("it was not ready within {} seconds", self.seconds);
-        Failure::message(what, why)
-            .hint("give it more time with -T, or see what it does with `pcocc docker logs`")
-            .code(TIMED_OUT)
-    }
 }
 
 impl Session<'_> {
     /// Waits, runs the shell, and ends the VM; gives the shell's exit code.
     pub(crate) fn run(mut self, invocation: &Invocation) -> Outcome<u8> {
         let result = self.live(invocation);
-        let action = format!("stop the VM of job {}", self.id);
+        let action = format!("stop the VM of job {}", self.folder.id());
         let released = self.launcher.release().when(|| action);
-        // It has written down how the job ended, but where it was killed with all that could have done so for it.
+        // The launcher has recorded the job's end, unless it was killed together with its keeper.
         if let Err(error) = Jobs::close(&self.folder, invocation.cancel.is_cancelled()) {
             tracing::debug!(%error, "the record stays as it is");
         }
-        // Once it is over nobody needs them; a later look at the job is for its words.
+        // The start files of the shell are of no use any more; the rest of the folder is kept for the job's logs.
         let _ = fs::remove_dir_all(self.folder.path().join("shell"));
         contexts::forget(&invocation.environment, &self.folder);
         let code = result?;
@@ -104,7 +68,7 @@ impl Session<'_> {
     }
 
     fn live(&mut self, invocation: &Invocation) -> Outcome<u8> {
-        let action = format!("start the VM of job {}", self.id);
+        let action = format!("start the VM of job {}", self.folder.id());
         let record = self.wait(invocation, &action)?;
         let job = Job {
             folder: self.folder.clone(),
@@ -119,7 +83,7 @@ impl Session<'_> {
             invocation.tell("Starting the docker shell ...");
         }
         let mut child = start_shell(invocation, &job, self.script)?;
-        self.attend(invocation, &job, &mut child)
+        self.wait_for_shell(invocation, &job, &mut child)
     }
 
     /// Waits until docker answers.
@@ -155,18 +119,18 @@ impl Session<'_> {
             }
             if let Some(status) = self.launcher.ended().when(|| action)? {
                 drop(drawing);
-                // The last words may still be on their way.
+                // The last reports may still be on their way.
                 while let Some(report) = self.launcher.next(Duration::from_millis(20)) {
                     if let Report::Record(record) = report {
                         over = Some(record);
                     }
                 }
-                return Err(self.explain(over.map(|record| *record), status, action));
+                return Err(self.start_failure(over.map(|record| *record), status, action));
             }
         }
     }
 
-    /// Waits for the launcher's first word from its node, or for what ends the wait.
+    /// Waits for the launcher's first report from its node, or for the end of the wait.
     fn reach_node(&mut self, invocation: &Invocation) -> Outcome<Option<Report>> {
         let speaks = invocation.speaks();
         if speaks {
@@ -190,8 +154,8 @@ impl Session<'_> {
         Ok(report)
     }
 
-    /// Why there is no VM.
-    fn explain(&self, record: Option<Record>, status: ExitStatus, action: &str) -> Failure {
+    /// The reason why there is no VM.
+    fn start_failure(&self, record: Option<Record>, status: ExitStatus, action: &str) -> Failure {
         let record = record.or_else(|| self.folder.read().ok());
         let why = match record {
             Some(Record {
@@ -205,7 +169,7 @@ impl Session<'_> {
                 None => format!("its launcher ended: {status}"),
             },
         };
-        // One that did not come so far as to take the record over left it as we wrote it.
+        // A launcher that ended before it took the record over has not recorded its end.
         if let Ok(mut record) = self.folder.read()
             && record.state == State::Queued
         {
@@ -218,9 +182,14 @@ impl Session<'_> {
         Failure::message(action, why)
     }
 
-    /// Stays with the shell until it ends; tells it when the VM or its time does.
-    fn attend(&mut self, invocation: &Invocation, job: &Job, child: &mut Child) -> Outcome<u8> {
-        let action = || format!("run a shell for job {}", self.id);
+    /// Waits for the shell's end; warns its user before the end of the VM, and hangs up when the VM is gone.
+    fn wait_for_shell(
+        &mut self,
+        invocation: &Invocation,
+        job: &Job,
+        child: &mut Child,
+    ) -> Outcome<u8> {
+        let action = || format!("run a shell for job {}", self.folder.id());
         let mut deadline = job.record.deadline;
         let mut countdown = Countdown::new(deadline, SystemClock.unix());
         let mut hung_up: Option<Instant> = None;
@@ -236,7 +205,7 @@ impl Session<'_> {
             if let Some(minutes) = countdown.due(deadline, SystemClock.unix()) {
                 warn(&format!(
                     "the docker VM of job {} ends in {minutes}",
-                    self.id
+                    self.folder.id()
                 ));
             }
             match hung_up {
@@ -249,7 +218,7 @@ impl Session<'_> {
                         let because = why.map_or_else(String::new, |why| format!(": {why}"));
                         warn(&format!(
                             "the docker VM of job {} is gone{because}",
-                            self.id
+                            self.folder.id()
                         ));
                     }
                     if gone || invocation.cancel.is_cancelled() {
@@ -259,170 +228,5 @@ impl Session<'_> {
                 }
             }
         }
-    }
-}
-
-/// Says when a shell's time runs out.
-#[derive(Debug)]
-pub(crate) struct Countdown {
-    told: u64,
-}
-
-impl Countdown {
-    /// Starts at `now`; what is nearly over already is not worth a warning.
-    pub(crate) fn new(deadline: Option<u64>, now: u64) -> Self {
-        let left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(now));
-        let told = WARNINGS.into_iter().filter(|at| *at >= left).min();
-        Self {
-            told: told.unwrap_or(u64::MAX),
-        }
-    }
-
-    /// What is left, in words, when a warning is due.
-    pub(crate) fn due(&mut self, deadline: Option<u64>, now: u64) -> Option<String> {
-        let left = deadline?.saturating_sub(now);
-        let at = WARNINGS.into_iter().filter(|at| left <= *at).min()?;
-        if at >= self.told {
-            return None;
-        }
-        self.told = at;
-        Some(match left {
-            left if left >= 120 => format!("{} minutes", left / 60),
-            left => format!("{left} seconds"),
-        })
-    }
-}
-
-/// Starts the user's shell, or a script, with the docker environment of a job.
-pub(crate) fn start_shell(
-    invocation: &Invocation,
-    job: &Job,
-    script: Option<&str>,
-) -> Outcome<Child> {
-    let action = || match script {
-        Some(script) => format!("run {script}"),
-        None => format!("start a docker shell for job {}", job.id()),
-    };
-    let environment = &invocation.environment;
-    let docker = jobs::docker_environment(environment, job, &action())?;
-    let variables = Environment::all();
-    let shell = environment
-        .shell
-        .clone()
-        .unwrap_or_else(|| "/bin/sh".into());
-    let pcocc = std::env::current_exe().when(action)?;
-    let spawn = Spawn {
-        shell: &shell,
-        environment: &docker,
-        variables: &variables,
-        pcocc: &pcocc,
-        folder: &job.folder.path().join("shell"),
-    };
-    let mut command = match script {
-        Some(script) => spawn
-            .script(script)
-            .map_err(|error| Failure::new(action(), error).code(crate::errors::USAGE))?,
-        None => spawn.interactive().when(action)?,
-    };
-    die_with_parent(&mut command, Signal::HUP);
-    command.spawn().map_err(|error| {
-        let code = match error.kind() {
-            io::ErrorKind::NotFound => NOT_FOUND,
-            _ => CANNOT_RUN,
-        };
-        Failure::new(action(), error).code(code)
-    })
-}
-
-/// Ends a shell as a closed terminal does.
-pub(crate) fn hang_up(child: &Child) {
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself; one that is stopped has to go on to end.
-        let _ = kill_process(pid, Signal::HUP);
-        let _ = kill_process(pid, Signal::CONT);
-    }
-}
-
-/// A child's exit code, as shells give it.
-pub(crate) fn exit_code(status: ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt as _;
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
-/// Shows the console's last lines on stderr.
-pub(crate) fn show_console(folder: &JobFolder) {
-    let lines = last_lines(&folder.console_log(), LAST_LINES);
-    if !lines.is_empty() {
-        output::complain("Last lines of the VM's console:\n");
-        for line in lines {
-            output::complain(&format!("  {}\n", output::printable(line.trim_end())));
-        }
-    }
-}
-
-/// The last lines of a file that is read lossily; none when it cannot be read.
-fn last_lines(path: &Path, count: usize) -> Vec<String> {
-    use std::io::{Seek as _, SeekFrom};
-    let Ok(mut file) = fs::File::open(path) else {
-        return Vec::new();
-    };
-    let length = file.metadata().map_or(0, |metadata| metadata.len());
-    // Lines of a console are short; a few of them fit many times.
-    if file
-        .seek(SeekFrom::Start(length.saturating_sub(64 << 10)))
-        .is_err()
-    {
-        return Vec::new();
-    }
-    let mut lines: Vec<String> = io::BufReader::new(file)
-        .split(b'\n')
-        .map_while(Result::ok)
-        .map(|line| String::from_utf8_lossy(&line).trim_end().to_owned())
-        .filter(|line| !line.is_empty())
-        .collect();
-    lines.split_off(lines.len().saturating_sub(count))
-}
-
-fn last_line(path: &Path) -> Option<String> {
-    last_lines(path, 1).pop()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_countdown_warns_once_for_each_time() {
-        let mut countdown = Countdown::new(Some(2000), 1000);
-        assert_eq!(countdown.due(Some(2000), 1000), None);
-        assert_eq!(countdown.due(Some(2000), 1400).unwrap(), "10 minutes");
-        assert_eq!(countdown.due(Some(2000), 1401), None);
-        assert_eq!(countdown.due(Some(2000), 1941).unwrap(), "59 seconds");
-        assert_eq!(countdown.due(Some(2000), 1999), None);
-        assert_eq!(countdown.due(None, 0), None);
-        // A job of half a minute needs no warning.
-        let mut countdown = Countdown::new(Some(1030), 1000);
-        assert_eq!(countdown.due(Some(1030), 1001), None);
-        let mut countdown = Countdown::new(Some(1300), 1000);
-        assert_eq!(countdown.due(Some(1300), 1010), None);
-        assert_eq!(countdown.due(Some(1300), 1241).unwrap(), "59 seconds");
-    }
-
-    #[test]
-    fn a_wait_is_over_at_its_end() {
-        assert!(!GiveUp::after(60).is_over());
-        assert!(GiveUp::after(0).is_over());
-    }
-
-    #[test]
-    fn the_last_lines_of_a_console() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), b"a\r\n\r\nb\xff\nc").unwrap();
-        assert_eq!(last_lines(file.path(), 2).len(), 2);
-        assert_eq!(last_line(file.path()).unwrap(), "c");
-        assert!(last_lines(Path::new("/nonexistent"), 3).is_empty());
     }
 }

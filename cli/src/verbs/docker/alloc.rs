@@ -64,8 +64,7 @@ impl Args {
                     LocalJob::create(invocation, &self.batch, true, None, self.machine, action)?;
                 let launcher = local.launch(action)?;
                 let session = Session {
-                    id: local.folder.id(),
-                    folder: local.folder.clone(),
+                    folder: local.folder,
                     launcher,
                     script: self.script.as_deref(),
                     mount: self.mount.as_deref(),

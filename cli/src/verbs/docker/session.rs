@@ -136,7 +136,6 @@ fn session(
     let launcher = HeldLauncher::spawn(&mut step, &launch.line(action)?)
         .when(|| format!("{action}: run srun"))?;
     let session = Session {
-        id,
         folder,
         launcher,
         script: request.script.as_deref(),

@@ -3,7 +3,7 @@
 //! salloc gives its command's exit code, but 0 when that died of a signal, and it runs whatever word it takes for a
 //! command. So the session notes in the file of its request that it began, and how it ended ([`Handover`]).
 
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pcocc_core::process::die_with_parent;
@@ -77,7 +77,8 @@ pub(super) fn run(
         match told {
             None if invocation.cancel.is_cancelled() || waits_too_long() => {
                 late = !invocation.cancel.is_cancelled();
-                signal(&salloc, Signal::TERM);
+                // Fails for a salloc that has ended.
+                let _ = kill_process(Pid::from_child(&salloc), Signal::TERM);
                 told = Some(Instant::now());
             }
             Some(since) if since.elapsed() > PATIENCE => salloc.kill().when(|| action)?,
@@ -110,12 +111,5 @@ pub(super) fn run(
             Err(Failure::message(action, why).code(exit_code(status).max(1)))
         }
         Handover::Ended(code) => Ok(code),
-    }
-}
-
-fn signal(child: &Child, signal: Signal) {
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself.
-        let _ = kill_process(pid, signal);
     }
 }

@@ -107,9 +107,8 @@ fn make_snapshot(invocation: &Invocation) -> Outcome {
     let machine = MachineArgs::default();
     let local = LocalJob::create(invocation, &[], true, None, machine, action)?;
     let session = Session {
-        id: local.folder.id(),
-        folder: local.folder.clone(),
         launcher: local.launch(action)?,
+        folder: local.folder,
         script: Some("true"),
         mount: None,
         give_up: None,

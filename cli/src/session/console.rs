@@ -1,0 +1,63 @@
+//! The end of a console's log, for a VM that does not come up.
+
+use std::fs;
+use std::io::{self, BufRead as _, Seek as _, SeekFrom};
+use std::path::Path;
+
+use pcocc_vm::job::JobFolder;
+
+use crate::output;
+
+/// How many lines are shown.
+const LAST_LINES: usize = 15;
+
+/// Shows the console's last lines on stderr.
+pub(crate) fn show_console(folder: &JobFolder) {
+    let lines = last_lines(&folder.console_log(), LAST_LINES);
+    if !lines.is_empty() {
+        output::complain("Last lines of the VM's console:\n");
+        for line in lines {
+            output::complain(&format!("  {}\n", output::printable(line.trim_end())));
+        }
+    }
+}
+
+/// The last lines of a file; none when the file cannot be read.
+fn last_lines(path: &Path, count: usize) -> Vec<String> {
+    let Ok(mut file) = fs::File::open(path) else {
+        return Vec::new();
+    };
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    // Far more than a few lines of a console.
+    if file
+        .seek(SeekFrom::Start(length.saturating_sub(64 << 10)))
+        .is_err()
+    {
+        return Vec::new();
+    }
+    let mut lines: Vec<String> = io::BufReader::new(file)
+        .split(b'\n')
+        .map_while(Result::ok)
+        .map(|line| String::from_utf8_lossy(&line).trim_end().to_owned())
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.split_off(lines.len().saturating_sub(count))
+}
+
+pub(super) fn last_line(path: &Path) -> Option<String> {
+    last_lines(path, 1).pop()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_of_a_console() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"a\r\n\r\nb\xff\nc").unwrap();
+        assert_eq!(last_lines(file.path(), 2).len(), 2);
+        assert_eq!(last_line(file.path()).unwrap(), "c");
+        assert!(last_lines(Path::new("/nonexistent"), 3).is_empty());
+    }
+}
