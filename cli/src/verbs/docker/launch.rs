@@ -1,12 +1,15 @@
 //! `pcocc docker launch`: the launcher of a VM, on the VM's node. Started by other verbs, never by users.
 //!
-//! Two processes. The *keeper* is the ancestor of everything of the VM: it starts the *worker* and waits for it. The worker
-//! runs the launcher proper ([`pcocc_vm::launcher`]). Whoever of them is killed, the other one cleans up:
+//! Two processes. The *keeper* is the ancestor of all processes of the VM: it starts the *worker* and waits for it. The worker
+//! runs the launcher proper ([`pcocc_vm::launcher`]). When one of the two is killed, the other cleans up:
 //!
-//! - worker killed: what it had started dies with it or becomes the keeper's child, which kills it, removes the node's
-//!   folders and writes the job's end down;
-//! - keeper killed: the worker is sent SIGTERM by the kernel, and stops the VM;
-//! - both killed: the kernel ends the VM; the folders go at the next start, and nobody believes the record any more.
+//! - worker killed: its children die with it or become the keeper's, which kills them, removes the node's folders and records
+//!   the job's end;
+//! - keeper killed: the kernel sends the worker SIGTERM, and the worker stops the VM;
+//! - both killed: the kernel ends the VM; the next start removes the folders, and readers do not believe the record.
+//!
+//! Data path: [`LaunchRequest`] on standard input → keeper → the same request for the worker → [`plan`] → the launcher proper →
+//! reports on standard output, if the caller holds the launcher.
 
 mod folders;
 mod keeper;

@@ -6,7 +6,7 @@
 //! SCRATCH/pcocc-UID/guest/              snapshots, kept for later VMs
 //! ```
 //!
-//! START, in ticks since boot, tells the keeper from who has its number after a reboot.
+//! START is the keeper's start in ticks since boot: after a reboot another process may have the same PID.
 //!
 //! SCRATCH is `docker_scratch` of batch.yaml, else TMPDIR, else `/var/tmp`.
 
@@ -21,39 +21,37 @@ use crate::private_folder;
 
 /// What the names of a VM's folders start with, before the keeper's number.
 const PREFIX: &str = "vm-";
-/// Where sockets are.
+/// Folder of the sockets' folders.
 const SHORT: &str = "/tmp";
 
 /// The folders of one VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodeFolders {
-    /// For its disk.
+    /// For the VM's disk.
     pub(super) scratch: PathBuf,
-    /// For its sockets.
+    /// For the VM's sockets.
     pub(super) sockets: PathBuf,
-    /// For snapshots; stays.
+    /// For snapshots; kept.
     pub(super) cache: PathBuf,
 }
 
 impl NodeFolders {
-    /// Names them, below `scratch`, for the VM of the job `id` and the keeper `keeper`.
+    /// Names the folders, below `scratch`, of the job `id` and the keeper `keeper`.
     pub(super) fn new(scratch: &Path, keeper: u32, id: JobId) -> io::Result<Self> {
         let private = private_folder::open(scratch)?;
         let started = pcocc_core::process::start_time(keeper).unwrap_or(0);
         let name = format!("{PREFIX}{keeper}.{started}-{id}");
         Ok(Self {
             scratch: private.join(&name),
-            sockets: private_folder::open(Path::new(SHORT))?
-                .join(&name)
-                .join("s"),
+            sockets: private_folder::open(Path::new(SHORT))?.join(&name),
             cache: private.join("guest"),
         })
     }
 
-    /// Makes those of the VM, and removes what dead keepers left.
+    /// Makes the VM's folders, and removes those of dead keepers.
     pub(super) fn create(&self) -> io::Result<()> {
         for folder in [&self.scratch, &self.sockets] {
-            if let Some(private) = folder.ancestors().find(|path| path.ends_with_private()) {
+            if let Some(private) = folder.parent() {
                 private_folder::sweep(private, PREFIX);
             }
             fs::DirBuilder::new()
@@ -64,29 +62,15 @@ impl NodeFolders {
         Ok(())
     }
 
-    /// Removes those of the VM.
+    /// Removes the VM's folders.
     pub(super) fn remove(&self) -> io::Result<()> {
-        let short = self.sockets.parent().unwrap_or(&self.sockets);
-        for folder in [self.scratch.as_path(), short] {
+        for folder in [&self.scratch, &self.sockets] {
             match fs::remove_dir_all(folder) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
         Ok(())
-    }
-}
-
-trait PrivateName {
-    fn ends_with_private(&self) -> bool;
-}
-
-impl PrivateName for Path {
-    /// Whether this is a private folder of the user's, by its name.
-    fn ends_with_private(&self) -> bool {
-        let user = rustix::process::geteuid().as_raw();
-        self.file_name()
-            .is_some_and(|name| *name == *format!("pcocc-{user}"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The keeper: starts the worker, waits for it, and leaves nothing of the VM behind.
 //!
-//! It adopts what the worker's end orphans (it is a "child subreaper"), so that all of it can be found and killed.
+//! As a "child subreaper" it adopts the worker's orphans, so that all of them can be found and killed.
 
 use std::fs;
 use std::io;
@@ -30,7 +30,7 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     if assignment.backend == Backend::Local {
         leave_session(&action)?;
     }
-    // What the worker leaves becomes ours.
+    // Orphans of the worker become children of this process.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(io::Error::from)
         .when(|| &*action)?;
@@ -43,7 +43,7 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
         });
     }
     redirect_stderr(invocation, assignment, &action)?;
-    let node = Node::look(invocation, &action)?;
+    let node = Node::describe(invocation, &action)?;
     let folders =
         NodeFolders::new(&node.scratch, std::process::id(), assignment.id).when(|| &*action)?;
     let mut worker = start(assignment, &action)?;
@@ -63,22 +63,22 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     }
     match status.success() {
         true => Ok(()),
-        // It said why in the record and on stderr.
+        // The worker has said why in the record and on stderr.
         false => Err(Failure::reported(1)),
     }
 }
 
-/// Leaves the terminal's session, whose end must not end the VM: who wants that, holds the lifeline.
+/// Leaves the terminal's session: its end must not end the VM, which only the lifeline does.
 fn leave_session(action: &str) -> Outcome {
     match rustix::process::setsid() {
-        // Already a leader: whoever started us saw to it.
+        // This process leads a session already.
         Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
         Err(error) => Err(Failure::new(action, io::Error::from(error))),
     }
 }
 
-/// Moves our stderr, and all that we start, to a log in the job's folder: a terminal or a pipe there is not ours to keep
-/// open, and the record has what the user must know.
+/// Redirects stderr, for the worker too, to a log in the job's folder: a launcher must not keep a terminal or a pipe open, and
+/// the record has what the user must know.
 fn redirect_stderr(invocation: &Invocation, assignment: &Assignment, action: &str) -> Outcome {
     let jobs = Jobs::open(&invocation.environment.user_conf).when(|| action)?;
     let folder = assignment.folder(invocation, &jobs, action)?;
@@ -113,7 +113,7 @@ fn wait(
     assignment: &Assignment,
     worker: &mut Child,
 ) -> io::Result<std::process::ExitStatus> {
-    let mut told: Option<Instant> = None;
+    let mut stopped: Option<Instant> = None;
     loop {
         if let Some(name) = invocation.signals.warning() {
             let text = format!("Slurm sent the job {name}: its time is nearly over");
@@ -122,10 +122,10 @@ fn wait(
         if let Some(status) = worker.try_wait()? {
             return Ok(status);
         }
-        match told {
+        match stopped {
             None if invocation.cancel.is_cancelled() => {
                 signal(worker.id(), Signal::TERM);
-                told = Some(Instant::now());
+                stopped = Some(Instant::now());
             }
             Some(since) if since.elapsed() > PATIENCE => worker.kill()?,
             _ => {}
@@ -134,11 +134,11 @@ fn wait(
     }
 }
 
-/// Kills all that is left below us; gives an error when something does not go.
+/// Kills all children that are left; gives an error when a child does not end.
 fn end_orphans() -> Option<io::Error> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        // Those that have ended are collected first, so that what remains runs.
+        // Children that have ended are collected first: the others still run.
         while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
         let children = children();
         if children.is_empty() {
@@ -155,7 +155,7 @@ fn end_orphans() -> Option<io::Error> {
     }
 }
 
-/// Our children, whichever thread of ours has them.
+/// The children of all threads of this process.
 fn children() -> Vec<u32> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
     tasks
@@ -171,7 +171,7 @@ fn children() -> Vec<u32> {
 
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself.
+        // Fails for a process that has ended.
         let _ = kill_process(pid, signal);
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of the node: its name, its address for docker's clients, its disks.
+//! The node: its name, its address for docker's clients, its scratch disk.
 
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
@@ -15,17 +15,17 @@ use crate::stores;
 /// The node, and what the site says about it.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    /// Its name.
+    /// The node's name.
     pub(super) name: String,
-    /// Folder on a disk of its own.
+    /// Folder on a disk of the node.
     pub(super) scratch: PathBuf,
     /// The site's configuration.
     pub(super) batch: BatchConfig,
 }
 
 impl Node {
-    /// Looks at the node we are on.
-    pub(super) fn look(invocation: &Invocation, action: &str) -> Outcome<Self> {
+    /// Describes the node this process runs on.
+    pub(super) fn describe(invocation: &Invocation, action: &str) -> Outcome<Self> {
         let environment = &invocation.environment;
         let batch = allocation::batch(environment, action)?;
         let scratch = match &batch.docker_scratch {
@@ -41,7 +41,7 @@ impl Node {
         })
     }
 
-    /// Where docker's endpoint is to be, for a job of `backend`.
+    /// Where the docker endpoint of a job of `backend` is to be.
     pub(super) fn endpoint(
         &self,
         invocation: &Invocation,
@@ -76,16 +76,16 @@ impl Node {
     }
 }
 
-/// The address of `name`; one that other machines can reach, unless that very name was asked for.
-fn resolve(name: &str, as_it_is: bool) -> Result<IpAddr, String> {
+/// The address of `name`, without loopback addresses unless the site gave that name.
+fn resolve(name: &str, given: bool) -> Result<IpAddr, String> {
     let found = (name, 0)
         .to_socket_addrs()
         .map_err(|error| format!("the node's name {name:?} has no address: {error}"))?;
     let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-    if !as_it_is {
+    if !given {
         addresses.retain(|address| !address.is_loopback());
     }
-    // IPv4 first: what the guest's network stack is tested with most.
+    // IPv4 first: the guest's network stack is tested with IPv4 most.
     addresses.sort_by_key(IpAddr::is_ipv6);
     addresses
         .first()

@@ -56,7 +56,7 @@ impl VmPlan {
         action: &str,
     ) -> Outcome<Self> {
         let environment = &invocation.environment;
-        let node = Node::look(invocation, action)?;
+        let node = Node::describe(invocation, action)?;
         let folders = NodeFolders::new(&node.scratch, keeper, assignment.id).when(|| action)?;
         folders.create().when(|| action)?;
         let file = |folder: &Path| folder.join("containers.yaml");

@@ -93,7 +93,7 @@ fn mount_when_ready(
     }
 }
 
-/// Has the kernel send us SIGTERM when the keeper is gone.
+/// Has the kernel send SIGTERM to this process when the keeper is gone.
 fn die_with(keeper: u32, action: &str) -> Outcome {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
         .map_err(io::Error::from)
@@ -107,7 +107,7 @@ fn die_with(keeper: u32, action: &str) -> Outcome {
     }
 }
 
-/// Whether our parent is still the keeper.
+/// Whether the keeper still is this process's parent.
 fn is_child_of(keeper: u32) -> bool {
     let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     u32::try_from(parent) == Ok(keeper)
@@ -145,7 +145,7 @@ fn take_over(
             record.name = name;
         }
         record.deadline = Squeue.deadline(assignment.id).or(record.deadline);
-        // Slurm does so with jobs of sbatch only, which nobody holds.
+        // Slurm puts only jobs of sbatch back into its queue, which no command holds.
         record.may_return = !assignment.request.held;
     }
     record.keeper = Some(jobs.here().holder(keeper).when(|| action)?);
