@@ -7,8 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pcocc_core::batch::BatchType;
-use pcocc_vm::clock::{Clock as _, SystemClock};
-use pcocc_vm::job::{Backend, JobId, Jobs, Record};
+use pcocc_vm::job::{Backend, JobId, Jobs};
 use pcocc_vm::{options, slurm};
 
 use crate::allocation;
@@ -155,13 +154,7 @@ impl Args {
         allocation::forget_old(environment, &jobs);
         let folder = jobs.create_slurm(id, false).when(|| action)?;
         let name = options::value_of(&self.batch, &["J", "job-name"]);
-        let mut record = Record::new(
-            id,
-            name.as_deref().unwrap_or("docker"),
-            Backend::Slurm,
-            &environment.user,
-            SystemClock.unix(),
-        );
+        let mut record = launch::first_record(invocation, id, Backend::Slurm, name.as_deref());
         record.mount.clone_from(&self.mount);
         folder.write_first(&record).when(|| action)?;
         Ok(())

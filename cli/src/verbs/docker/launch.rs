@@ -24,7 +24,8 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 pub(crate) use local::LocalJob;
-use pcocc_vm::job::{Backend, JobFolder, JobId, Jobs};
+use pcocc_vm::clock::{Clock as _, SystemClock};
+use pcocc_vm::job::{Backend, JobFolder, JobId, Jobs, Record};
 use pcocc_vm::report::Report;
 pub(crate) use request::{LaunchRequest, MachineArgs, absolute_path};
 
@@ -114,6 +115,23 @@ impl Assignment {
                 .and_then(|()| io::stdout().flush());
         }
     }
+}
+
+/// The first record of a job, as it is asked for.
+pub(crate) fn first_record(
+    invocation: &Invocation,
+    id: JobId,
+    backend: Backend,
+    name: Option<&str>,
+) -> Record {
+    let owner = &invocation.environment.user;
+    Record::new(
+        id,
+        name.unwrap_or("docker"),
+        backend,
+        owner,
+        SystemClock.unix(),
+    )
 }
 
 /// This program, by a name that another process, perhaps on another node, can start it by.

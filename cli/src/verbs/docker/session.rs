@@ -5,8 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use pcocc_vm::clock::{Clock as _, SystemClock};
-use pcocc_vm::job::{Backend, JobId, Jobs, Record};
+use pcocc_vm::job::{Backend, JobId, Jobs};
 use pcocc_vm::lifeline::HeldLauncher;
 use pcocc_vm::slurm;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -111,13 +110,7 @@ fn session(
     allocation::forget_old(environment, &jobs);
     let folder = jobs.create_slurm(id, false).when(|| action)?;
     let name = environment.slurm.variable("SLURM_JOB_NAME");
-    let mut record = Record::new(
-        id,
-        name.as_deref().unwrap_or("docker"),
-        Backend::Slurm,
-        &environment.user,
-        SystemClock.unix(),
-    );
+    let mut record = launch::first_record(invocation, id, Backend::Slurm, name.as_deref());
     record.mount.clone_from(&request.mount);
     record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
     folder.write(&record).when(|| action)?;

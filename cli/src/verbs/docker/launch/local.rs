@@ -4,12 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use pcocc_vm::clock::{Clock as _, SystemClock};
-use pcocc_vm::job::{Backend, JobFolder, Jobs, Record, State};
+use pcocc_vm::job::{Backend, JobFolder, Jobs, State};
 use pcocc_vm::lifeline::{self, HeldLauncher};
 use pcocc_vm::options::LocalRequest;
 
-use super::{LaunchRequest, MachineArgs, VERB, program};
+use super::{LaunchRequest, MachineArgs, VERB, first_record, program};
 use crate::allocation;
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
@@ -44,10 +43,9 @@ impl LocalJob {
         let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
         allocation::forget_old(environment, &jobs);
         let folder = jobs.create_local().when(|| action)?;
-        let now = SystemClock.unix();
-        let name = options.name.as_deref().unwrap_or("docker");
-        let mut record = Record::new(folder.id(), name, Backend::Local, &environment.user, now);
-        record.deadline = options.time.map(|time| now + time.as_secs());
+        let name = options.name.as_deref();
+        let mut record = first_record(invocation, folder.id(), Backend::Local, name);
+        record.deadline = options.time.map(|time| record.created + time.as_secs());
         record.mount.clone_from(&mount);
         // This process holds the record until the launcher takes it over.
         record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);

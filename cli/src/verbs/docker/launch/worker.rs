@@ -3,15 +3,15 @@
 use std::io;
 use std::path::Path;
 
-use pcocc_vm::clock::{Clock as _, SystemClock};
+use pcocc_vm::clock::SystemClock;
 use pcocc_vm::job::{Backend, Job, JobFolder, Jobs, Record, State};
 use pcocc_vm::launcher::Launch;
 use pcocc_vm::qemu::Qemu;
 use pcocc_vm::report::Report;
 use pcocc_vm::slurm::Squeue;
 
-use super::Assignment;
 use super::plan::VmPlan;
+use super::{Assignment, first_record};
 use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::mounted;
@@ -126,13 +126,7 @@ fn take_over(
     let mut record = match folder.read() {
         Ok(record) => record,
         Err(pcocc_vm::job::Error::NoSuchJob(_)) if assignment.backend == Backend::Slurm => {
-            Record::new(
-                assignment.id,
-                "docker",
-                assignment.backend,
-                &environment.user,
-                SystemClock.unix(),
-            )
+            first_record(invocation, assignment.id, assignment.backend, None)
         }
         Err(error) => return Err(Failure::new(action, error)),
     };
