@@ -20,11 +20,11 @@ use crate::init::make_folder;
 /// Largest message of a 9p share, in bytes.
 const SHARE_MESSAGE: usize = 512 << 10;
 
-/// Does all of it but the endpoint; gives what went wrong with single shares.
+/// Makes the guest the job's, but for the endpoint; gives the errors of single shares.
 pub(crate) fn run(adopt: &Adopt) -> Result<Vec<String>, Failure> {
     set_clock(adopt.time_ns)?;
-    stir(&adopt.entropy)?;
-    name(&adopt.hostname, &adopt.machine_id)?;
+    add_entropy(&adopt.entropy)?;
+    set_names(&adopt.hostname, &adopt.machine_id)?;
     add_user(&adopt.user)?;
     Ok(adopt
         .mounts
@@ -56,7 +56,7 @@ pub(crate) fn correct_clock(time_ns: u64) -> Result<(), Failure> {
 }
 
 /// Mixes fresh entropy into the random pool and makes the generator draw from it now.
-fn stir(entropy: &str) -> Result<(), Failure> {
+fn add_entropy(entropy: &str) -> Result<(), Failure> {
     let bytes = BASE64_STANDARD
         .decode(entropy)
         .map_err(Failure::of("read the entropy"))?;
@@ -81,8 +81,8 @@ fn reseed(pool: &File) -> Result<(), Failure> {
     result.map_err(Failure::of("reseed the random generator"))
 }
 
-/// Gives the guest its names.
-fn name(hostname: &str, machine_id: &str) -> Result<(), Failure> {
+/// Sets host name and machine id.
+fn set_names(hostname: &str, machine_id: &str) -> Result<(), Failure> {
     rustix::system::sethostname(hostname.as_bytes()).map_err(Failure::of("set the host name"))?;
     let hosts = format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost\n");
     for (file, content) in [
@@ -135,7 +135,7 @@ fn mount_share(share: &Mount) -> Result<(), Failure> {
     mount(&*share.tag, &share.dest, "9p", flags, &*options).map_err(Failure::of(action))
 }
 
-/// Keeps a share off what the guest itself needs.
+/// Whether a share at `dest` hides nothing that the guest itself needs.
 fn allowed(dest: &Path) -> bool {
     const OWN: [&str; 12] = [
         "/bin", "/boot", "/data", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin",

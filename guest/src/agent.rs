@@ -1,6 +1,6 @@
 //! The conversation with the host, from "here I am" to "power off".
 //!
-//! Phases, each on the host's word: prepare (dockerd starts with the site's settings) → quiesce, when a snapshot
+//! Phases, each begun by a message of the host: prepare (dockerd starts with the site's settings) → quiesce, when a snapshot
 //! is to be taken → adopt (the guest becomes a job's, the endpoint opens) → shut down. See
 //! [`pcocc_guest::protocol`].
 
@@ -19,7 +19,7 @@ use crate::{Failure, adopt, endpoint, init, network, say};
 /// Longest time dockerd may take to its first answer. The host gives up earlier.
 const DAEMON_START: Duration = Duration::from_secs(600);
 
-/// Talks to the host until it ends the guest.
+/// Obeys the host until it ends the guest.
 pub(crate) fn run() -> Result<(), Failure> {
     let reaper = Reaper::start().map_err(Failure::of("start a thread"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -33,7 +33,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 async fn converse(reaper: Reaper) -> Result<(), Failure> {
     let (control, mut host) = Control::open()?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    control.say(&FromGuest::Hello {
+    control.send(&FromGuest::Hello {
         protocol: VERSION,
         kernel: kernel.trim().to_owned(),
     });
@@ -50,7 +50,7 @@ async fn converse(reaper: Reaper) -> Result<(), Failure> {
             ToGuest::Adopt(adopt) => guest.adopt(&adopt).await,
             ToGuest::Clock { time_ns } => adopt::correct_clock(time_ns),
             ToGuest::Shutdown { grace_ms } => {
-                guest.control.say(&FromGuest::ShuttingDown);
+                guest.control.send(&FromGuest::ShuttingDown);
                 if let Some(daemons) = &guest.daemons {
                     daemons.stop(Duration::from_millis(grace_ms)).await;
                 }
@@ -59,7 +59,7 @@ async fn converse(reaper: Reaper) -> Result<(), Failure> {
         };
         if let Err(error) = done {
             say(&error.to_string());
-            guest.control.say(&FromGuest::Failed {
+            guest.control.send(&FromGuest::Failed {
                 why: error.to_string(),
             });
         }
@@ -96,15 +96,15 @@ impl Guest {
             self.occurrences = Some(engine_id::find(pid)?);
         }
         self.daemons = Some(daemons);
-        self.control.say(&FromGuest::Prepared);
+        self.control.send(&FromGuest::Prepared);
         Ok(())
     }
 
     fn quiesce(&self) -> Result<(), Failure> {
         rustix::fs::sync();
-        // Pages that are only copies of the disks would make the snapshot large.
+        // Cached pages of the disks would make the snapshot large.
         fs::write("/proc/sys/vm/drop_caches", "1").map_err(Failure::of("drop caches"))?;
-        self.control.say(&FromGuest::Quiesced);
+        self.control.send(&FromGuest::Quiesced);
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl Guest {
         }
         endpoint::open(job, &self.reaper).await?;
         daemons::ping().await?;
-        self.control.say(&FromGuest::Adopted { warnings });
+        self.control.send(&FromGuest::Adopted { warnings });
         Ok(())
     }
 }

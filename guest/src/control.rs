@@ -17,14 +17,14 @@ use crate::{Failure, say};
 /// Pause between two reads without a host.
 const ABSENT: Duration = Duration::from_millis(10);
 
-/// The side that speaks; clones speak over the same port.
+/// The guest's end of the channel; clones write to the same port.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     port: Arc<Mutex<File>>,
 }
 
 impl Control {
-    /// Opens the port and starts to listen on it.
+    /// Opens the port and starts to read from it.
     pub(crate) fn open() -> Result<(Self, mpsc::UnboundedReceiver<ToGuest>), Failure> {
         let path = find_port()?;
         let port = OpenOptions::new()
@@ -46,8 +46,8 @@ impl Control {
         Ok((control, receiver))
     }
 
-    /// Says something to the host.
-    pub(crate) fn say(&self, message: &FromGuest) {
+    /// Sends a message to the host.
+    pub(crate) fn send(&self, message: &FromGuest) {
         let mut line = match serde_json::to_vec(message) {
             Ok(line) => line,
             Err(error) => return say(&format!("failed to write a message: {error}")),

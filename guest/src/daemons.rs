@@ -85,13 +85,13 @@ impl Daemons {
                 ends.retain(|end| end.elapsed() < WINDOW);
                 ends.push(Instant::now());
                 if ends.len() > MAX_ENDS {
-                    control.say(&FromGuest::DaemonFailed { why: how });
+                    control.send(&FromGuest::DaemonFailed { why: how });
                     return;
                 }
                 started = match start() {
                     Ok(started) => started,
                     Err(error) => {
-                        control.say(&FromGuest::DaemonFailed {
+                        control.send(&FromGuest::DaemonFailed {
                             why: error.to_string(),
                         });
                         return;
@@ -102,7 +102,7 @@ impl Daemons {
                     // The next round reports its next end.
                     continue;
                 }
-                control.say(&FromGuest::DaemonRestarted { how });
+                control.send(&FromGuest::DaemonRestarted { how });
             }
         });
         Ok(())

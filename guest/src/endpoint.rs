@@ -26,7 +26,7 @@ use crate::{Failure, say, shell};
 
 /// Bytes on their way, each direction.
 const BUFFER: usize = 128 << 10;
-/// How long a client may take to prove itself, and to say what it wants.
+/// How long a client may take for its handshake, and for its question.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client waits for a dockerd that is starting again.
 const RESTART: Duration = Duration::from_secs(60);
@@ -46,7 +46,7 @@ pub(crate) async fn open(adopt: &Adopt, reaper: &Reaper) -> Result<(), Failure> 
                 Ok((stream, _)) => {
                     let (acceptor, reaper) = (acceptor.clone(), reaper.clone());
                     tokio::spawn(async move {
-                        // A client that breaks off or is refused knows it; nobody else needs to.
+                        // Only a client that broke off or was refused needs to know.
                         let _ = serve(stream, &acceptor, &reaper).await;
                     });
                 }
@@ -144,7 +144,7 @@ where
                 answer(&mut stream, &ServiceAnswer::Ok).await?;
                 let copied =
                     copy_bidirectional_with_sizes(&mut stream, &mut terminal, BUFFER, BUFFER).await;
-                // A client that went without leaving the shell hangs up.
+                // The shell of a client that has gone ends as with a closed terminal.
                 started.kill(rustix::process::Signal::HUP);
                 copied?;
             }
@@ -154,7 +154,7 @@ where
     Ok(())
 }
 
-/// Reads a line byte by byte: what follows it is the service's.
+/// Reads a line byte by byte: the bytes behind it are the service's.
 async fn read_line<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     loop {

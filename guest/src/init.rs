@@ -23,7 +23,7 @@ const MODULE_LIST: &str = "/modules/list";
 /// Most open files, also the containers' default.
 const MAX_FILES: u64 = 1 << 20;
 
-/// Brings the guest up to where its daemons can be started.
+/// Prepares the guest for its daemons.
 pub(crate) fn run() -> Result<(), Failure> {
     file_system("proc", "/proc", "proc", "")?;
     file_system("sysfs", "/sys", "sysfs", "")?;
@@ -60,7 +60,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     setrlimit(Resource::Nofile, files).map_err(Failure::of("raise the limit of open files"))
 }
 
-/// Turns the machine off; comes back only when the kernel does not know how.
+/// Turns the machine off; returns only when the kernel cannot.
 pub(crate) fn power_off() {
     rustix::fs::sync();
     if let Err(error) = reboot(RebootCommand::PowerOff) {
@@ -82,7 +82,7 @@ pub(crate) fn make_folder(path: impl AsRef<Path>) -> Result<(), Failure> {
     fs::create_dir_all(path).map_err(Failure::of(format!("make the folder {}", path.display())))
 }
 
-/// Loads the modules listed on the root as it is now, and drops their files when they only take memory.
+/// Loads the modules listed on the present root, and removes their files from the initramfs.
 fn load_modules() -> Result<(), Failure> {
     let list = fs::read_to_string(MODULE_LIST).map_err(Failure::of(format!(
         "read the list of modules {MODULE_LIST}"
@@ -94,7 +94,7 @@ fn load_modules() -> Result<(), Failure> {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(Failure(format!("failed to load {name}: {error}"))),
         }
-        // On the initramfs it is memory; on the root the overlay would only note the deletion.
+        // A file of the initramfs takes memory; on the root the overlay would only note the deletion.
         if !Path::new("/data").exists() {
             let _ = fs::remove_file(&path);
         }

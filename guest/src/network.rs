@@ -28,13 +28,13 @@ pub(crate) async fn set_up(network: &Network, reaper: &Reaper) -> Result<(), Fai
     .map_err(Failure::of("write /etc/resolv.conf"))
 }
 
-/// Forgets what was learnt about neighbours: after a resume they may be others.
+/// Forgets the neighbours of before a resume.
 pub(crate) async fn forget_neighbours(reaper: &Reaper) -> Result<(), Failure> {
     reaper
         .run(
             Command::new("/usr/bin/busybox")
                 .args(["ip", "neigh", "flush", "dev", CARD])
-                // It says that there is nothing to flush.
+                // Without neighbours it prints that there is nothing to flush.
                 .stdout(Stdio::null())
                 .stderr(Stdio::null()),
         )

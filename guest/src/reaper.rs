@@ -4,8 +4,8 @@
 //! as containerd's shims, are only reaped.
 //!
 //! Locking: `spawn` holds the table while it starts a child, so that the thread cannot record the child's end
-//! before it is known. Children are started by `posix_spawn` (no `pre_exec`, no `Child::wait`): anything else
-//! would wait for the child itself and lose against the thread.
+//! before the child is in the table. Children are started by `posix_spawn` (no `pre_exec`, no `Child::wait`): other ways wait
+//! for the child themselves, and the thread would take its end away from them.
 
 use std::collections::HashMap;
 use std::io;
@@ -57,7 +57,7 @@ impl Reaper {
                     };
                     let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(sender) = waiting.remove(&pid.as_raw_nonzero().get()) {
-                        // Nobody may be interested any more.
+                        // Fails when nobody waits for the child.
                         let _ = sender.send(how);
                     }
                 }
@@ -94,7 +94,7 @@ impl Reaper {
 impl Started {
     /// Sends the child a signal.
     pub(crate) fn kill(&self, signal: Signal) {
-        // It may have ended already, which is what the signal is for.
+        // Fails for a child that has ended.
         let _ = kill_process(self.pid, signal);
     }
 }

@@ -120,7 +120,7 @@ impl AsyncWrite for Terminal {
         Poll::Ready(Ok(()))
     }
 
-    /// The client has said all it will say: end of input, as typed.
+    /// Sends the end of input, as typed.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write(context, b"\x04"))?;
         Poll::Ready(Ok(()))
