@@ -328,15 +328,13 @@ pub enum MachineError {
     /// The guest said that it cannot go on, or did not say what it should.
     #[error("the guest {0}")]
     Guest(String),
-    /// The deadline passed; the last lines of the console are in `console`.
+    /// The deadline passed.
     #[error("the docker daemon did not answer within {} s; the VM was {stage}", after.as_secs())]
     TimedOut {
         /// The deadline.
         after: Duration,
         /// What it was doing, such as "booting".
         stage: String,
-        /// Last lines of the console.
-        console: Vec<String>,
     },
     /// The start was cancelled.
     #[error("cancelled")]

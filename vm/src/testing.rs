@@ -95,7 +95,6 @@ impl Hypervisor for TestHypervisor {
                         return Err(MachineError::TimedOut {
                             after: spec.plan.deadline,
                             stage: "booting".into(),
-                            console: vec!["last words".into()],
                         });
                     }
                     std::thread::sleep(Duration::from_millis(2));

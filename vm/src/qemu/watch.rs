@@ -1,15 +1,10 @@
 //! How long the start of a machine may take, and what it does at the moment.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pcocc_core::cancel::Cancel;
 
 use crate::machine::{MachineError, MachineSpec};
-
-/// Lines of the console that a failure shows.
-const LAST_LINES: usize = 12;
 
 /// The time of one start.
 #[derive(Debug)]
@@ -17,7 +12,6 @@ pub(crate) struct StartWatch<'a> {
     cancel: &'a Cancel,
     begun: Instant,
     deadline: Duration,
-    console: PathBuf,
     /// When a guest must have answered that need not boot.
     pub(crate) answer_by: Option<Instant>,
     /// The phase of the start, as it follows "the VM was".
@@ -31,7 +25,6 @@ impl<'a> StartWatch<'a> {
             cancel,
             begun: Instant::now(),
             deadline: spec.plan.deadline,
-            console: spec.plan.console_log.clone(),
             answer_by: None,
             doing: "starting",
         }
@@ -59,24 +52,8 @@ impl<'a> StartWatch<'a> {
             return Err(MachineError::TimedOut {
                 after: self.deadline,
                 stage: self.doing.to_owned(),
-                console: last_lines(&self.console),
             });
         }
         Ok(())
     }
-}
-
-/// Reads the last lines of a console log.
-fn last_lines(console: &Path) -> Vec<String> {
-    let text = fs::read(console).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    let first = lines.len().saturating_sub(LAST_LINES);
-    let last = lines.get(first..).unwrap_or_default();
-    last.iter()
-        .map(|line| line.chars().filter(|c| !c.is_control()).collect())
-        .collect()
 }
