@@ -54,7 +54,7 @@ pub(crate) fn list(jobs: &Jobs) -> Result<Vec<Job>, pcocc_vm::job::Error> {
     let list = jobs.list(&Squeue)?;
     // What Slurm has said of a job that is over need not be asked again.
     for job in list.iter().filter(|job| job.record.state.is_over()) {
-        if let Err(error) = jobs.settle(job) {
+        if let Err(error) = jobs.record_end(job) {
             tracing::debug!(%error, "a dead job's record stays");
         }
     }
@@ -104,7 +104,7 @@ pub(crate) fn forget_old(environment: &Environment, jobs: &Jobs) {
         if !job.record.state.is_over() {
             continue;
         }
-        if let Err(error) = jobs.settle(&job) {
+        if let Err(error) = jobs.record_end(&job) {
             tracing::debug!(%error, "a dead job's record stays");
         }
         contexts::forget(environment, &job.folder);

@@ -19,7 +19,7 @@ use crate::stores;
 pub(crate) struct Unasked;
 
 impl Queue for Unasked {
-    fn ask(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
+    fn query(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
         None
     }
 }

@@ -58,7 +58,7 @@ fn a_job_whose_launcher_died_is_found() {
     assert_eq!(findings(&mut sandbox.command(&[])).0["jobs"].0, "ok");
     let mut launcher = Command::new("sleep").arg("60").spawn().unwrap();
     let mut record = folder.read().unwrap();
-    record.launcher = Some(Here::look().unwrap().holder(launcher.id()).unwrap());
+    record.launcher = Some(Here::read().unwrap().holder(launcher.id()).unwrap());
     folder.write(&record).unwrap();
     launcher.kill().unwrap();
     launcher.wait().unwrap();

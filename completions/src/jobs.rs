@@ -12,7 +12,7 @@ use crate::Candidate;
 struct Unasked;
 
 impl Queue for Unasked {
-    fn ask(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
+    fn query(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
         None
     }
 }

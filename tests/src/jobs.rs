@@ -29,7 +29,7 @@ pub fn write(conf: &Path, number: u32, state: State, seconds_left: Option<u64>) 
     record.endpoint = Some(format!("tcp://127.0.0.{number}:2376"));
     record.deadline = seconds_left.map(|left| now + left);
     // Somebody has to stand for it, or Slurm would be asked.
-    let here = Here::look().expect("a record of a job");
+    let here = Here::read().expect("a record of a job");
     record.launcher = Some(here.holder(std::process::id()).expect("a record of a job"));
     folder.write(&record).expect("a record of a job");
 }

@@ -1,12 +1,12 @@
-//! Jobs: one docker VM each, and the folder that tells everybody how it is doing.
+//! Jobs: one docker VM each, with a folder that holds the VM's state for all readers.
 //!
 //! ```text
 //! CONF/job_<id>/                  CONF is ~/.pcocc; mode 0700
 //! CONF/job_<id>/job.json          the record, version 1
 //! CONF/job_<id>/state             `STATE DEADLINE`: the same in short, for the prompt of a shell
 //! CONF/job_<id>/vmcerts/client/   ca.pem, cert.pem, key.pem for docker's client, mode 0600
-//! CONF/job_<id>/console.log       what the VM's console said
-//! CONF/job_<id>/launcher.log      what the launcher said
+//! CONF/job_<id>/console.log       output of the VM's console
+//! CONF/job_<id>/launcher.log      log of the launcher
 //! CONF/job_last                   the last job number of the local backend
 //! ```
 //!
@@ -23,6 +23,7 @@ mod folder;
 mod holder;
 mod id;
 mod jobs;
+mod queue;
 mod record;
 
 pub use choose::Wanted;
@@ -30,7 +31,8 @@ pub use error::Error;
 pub use folder::{ClientFiles, JobFolder};
 pub use holder::{Here, Holder, Presence};
 pub use id::JobId;
-pub use jobs::{Job, Jobs, Queue, QueueState, Queued};
+pub use jobs::{Job, Jobs};
+pub use queue::{Queue, QueueState, Queued};
 pub use record::{Backend, Record, State};
 
 /// Result of looking at jobs.

@@ -153,12 +153,12 @@ pub struct Squeue;
 impl Squeue {
     /// When the job ends, in unix seconds; `None` for never, or not known.
     pub fn deadline(&self, id: JobId) -> Option<u64> {
-        self.ask(&[id])?.get(&id)?.deadline
+        self.query(&[id])?.get(&id)?.deadline
     }
 }
 
 impl Queue for Squeue {
-    fn ask(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
+    fn query(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
         // All of the user's: asked for a job it has forgotten, squeue only fails.
         let arguments = ["--noheader", "--me", "--format=%A|%T|%L"].map(OsStr::new);
         answer("squeue", &arguments)

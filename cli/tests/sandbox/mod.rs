@@ -40,7 +40,7 @@ impl Sandbox {
         let folder = jobs.create_local().unwrap();
         let mut record = Record::new(folder.id(), name, Backend::Local, "doe", 1_767_323_045);
         record.state = state;
-        let here = Here::look().unwrap();
+        let here = Here::read().unwrap();
         record.launcher = Some(here.holder(std::process::id()).unwrap());
         folder.write(&record).unwrap();
         folder

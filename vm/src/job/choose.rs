@@ -1,9 +1,8 @@
-//! Which job a command means.
+//! The job that a command means.
 
-use super::jobs::Queue;
-use super::{Error, Job, JobId, Jobs, Result};
+use super::{Error, Job, JobId, Jobs, Queue, Result};
 
-/// How the user says which job is meant.
+/// How the user names a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
     /// By its number.
@@ -16,11 +15,9 @@ pub enum Wanted {
 }
 
 impl Jobs {
-    /// Chooses a job that is not over: the one that is wanted, else `enclosing`, that of the shell or allocation we
-    /// run in, else the only one there is.
+    /// Chooses a job that is not over: the wanted job, else the `enclosing` job of this shell or allocation, else the only job.
     ///
-    /// An enclosing allocation without a docker VM of its own does not count. Fails with a list when there are
-    /// several.
+    /// An enclosing allocation without a docker VM of its own does not count. Fails with a list of several jobs.
     pub fn choose(
         &self,
         wanted: &Wanted,

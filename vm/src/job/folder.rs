@@ -54,12 +54,12 @@ impl JobFolder {
         self.path.join("vmcerts/client")
     }
 
-    /// What the VM's console said.
+    /// The output of the VM's console.
     pub fn console_log(&self) -> PathBuf {
         self.path.join("console.log")
     }
 
-    /// What the launcher said.
+    /// The log of the launcher.
     pub fn launcher_log(&self) -> PathBuf {
         self.path.join("launcher.log")
     }
@@ -83,7 +83,7 @@ impl JobFolder {
             .mode(0o700)
             .create(&self.path)
             .map_err(Error::io("create", &self.path))?;
-        // The umask may have taken more away than we can do without.
+        // The umask may forbid the user's own access.
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
             .map_err(Error::io("set the mode of", &self.path))
     }
@@ -110,7 +110,7 @@ impl JobFolder {
         })
     }
 
-    /// Reads the record as it was written. Whether it still is true is for [`super::Jobs`] to say.
+    /// Reads the record as it was written. [`super::Jobs`] finds out whether it is still true.
     pub fn read(&self) -> Result<Record> {
         self.check()?;
         let path = self.record_file();
@@ -130,38 +130,21 @@ impl JobFolder {
     /// Writes the record and the line for prompts.
     pub fn write(&self, record: &Record) -> Result<()> {
         let path = self.record_file();
-        let mut text = serde_json::to_vec_pretty(record)
-            .map_err(io::Error::other)
-            .map_err(Error::io("write", &path))?;
-        text.push(b'\n');
-        self.replace(&path, &text)?;
-        self.replace(&self.state_file(), record.state_line().as_bytes())
+        replace(&path, &json(record, &path)?)?;
+        replace(&self.state_file(), record.state_line().as_bytes())
     }
 
-    /// Writes the first record, unless somebody else has written one; tells whether it was written.
+    /// Writes the first record, unless the job has a record; returns whether it was written.
     pub fn write_first(&self, record: &Record) -> Result<bool> {
         let path = self.record_file();
-        let write = || -> io::Result<()> {
-            let text = serde_json::to_vec_pretty(record).map_err(io::Error::other)?;
-            let mut file = tempfile::Builder::new()
-                .prefix(".new-")
-                .tempfile_in(&self.path)?;
-            file.write_all(&text)?;
-            file.as_file().sync_all()?;
-            let temp = file.into_temp_path();
-            publish::create_new(&temp, &path)?;
-            // It has another name now.
-            let _ = temp.keep();
-            Ok(())
-        };
-        match write() {
+        match write_file(&path, &json(record, &path)?, publish::create_new) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(Error::io("write", &path)(error)),
         }
         // The launcher may have written a later one already.
         if !self.state_file().exists() {
-            self.replace(&self.state_file(), record.state_line().as_bytes())?;
+            replace(&self.state_file(), record.state_line().as_bytes())?;
         }
         Ok(true)
     }
@@ -179,12 +162,12 @@ impl JobFolder {
             ("cert.pem", &files.cert),
             ("key.pem", &files.key),
         ] {
-            self.replace(&folder.join(name), text.as_bytes())?;
+            replace(&folder.join(name), text.as_bytes())?;
         }
         Ok(())
     }
 
-    /// Takes the client's certificates away: they open nothing any more.
+    /// Removes the client's certificates, which are of no use after the job.
     pub fn remove_client_files(&self) -> Result<()> {
         let folder = self.path.join("vmcerts");
         match fs::remove_dir_all(&folder) {
@@ -204,28 +187,42 @@ impl JobFolder {
             _ => Ok(()),
         }
     }
-
-    /// Replaces a file of the folder as a whole; only the user can read it.
-    fn replace(&self, path: &Path, content: &[u8]) -> Result<()> {
-        let folder = path.parent().unwrap_or(&self.path);
-        // tempfile makes it with mode 0600.
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new()
-                .prefix(".new-")
-                .tempfile_in(folder)?;
-            file.write_all(content)?;
-            file.as_file().sync_all()?;
-            let temp = file.into_temp_path();
-            publish::replace(&temp, path)?;
-            // It has another name now.
-            let _ = temp.keep();
-            Ok(())
-        };
-        write().map_err(Error::io("write", path))
-    }
 }
 
-/// What a job's folder is called, before the number.
+/// Replaces a file as a whole; only the user can read it.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    write_file(path, content, publish::replace).map_err(Error::io("write", path))
+}
+
+/// Writes a new file beside `path`, with mode 0600, and has `publish` give it that name.
+fn write_file(
+    path: &Path,
+    content: &[u8],
+    publish: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".new-")
+        .tempfile_in(folder)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    let temp = file.into_temp_path();
+    publish(&temp, path)?;
+    // The file has its name now.
+    let _ = temp.keep();
+    Ok(())
+}
+
+/// A record as text for the file `path`.
+fn json(record: &Record, path: &Path) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(record)
+        .map_err(io::Error::other)
+        .map_err(Error::io("write", path))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// The name of a job's folder, before the number.
 pub(super) const PREFIX: &str = "job_";
 
 /// Parses a record of the job `id`.

@@ -1,7 +1,7 @@
-//! The process that writes a record, and whether it is still there.
+//! The process that writes a record, and whether it still runs.
 //!
-//! A process is named by machine, boot, process-ID name space, number and start time, so that neither a
-//! reboot nor a number used again makes a dead one look alive.
+//! Machine, boot, process-ID name space, number and start time name a process, so that a dead process is not taken for a later
+//! one with the same number.
 
 use std::fs;
 use std::io;
@@ -33,7 +33,7 @@ pub enum Presence {
     Alive,
     /// It has ended, or its machine was booted again.
     Gone,
-    /// It is on another machine, or in another name space of process numbers: not to be seen from here.
+    /// It is on another machine, or in another name space of process numbers, and cannot be seen.
     Elsewhere,
 }
 
@@ -49,8 +49,8 @@ pub struct Here {
 }
 
 impl Here {
-    /// Looks at the machine.
-    pub fn look() -> Result<Self> {
+    /// Reads the names of machine, boot and name space.
+    pub fn read() -> Result<Self> {
         const BOOT: &str = "/proc/sys/kernel/random/boot_id";
         const HOST: &str = "/proc/sys/kernel/hostname";
         const NAMESPACE: &str = "/proc/self/ns/pid";
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_holder_is_gone_when_it_ends_and_after_a_reboot() {
-        let here = Here::look().unwrap();
+        let here = Here::read().unwrap();
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let holder = here.holder(child.id()).unwrap();
         assert_eq!(here.presence(&holder), Presence::Alive);

@@ -1,57 +1,30 @@
 //! All jobs of a user.
 //!
-//! What a record says counts only while somebody stands for it. Phases of [`Jobs::list`]: read the records →
-//! look for the holder of each that is not over → ask the scheduler once for those of Slurm whose holder cannot be
-//! seen from here, or that it may have put back into its queue → a record nobody stands for is told as ended or failed.
-//! Only reading: the folder of a dead job is corrected by [`Jobs::settle`].
+//! A record counts only while its holder lives. Phases of [`Jobs::list`]: read the records → look for the holder of each job
+//! that is not over → query the scheduler once for jobs of Slurm whose holder is on another machine, or that it may have put
+//! back into its queue → take a job without a holder as ended or failed. Listing writes nothing: [`Jobs::record_end`] corrects
+//! the folder of a dead job.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::folder::PREFIX;
-use super::{Backend, Error, Here, JobFolder, JobId, Presence, Record, Result, State};
+use super::folder::{self, PREFIX};
+use super::{
+    Backend, Error, Here, JobFolder, JobId, Presence, Queue, QueueState, Record, Result, State,
+};
 
 /// Name of the file with the last number that the local backend gave.
 const LAST: &str = "job_last";
-
-/// A scheduler's queue, which knows of jobs that cannot be seen from here.
-pub trait Queue {
-    /// Gives the state of the jobs it knows among `ids`; `None` when it does not answer.
-    fn ask(&self, ids: &[JobId]) -> Option<HashMap<JobId, Queued>>;
-}
-
-/// A job as the scheduler sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queued {
-    /// How far it is.
-    pub state: QueueState,
-    /// When it ends, in unix seconds, if that is known.
-    pub deadline: Option<u64>,
-}
-
-/// How far the scheduler is with a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueState {
-    /// It waits, or waits again.
-    Waiting,
-    /// It has its machine.
-    Running,
-    /// It is being ended.
-    Ending,
-    /// It is over.
-    Over,
-}
 
 /// One job: its folder, and what is true of it now.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// Where its files are.
     pub folder: JobFolder,
-    /// The record, corrected by what was found out.
+    /// The record, corrected by the state of its holder and of the scheduler.
     pub record: Record,
-    /// Whether `record` is more than the last known state: somebody was seen to stand for it.
+    /// Whether holder or scheduler confirm `record`; else it is the last known state.
     pub confirmed: bool,
 }
 
@@ -70,9 +43,9 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Looks for jobs in `conf`, the user's configuration folder.
+    /// Opens the jobs in `conf`, the user's configuration folder.
     pub fn open(conf: &Path) -> Result<Self> {
-        Ok(Self::seen_from(conf, Here::look()?))
+        Ok(Self::seen_from(conf, Here::read()?))
     }
 
     /// The same, as seen from a machine.
@@ -97,8 +70,8 @@ impl Jobs {
     pub fn get(&self, id: JobId, queue: &dyn Queue) -> Result<Job> {
         let folder = self.folder(id);
         let record = folder.read()?;
-        let mut jobs = vec![self.look(folder, record)];
-        self.consult(&mut jobs, queue);
+        let mut jobs = vec![self.assess(folder, record)];
+        self.query(&mut jobs, queue);
         jobs.pop().ok_or(Error::NoSuchJob(id))
     }
 
@@ -108,11 +81,11 @@ impl Jobs {
         for id in self.ids()? {
             let folder = self.folder(id);
             match folder.read() {
-                Ok(record) => jobs.push(self.look(folder, record)),
+                Ok(record) => jobs.push(self.assess(folder, record)),
                 Err(error) => tracing::debug!(%id, %error, "no job"),
             }
         }
-        self.consult(&mut jobs, queue);
+        self.query(&mut jobs, queue);
         Ok(jobs)
     }
 
@@ -150,8 +123,8 @@ impl Jobs {
             let folder = self.folder(id);
             match folder.create() {
                 Ok(()) => {
-                    // Only to spare ended jobs' numbers: the folder is what counts.
-                    if let Err(error) = remember(&path, number) {
+                    // The folder takes the number; the file only keeps later jobs off the numbers of removed ones.
+                    if let Err(error) = folder::replace(&path, format!("{number}\n").as_bytes()) {
                         tracing::debug!(%error, "the last job number is not kept");
                     }
                     return Ok(folder);
@@ -173,7 +146,7 @@ impl Jobs {
             Err(error) => return Err(error),
         }
         match folder.read() {
-            // Nothing is written yet: the other end of the same job was just here.
+            // The other end of the same job has made the folder a moment ago.
             Err(Error::NoSuchJob(_)) => Ok(folder),
             Ok(record)
                 if record.backend == Backend::Slurm && (again || !record.state.is_over()) =>
@@ -181,7 +154,7 @@ impl Jobs {
                 Ok(folder)
             }
             Ok(record) => {
-                let job = self.look(folder, record);
+                let job = self.assess(folder, record);
                 if !job.record.state.is_over() {
                     return Err(Error::Taken(id));
                 }
@@ -193,8 +166,8 @@ impl Jobs {
         }
     }
 
-    /// Writes down that a job is over whose holder could not do so any more, and that one will not be started again.
-    pub fn settle(&self, job: &Job) -> Result<()> {
+    /// Records the end of a job whose holder could not, and that the scheduler will not start it again.
+    pub fn record_end(&self, job: &Job) -> Result<()> {
         let written = job.folder.read()?;
         let news = !written.state.is_over() || written.may_return != job.record.may_return;
         if job.confirmed && job.record.state.is_over() && news {
@@ -204,10 +177,10 @@ impl Jobs {
         Ok(())
     }
 
-    /// Writes down that a job is over whose launcher is known to be gone, unless it did so itself; `asked` says whether
-    /// somebody wanted it to be.
+    /// Records the end of a job whose launcher is known to be gone, unless the launcher did; `asked` says whether the end was
+    /// asked for.
     pub fn close(folder: &JobFolder, asked: bool) -> Result<()> {
-        // Reading the folder makes a network file system look again.
+        // Reading the folder makes a network file system refresh its entries.
         let _ = fs::read_dir(folder.path()).map(Iterator::count);
         let mut record = folder.read()?;
         if !record.state.is_over() {
@@ -224,8 +197,8 @@ impl Jobs {
         Ok(())
     }
 
-    /// What can be told of a record from here, without the scheduler.
-    fn look(&self, folder: JobFolder, mut record: Record) -> Job {
+    /// The job of a record, as far as this machine knows without the scheduler.
+    fn assess(&self, folder: JobFolder, mut record: Record) -> Job {
         let mut confirmed = true;
         if !record.state.is_over() {
             let presence = record
@@ -235,9 +208,9 @@ impl Jobs {
             match presence {
                 Presence::Alive => {}
                 Presence::Elsewhere => confirmed = false,
-                // Slurm may have put it back into its queue.
+                // Slurm may have put the job back into its queue.
                 Presence::Gone if record.backend == Backend::Slurm => confirmed = false,
-                Presence::Gone => bury(&mut record),
+                Presence::Gone => mark_gone(&mut record),
             }
         } else if record.may_return {
             confirmed = false;
@@ -249,8 +222,8 @@ impl Jobs {
         }
     }
 
-    /// Asks the scheduler about the jobs that nobody was seen to stand for, and those that may have been put back.
-    fn consult(&self, jobs: &mut [Job], queue: &dyn Queue) {
+    /// Queries the scheduler about the jobs without a known holder, and those that may have been put back.
+    fn query(&self, jobs: &mut [Job], queue: &dyn Queue) {
         let asked: Vec<JobId> = jobs
             .iter()
             .filter(|job| !job.confirmed && job.record.backend == Backend::Slurm)
@@ -259,7 +232,7 @@ impl Jobs {
         if asked.is_empty() {
             return;
         }
-        let Some(found) = queue.ask(&asked) else {
+        let Some(found) = queue.query(&asked) else {
             return;
         };
         for job in jobs {
@@ -273,10 +246,10 @@ impl Jobs {
                 record.deadline = Some(deadline);
             }
             match queued.map(|queued| queued.state) {
-                Some(QueueState::Waiting) => begin_again(record, State::Queued),
-                // Started again, and its launcher has not come to writing yet.
+                Some(QueueState::Waiting) => restart(record, State::Queued),
+                // Started again; its launcher has not written yet.
                 Some(QueueState::Running) if record.state.is_over() => {
-                    begin_again(record, State::Starting);
+                    restart(record, State::Starting);
                 }
                 Some(QueueState::Running) => {}
                 Some(QueueState::Ending) if record.state.is_over() => {}
@@ -284,28 +257,28 @@ impl Jobs {
                 Some(QueueState::Over) | None if record.state.is_over() => {
                     record.may_return = false;
                 }
-                // Its launcher may have written the end while the scheduler was asked.
+                // The launcher may have recorded the end during the query.
                 Some(QueueState::Over) | None => match job.folder.read() {
                     Ok(written) if written.state.is_over() => *record = written,
-                    _ => bury(record),
+                    _ => mark_gone(record),
                 },
             }
         }
     }
 }
 
-/// Tells a record as that of a job which has no VM yet, whatever an earlier life of it has left.
-fn begin_again(record: &mut Record, state: State) {
+/// Makes a record that of a job without a VM, started again after an earlier life.
+fn restart(record: &mut Record, state: State) {
     record.state = state;
     record.node = None;
     record.endpoint = None;
     record.error = None;
 }
 
-/// Tells a record as over that nobody stands for any more.
-fn bury(record: &mut Record) {
+/// Makes a record without a holder that of a job that is over.
+fn mark_gone(record: &mut Record) {
     let why = match (record.state, record.backend) {
-        // It was being stopped, or never had a machine: no harm came to it.
+        // A job that was being stopped, or never had a machine, has not failed.
         (State::Stopping, _) | (State::Queued, Backend::Slurm) => {
             record.state = State::Ended;
             return;
@@ -316,17 +289,6 @@ fn bury(record: &mut Record) {
     };
     record.state = State::Failed;
     record.error.get_or_insert_with(|| why.to_owned());
-}
-
-/// Keeps a number for the next local job.
-fn remember(path: &Path, number: u32) -> io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let file = tempfile::Builder::new()
-        .prefix(".new-")
-        .tempfile_in(folder)?;
-    fs::write(file.path(), format!("{number}\n"))?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ fn is_over_within(
 }
 
 fn settle(invocation: &Invocation, jobs: &Jobs, job: &Job) {
-    let result = allocation::look_again(jobs, job.id()).and_then(|job| jobs.settle(&job));
+    let result = allocation::look_again(jobs, job.id()).and_then(|job| jobs.record_end(&job));
     if let Err(error) = result {
         tracing::debug!(%error, "the record stays as it is");
     }

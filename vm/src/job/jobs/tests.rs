@@ -1,13 +1,15 @@
 //! What is believed of a record, and which job is meant.
 
+use std::collections::HashMap;
+
 use super::*;
-use crate::job::{Holder, Wanted};
+use crate::job::{Holder, Queued, Wanted};
 
 /// A queue with a fixed answer.
 struct Answer(Option<HashMap<JobId, Queued>>);
 
 impl Queue for Answer {
-    fn ask(&self, _: &[JobId]) -> Option<HashMap<JobId, Queued>> {
+    fn query(&self, _: &[JobId]) -> Option<HashMap<JobId, Queued>> {
         self.0.clone()
     }
 }
@@ -16,7 +18,7 @@ impl Queue for Answer {
 struct Unasked;
 
 impl Queue for Unasked {
-    fn ask(&self, ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
+    fn query(&self, ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
         panic!("asked for {ids:?}");
     }
 }
@@ -144,13 +146,13 @@ fn a_job_that_slurm_may_start_again_is_asked_for() {
         let job = home.jobs.get(id, &queue).unwrap();
         assert_eq!((job.record.state, job.confirmed), expected);
         assert_eq!(job.record.endpoint.is_some(), expected.0 == State::Ended);
-        home.jobs.settle(&job).unwrap();
+        home.jobs.record_end(&job).unwrap();
         assert!(home.jobs.folder(id).read().unwrap().may_return);
     }
     // Slurm has forgotten it: that is written down, and nobody asks again.
     let gone = Answer(Some(HashMap::new()));
     home.jobs
-        .settle(&home.jobs.get(id, &gone).unwrap())
+        .record_end(&home.jobs.get(id, &gone).unwrap())
         .unwrap();
     assert_eq!(home.state(id, &Unasked), (State::Ended, true));
 }
@@ -161,13 +163,13 @@ fn a_dead_job_is_settled_once() {
     let id = home.put(3, Backend::Local, State::Ready, home.dead());
     let job = home.jobs.get(id, &Unasked).unwrap();
     assert_eq!(job.folder.read().unwrap().state, State::Ready);
-    home.jobs.settle(&job).unwrap();
+    home.jobs.record_end(&job).unwrap();
     let written = job.folder.read().unwrap();
     assert_eq!(written.state, State::Failed);
     assert!(written.error.unwrap().contains("killed"));
     let alive = home.put(4, Backend::Local, State::Ready, home.alive());
     let job = home.jobs.get(alive, &Unasked).unwrap();
-    home.jobs.settle(&job).unwrap();
+    home.jobs.record_end(&job).unwrap();
     assert_eq!(job.folder.read().unwrap().state, State::Ready);
 }
 

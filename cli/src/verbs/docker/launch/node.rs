@@ -35,7 +35,7 @@ impl Node {
             None => environment.temporary.clone(),
         };
         Ok(Self {
-            name: Here::look().when(|| action)?.host,
+            name: Here::read().when(|| action)?.host,
             scratch,
             batch,
         })
