@@ -1,13 +1,13 @@
-//! The time, as a job needs it.
+//! Clocks of a job.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Tells the time.
+/// The time.
 pub trait Clock {
     /// Wall clock, in unix seconds.
     fn unix(&self) -> u64;
-    /// Seconds since the machine was booted, those it slept included. Nobody sets this clock.
+    /// Seconds since the machine was booted, its sleep included. This clock is never set.
     fn boot(&self) -> f64;
 }
 

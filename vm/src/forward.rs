@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::service::EndpointClient;
 
-/// How often it is looked whether forwarding is to end.
+/// How often the end of forwarding is checked.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A listener, and the port of the guest its connections go to.
@@ -28,8 +28,8 @@ pub struct Rule {
     pub port: u16,
 }
 
-/// Forwards connections until `cancel` is raised or `ended` says so. `failed` is told, in words, of each connection that
-/// could not be made.
+/// Forwards connections until `cancel` is raised or `ended` returns true. `failed` receives the reason for each connection
+/// that could not be made.
 pub fn forward(
     rules: Vec<Rule>,
     client: &EndpointClient,
@@ -52,7 +52,7 @@ pub fn forward(
         }
         io::Result::Ok(())
     })?;
-    // Connections that are open now have nobody to end them.
+    // Without this, open connections would keep the runtime waiting.
     runtime.shutdown_background();
     Ok(())
 }
@@ -85,7 +85,7 @@ async fn accept(
 async fn connect(mut near: TcpStream, port: u16, client: &EndpointClient) -> io::Result<()> {
     near.set_nodelay(true)?;
     let mut far = client.open(&Service::Connect { port }).await?;
-    // How either side ends its connection is between the two of them.
+    // An error ends the connection for both sides, and is theirs to handle.
     let _ = copy_bidirectional(&mut near, &mut far).await;
     Ok(())
 }

@@ -73,9 +73,9 @@ pub struct Launch<'a> {
     pub record: Record,
     /// Where the docker endpoint is to be.
     pub endpoint: EndpointSpec,
-    /// What the VM is to be.
+    /// The plan of the VM.
     pub plan: MachinePlan,
-    /// What the guest boots from.
+    /// The image that the guest boots from.
     pub image: GuestImage,
     /// What starts the machine.
     pub hypervisor: &'a dyn Hypervisor,

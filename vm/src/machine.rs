@@ -1,9 +1,9 @@
-//! What a docker VM is to the rest of pcocc: a specification, something that starts it, and the
-//! running machine. `qemu` is the real one, [`crate::testing`] has one in memory and a faulty one.
+//! A docker VM, as the rest of pcocc sees it: a specification, a hypervisor that starts it, and the
+//! running machine. `qemu` is the real hypervisor; [`crate::testing`] has one in memory, also with faults.
 //!
 //! Data path: the launcher makes a [`MachineSpec`] from a [`MachinePlan`] → [`Hypervisor::start`] boots or resumes the VM,
-//! tells each [`Stage`] as it begins, gives the guest its identity and shares, and returns once the
-//! docker daemon answered `/_ping` over TLS at [`MachineSpec::listen`] → the launcher calls
+//! reports each [`Stage`] as it begins, gives the guest its identity and shares, and returns once the
+//! docker daemon has answered `/_ping` over TLS at [`MachineSpec::listen`] → the launcher calls
 //! [`Machine::wait`] until the VM ends, or [`Machine::stop`]. Dropping a machine ends it at once.
 //!
 //! The port at `listen` speaks TLS only, to clients of the job's CA only. Without ALPN it is the
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use pcocc_core::cancel::Cancel;
 
-/// What a VM is to be, known before its launcher runs. Paths are those of the node it runs on.
+/// The plan of a VM, made before its launcher runs. Paths are those of the VM's node.
 #[derive(Clone, Debug)]
 pub struct MachinePlan {
     /// Host name of the guest.
@@ -59,15 +59,15 @@ pub struct MachinePlan {
 /// Everything a VM is made from: the plan, and what the launcher adds.
 #[derive(Clone, Debug)]
 pub struct MachineSpec {
-    /// What the VM is to be.
+    /// The plan.
     pub plan: MachinePlan,
     /// The files the guest boots from.
     pub image: GuestFiles,
     /// Address and port of the docker endpoint on the node.
     pub listen: SocketAddr,
-    /// What the guest proves itself with to clients.
+    /// The guest's certificates for clients.
     pub identity: ServerIdentity,
-    /// What the launcher itself proves itself with when it asks whether the daemon answers.
+    /// The launcher's own certificates for its ping of the daemon.
     pub client: ClientIdentity,
 }
 
@@ -182,11 +182,11 @@ pub enum NetworkPolicy {
     Open,
 }
 
-/// A step of a machine's start, in the order a user would be told of it.
+/// A step of a machine's start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// It is being found out whether the node's KVM works; once for a boot of the node.
+    /// The node's KVM is tried; once for a boot of the node.
     Probing,
     /// The guest's kernel boots.
     Booting,
@@ -200,7 +200,7 @@ pub enum Stage {
     Configuring,
     /// The docker daemon answered.
     Ready,
-    /// Something the user should know although the start goes on.
+    /// A warning for the user; the start goes on.
     Warning(String),
 }
 
@@ -227,15 +227,15 @@ pub enum Exit {
     ShutDown,
     /// The guest's kernel panicked.
     Panicked,
-    /// The hypervisor ended; how, in words.
+    /// The hypervisor ended, in a way that the text describes.
     Died(String),
 }
 
-/// Something that happened in a running guest.
+/// An event in a running guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MachineEvent {
-    /// The docker daemon ended (`how` in words) and was started again.
+    /// The docker daemon ended and was started again.
     DaemonRestarted {
         /// How it ended.
         how: String,
@@ -245,7 +245,7 @@ pub enum MachineEvent {
         /// Why.
         why: String,
     },
-    /// Something else worth a line in the log.
+    /// Another event for the log.
     Note(String),
 }
 
@@ -269,11 +269,11 @@ pub trait Machine: Send {
     fn endpoint(&self) -> SocketAddr;
     /// Process ids of what runs for it on the node, the hypervisor first.
     fn processes(&self) -> Vec<u32>;
-    /// Waits until it ends, at most `timeout`; `None` when it still runs.
+    /// Waits for the machine's end, at most `timeout`; `None` while the machine runs.
     fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, MachineError>;
-    /// Takes what happened in it since the last call.
+    /// Takes the events since the last call.
     fn events(&mut self) -> Vec<MachineEvent>;
-    /// Ends it: asks the guest, kills it after `grace`. Nothing of it is left afterwards.
+    /// Ends the machine: asks the guest, and kills it after `grace`. Nothing of the machine is left afterwards.
     fn stop(&mut self, grace: Duration) -> Result<(), MachineError>;
 }
 
@@ -322,10 +322,10 @@ pub enum MachineError {
     Hypervisor {
         /// Which program.
         program: String,
-        /// What it said, or how it ended.
+        /// The program's message, or how the program ended.
         why: String,
     },
-    /// The guest said that it cannot go on, or did not say what it should.
+    /// The guest reported a failure, or did not report what it should.
     #[error("the guest {0}")]
     Guest(String),
     /// The deadline passed.
@@ -333,7 +333,7 @@ pub enum MachineError {
     TimedOut {
         /// The deadline.
         after: Duration,
-        /// What it was doing, such as "booting".
+        /// The phase of the start, such as "booting".
         stage: String,
     },
     /// The start was cancelled.

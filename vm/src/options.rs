@@ -1,11 +1,11 @@
-//! The options of salloc and sbatch, as far as pcocc has to understand words that it hands on untouched.
+//! The options of salloc and sbatch, as far as pcocc has to understand them. It passes them on untouched.
 //!
-//! Data path: the words behind `alloc` or `batch` → [`read`] tells options, their values and other words apart →
-//! [`separate`] takes pcocc's own out, [`check`] refuses what would make the scheduler run something else than the VM,
-//! [`LocalRequest`] is what the local backend makes of the rest.
+//! Data path: the words behind `alloc` or `batch` → [`read`] separates options, their values and other words →
+//! [`separate`] takes pcocc's own options out → [`check`] refuses options with which the scheduler would not run the VM →
+//! the scheduler, or [`LocalRequest`] for the local backend.
 //!
-//! Which options take a value is Slurm's to say, and it says it differently in every version. Short ones have not
-//! changed in years: those are known here. Of long ones only those without a value are; any other is taken to have one.
+//! Every version of Slurm has other options with values. The short options have not changed in years, and all are known here.
+//! Of the long options only those without a value are known; any other is taken to have a value.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -49,7 +49,7 @@ const LONG_FLAGS: &[&str] = &[
     "x11",
 ];
 
-/// What a word of a command line is.
+/// An option or another word of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// An option: its name without dashes, and its value if it has one.
@@ -65,8 +65,7 @@ pub enum Item {
     Word(OsString),
 }
 
-/// Tells the words of a command line apart, as salloc and sbatch do. `own` are the names of pcocc's own options that take
-/// a value.
+/// Separates the words of a command line, as salloc and sbatch do. `own` are the names of pcocc's own options with a value.
 fn read(words: &[OsString], own: &[&str]) -> Vec<Item> {
     let mut items = Vec::new();
     let mut rest = words;
@@ -107,7 +106,7 @@ fn read(words: &[OsString], own: &[&str]) -> Vec<Item> {
                     (false, tail) if SHORT_ATTACHED.contains(short) => {
                         option(&[*short], Some(tail), false);
                     }
-                    // Several in one word, the last of which may take the next as its value.
+                    // Several options in one word; the next word may be the value of the last option.
                     (false, _) => bundle(&bytes[1..], &mut option),
                 }
             }
@@ -119,7 +118,7 @@ fn read(words: &[OsString], own: &[&str]) -> Vec<Item> {
 
 /// Reads short options that share a word: all but the last without a value.
 fn bundle(letters: &[u8], option: &mut impl FnMut(&[u8], Option<&[u8]>, bool)) {
-    // Told as one option under the name of that which decides where the word ends.
+    // The result is one option, with the name of the letter that takes the rest of the word.
     for (at, letter) in letters.iter().enumerate() {
         if SHORT_WITH_VALUE.contains(letter) {
             let tail = letters.get(at + 1..).unwrap_or_default();
@@ -138,8 +137,8 @@ pub type OwnOption<'a> = (&'a str, bool);
 
 /// Takes pcocc's own options out of the words behind a verb: `(own, scheduler's)`.
 ///
-/// Own ones are found anywhere before `--`, except where a word is the value of another option. What follows `--` is
-/// the scheduler's.
+/// Own options stand anywhere before `--`, but not as the value of another option. The words behind `--` are the
+/// scheduler's.
 pub fn separate(words: &[OsString], own: &[OwnOption<'_>]) -> (Vec<OsString>, Vec<OsString>) {
     let end = words.iter().position(|word| word == "--");
     let (before, after) = match end {
@@ -173,7 +172,7 @@ pub fn separate(words: &[OsString], own: &[OwnOption<'_>]) -> (Vec<OsString>, Ve
     parts
 }
 
-/// Words that the scheduler must not be given.
+/// Why words are not passed to the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionError {
@@ -202,7 +201,7 @@ pub enum OptionError {
     },
 }
 
-/// Refuses words by which the scheduler would not run the VM, or run it many times.
+/// Refuses words with which the scheduler would not run the VM, or run it many times.
 pub fn check(words: &[OsString]) -> Result<(), OptionError> {
     for item in read(words, &[]) {
         let name = match item {
@@ -244,7 +243,7 @@ pub fn value_of(words: &[OsString], names: &[&str]) -> Option<String> {
     })
 }
 
-/// What the local backend makes of the scheduler's options.
+/// The scheduler's options, as the local backend understands them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalRequest {
     /// `-c`: number of CPUs.

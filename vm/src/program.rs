@@ -1,4 +1,4 @@
-//! Running another program to its end, with the words for each way in which it fails.
+//! Running another program to its end, with an error for each way in which it fails.
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt as _;
@@ -54,7 +54,7 @@ pub(crate) fn spawn(command: &mut Command, package: &'static str) -> Result<Chil
     .map_err(|error| not_started(command, package, error))
 }
 
-/// Says why a program could not be started.
+/// The error of a program that could not be started.
 pub(crate) fn not_started(
     command: &Command,
     package: &'static str,

@@ -1,4 +1,4 @@
-//! What a launcher tells the command that started it: one line of JSON each, on its standard output.
+//! Reports of a launcher to the command that started it: one line of JSON each, on the launcher's standard output.
 //!
 //! The job's record says the same, but a file on a shared file system may be seen seconds later.
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::Record;
 
-/// One thing that was told.
+/// One report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Report {

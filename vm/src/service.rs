@@ -1,4 +1,4 @@
-//! TLS clients of a machine's endpoint: the question whether docker answers, and the agent's services.
+//! TLS clients of a machine's endpoint: the ping of docker, and the agent's services.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use crate::machine::ClientIdentity;
 /// How long an endpoint may be silent.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A machine's endpoint and what proves a client to it.
+/// A machine's endpoint with a client's certificates.
 #[derive(Clone, Debug)]
 pub struct EndpointClient {
     address: SocketAddr,
@@ -60,7 +60,7 @@ impl EndpointClient {
         })
     }
 
-    /// Asks the docker daemon for a sign of life.
+    /// Pings the docker daemon.
     pub fn ping(&self) -> io::Result<()> {
         let name = ServerName::IpAddress(self.address.ip().into());
         let connection =
@@ -81,7 +81,7 @@ impl EndpointClient {
         }
     }
 
-    /// Asks the guest's agent for a service and gives its bytes.
+    /// Opens a service of the guest's agent.
     pub async fn open(&self, service: &Service) -> io::Result<ServiceStream> {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![ALPN_SERVICE.to_vec()];

@@ -16,12 +16,12 @@ use tokio::sync::mpsc;
 
 use crate::service::EndpointClient;
 
-/// How often it is looked whether the shell is to end.
+/// How often the end of the shell is checked.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Runs a root shell of the guest, or `command` in one, on `input` and `output` until it ends or `cancel` is raised.
 ///
-/// `term` is the terminal's kind, as TERM names it. What `input` is not a terminal is sent as if typed.
+/// `term` is the terminal's type, as in TERM. Bytes of an `input` that is no terminal are sent as if typed.
 pub fn run(
     client: &EndpointClient,
     term: &str,
@@ -90,7 +90,7 @@ fn read_in_thread(mut input: File) -> io::Result<mpsc::Receiver<Vec<u8>>> {
     Ok(receiver)
 }
 
-/// A terminal in raw mode; as it was again when dropped.
+/// A terminal in raw mode; restored when dropped.
 struct Raw(Option<(OwnedFd, Termios)>);
 
 impl Raw {
@@ -110,7 +110,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if let Some((terminal, before)) = &self.0 {
-            // The terminal is gone, then.
+            // Fails when the terminal is gone.
             let _ = tcsetattr(terminal, OptionalActions::Drain, before);
         }
     }

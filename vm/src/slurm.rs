@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlurmError {
-    /// One of its commands could not be run.
+    /// A command of Slurm could not be run.
     #[error("run {program}: {source}")]
     Run {
         /// The command.
@@ -33,7 +33,7 @@ pub enum SlurmError {
         /// The system's error.
         source: io::Error,
     },
-    /// One of its commands failed.
+    /// A command of Slurm failed.
     #[error("{program} {why}")]
     Failed {
         /// The command.
@@ -43,7 +43,7 @@ pub enum SlurmError {
     },
 }
 
-/// What the launcher's step and the machine it is on have, from the variables Slurm sets.
+/// CPUs and memory of the launcher's step, from the variables that Slurm sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
     /// Number of CPUs.
@@ -72,10 +72,10 @@ impl Resources {
     }
 }
 
-/// The word by which `sbatch` and `salloc` tell a job's number.
+/// The text before a job's number in the output of `sbatch`.
 const SUBMITTED: &str = "Submitted batch job ";
 
-/// Finds the job's number in a line that sbatch printed: its usual words, or `--parsable`.
+/// Finds the job's number in a line of sbatch's output, with or without `--parsable`.
 pub fn submitted(line: &str) -> Option<JobId> {
     let number = match line.trim().strip_prefix(SUBMITTED) {
         Some(rest) => rest.split(' ').next()?,
@@ -84,15 +84,14 @@ pub fn submitted(line: &str) -> Option<JobId> {
     number.parse().ok()
 }
 
-/// Builds the srun command that puts `program` on the first node of the allocation, beside whatever else the user
-/// runs there.
+/// Builds the srun command that runs `program` on the first node of the allocation, beside other steps of the user.
 pub fn step(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("srun");
     command
         .args(STEP)
         .arg(program)
         .args(arguments)
-        // Those of the allocation would change what our step is.
+        // The allocation's values would change the step.
         .env_remove("SLURM_NTASKS")
         .env_remove("SLURM_NPROCS")
         .env_remove("SLURM_NNODES")
@@ -102,7 +101,7 @@ pub fn step(program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The options of our step: all the CPUs of one node, shared with other steps, and no word of srun's own.
+/// The options of the step: all the CPUs of one node, shared with other steps, and no output of srun's own.
 pub const STEP: [&str; 7] = [
     "--quiet",
     "--nodes=1",
@@ -113,7 +112,7 @@ pub const STEP: [&str; 7] = [
     "--unbuffered",
 ];
 
-/// The script that sbatch is given: our step, in the place of the script itself, with `line` on its standard input.
+/// The script for sbatch: the step takes the place of the script, and has `line` on its standard input.
 pub fn script(log: &str, program: &Path, arguments: &[&str], line: &str) -> String {
     format!(
         "#!/bin/sh\n#SBATCH --output={log}\n\
@@ -159,7 +158,7 @@ impl Squeue {
 
 impl Queue for Squeue {
     fn query(&self, _ids: &[JobId]) -> Option<HashMap<JobId, Queued>> {
-        // All of the user's: asked for a job it has forgotten, squeue only fails.
+        // All jobs of the user: squeue fails when one of the ids is forgotten.
         let arguments = ["--noheader", "--me", "--format=%A|%T|%L"].map(OsStr::new);
         answer("squeue", &arguments)
             .inspect_err(|error| tracing::debug!(%error, "Slurm is not known to have any job"))

@@ -1,4 +1,4 @@
-//! Machines that are none, for the tests of what uses machines: one in memory, and a faulty one.
+//! Machines in memory, also with faults, for the tests of code that uses machines.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use pcocc_core::cancel::Cancel;
 
 use crate::machine::{Exit, Hypervisor, Machine, MachineError, MachineEvent, MachineSpec, Stage};
 
-/// What the tests do to machines in memory, and see of them. Clones share it.
+/// A test's control over machines in memory. Clones control the same machines.
 #[derive(Clone, Debug, Default)]
 pub struct Strings {
     shared: Arc<(Mutex<State>, Condvar)>,
@@ -56,18 +56,18 @@ pub enum Fault {
     /// Nowhere.
     #[default]
     None,
-    /// The start fails at once, with these words.
+    /// The start fails at once, with this reason.
     Start(String),
     /// The start never ends, until it is cancelled or its deadline passes.
     Hang,
-    /// Stopping fails, with these words; the machine is gone all the same.
+    /// Stopping fails, with this reason; the machine is gone all the same.
     Stop(String),
 }
 
 /// Starts machines in memory.
 #[derive(Clone, Debug, Default)]
 pub struct TestHypervisor {
-    /// What it fails at.
+    /// Where it fails.
     pub fault: Fault,
     /// Its machines, to look at and to end.
     pub strings: Strings,

@@ -1,6 +1,6 @@
 //! A job's own certificates: one authority for each job, a server and a client signed by it.
 //!
-//! The authority's key is forgotten as soon as both are signed, so nobody can ever add another client. Keys are
+//! The authority's key is dropped as soon as both are signed: no further client can ever be added. Keys are
 //! ECDSA P-256: made in a millisecond, and known to every TLS 1.2 and 1.3 client.
 
 use std::net::IpAddr;
@@ -54,7 +54,7 @@ impl Validity {
     }
 }
 
-/// What proves both ends of a job's docker endpoint to each other. Secret.
+/// The certificates by which both ends of a job's docker endpoint know each other. Secret.
 #[derive(Clone, Debug)]
 pub struct Identities {
     /// The docker endpoint's.
@@ -64,7 +64,7 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// Makes those of the job `id`. `names` are all host names and addresses a client may use for the endpoint.
+    /// Issues the certificates of the job `id`. `names` are all host names and addresses a client may use for the endpoint.
     pub fn issue(id: JobId, names: &[String], validity: Validity) -> Result<Self, TlsError> {
         let failed = |name: &str| {
             let name = name.to_owned();

@@ -1,4 +1,4 @@
-//! What executes the guest: KVM where it truly works, else QEMU's own emulator.
+//! The accelerator that executes the guest: KVM where it truly works, else QEMU's own emulator.
 //!
 //! A `/dev/kvm` that opens proves little: some only run special kernels. So the guest's own kernel is started on
 //! it once in a boot of the node, and has to say something on its console; the answer is kept in a file.
@@ -13,7 +13,7 @@ use pcocc_core::cancel::Cancel;
 use super::process::Process;
 use crate::machine::{GuestFiles, MachineError};
 
-/// How long a kernel on a working KVM takes to its first word, amply.
+/// How long a kernel on a working KVM may take to its first output.
 const PROBE: Duration = Duration::from_secs(8);
 /// File with the boot and the answer.
 const REMEMBERED: &str = "accelerator";
@@ -44,7 +44,7 @@ impl Accelerator {
     }
 }
 
-/// Finds out which accelerator works on this node in this boot; calls `probing` before it takes time.
+/// Finds the accelerator that works on this node in this boot; calls `probing` before a slow trial.
 pub(crate) fn find(
     qemu: &Path,
     image: &GuestFiles,
@@ -69,14 +69,14 @@ pub(crate) fn find(
         true => (Accelerator::Kvm, "kvm"),
         false => (Accelerator::Tcg, "tcg"),
     };
-    // Not remembered, it is found out again.
+    // Without the file the next start tries again.
     if let Err(error) = fs::write(&remembered, format!("{boot} {word}")) {
         tracing::debug!(%error, "the accelerator is not remembered");
     }
     Ok(answer)
 }
 
-/// Starts the guest's kernel on KVM and waits for its first word.
+/// Starts the guest's kernel on KVM and waits for its first output.
 #[expect(unsafe_code, reason = "the code between fork and exec does nothing")]
 fn probe(
     qemu: &Path,

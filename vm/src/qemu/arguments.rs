@@ -1,9 +1,8 @@
 //! QEMU's command line, built by a pure function.
 //!
-//! What the guest sees of the machine (CPUs, memory, devices and their places on the bus) is the same for a cold
-//! boot and for a resume, or the resume would fail: only files, sockets and the state of the memory differ.
-//! All shares are plugged in from the start, because a 9p device that is not mounted does not care, in a later
-//! life, which folder is behind it.
+//! The machine that the guest sees (CPUs, memory, devices and their slots on the bus) is the same for a cold boot and for a
+//! resume, or the resume would fail: only files, sockets and the state of the memory differ. All shares are plugged in from
+//! the start, because the folder behind a 9p device may change between boot and resume until the device is mounted.
 
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
@@ -22,14 +21,14 @@ pub(crate) const GUEST_ADDRESS: &str = "198.18.0.15";
 /// The guest's gateway: QEMU itself.
 pub(crate) const GUEST_GATEWAY: &str = "198.18.0.2";
 
-/// What the command line is made from.
+/// The values of the command line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options<'a> {
     /// Number of virtual CPUs.
     pub(crate) cpus: u32,
     /// Memory in MiB.
     pub(crate) memory_mib: u64,
-    /// What executes the guest.
+    /// The accelerator.
     pub(crate) accelerator: Accelerator,
     /// The guest's files.
     pub(crate) image: &'a GuestFiles,
@@ -146,7 +145,7 @@ fn disks(line: &mut Line, options: &Options<'_>) {
     let root = "driver=raw,node-name=root,read-only=on,file.driver=file,file.filename=";
     line.path("-blockdev", root, &options.image.root, "");
     line.pair("-device", "virtio-blk-pci,drive=root");
-    // What a VM writes is gone with it: nothing is ever flushed to disk on its behalf.
+    // The disk goes with the VM: nothing is ever flushed.
     let data = "driver=qcow2,node-name=data,discard=unmap,detect-zeroes=unmap,cache.no-flush=on,\
                 file.driver=file,file.discard=unmap,file.cache.no-flush=on,file.filename=";
     line.path("-blockdev", data, options.data, "");
@@ -203,7 +202,7 @@ fn network(line: &mut Line, options: &Options<'_>) {
     );
 }
 
-/// Nothing is ever mapped to other users: the guest's root writes with the user's own rights or not at all.
+/// User numbers are not mapped: the guest's root writes with the user's own rights or not at all.
 fn shares(line: &mut Line, options: &Options<'_>) {
     for index in 0..MAX_SHARES {
         let (path, read_only) = options

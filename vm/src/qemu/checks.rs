@@ -1,4 +1,4 @@
-//! What must be so before a machine is started.
+//! Checks before a machine is started.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ const MIN_MEMORY: u64 = 512;
 const MIN_DISK: u64 = 1 << 30;
 /// Largest size of it: as far as the template's file system can grow.
 const MAX_DISK: u64 = 1 << 40;
-/// What a VM needs of its scratch disk to do anything at all, in MiB.
+/// Least free space of the scratch disk, in MiB.
 const MIN_FREE: u64 = 512;
 
 /// Refuses what cannot work before anything is started.
@@ -70,7 +70,7 @@ pub(super) fn check(spec: &MachineSpec) -> Result<(), MachineError> {
     check_free(spec.listen)
 }
 
-/// Says so when `folder` has less than `needed_mib` MiB free.
+/// The error of a `folder` with less than `needed_mib` MiB free.
 pub(super) fn no_space(folder: &Path, needed_mib: u64) -> Option<MachineError> {
     let disk = match rustix::fs::statvfs(folder) {
         Ok(disk) => disk,

@@ -23,8 +23,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use super::process::Process;
 use crate::machine::NetworkPolicy;
 
-/// What the child does between fork and exec to be in a namespace of its own: only system calls on bytes that
-/// were made before.
+/// The namespace that a child enters between fork and exec, by system calls on bytes that were prepared before.
 #[derive(Clone, Debug)]
 pub(crate) struct Namespace {
     uid_map: Vec<u8>,
@@ -45,7 +44,7 @@ impl Namespace {
         };
         if policy == NetworkPolicy::Public {
             let table = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
-            // What listens on all addresses of the node is reached through any of them.
+            // Programs that listen on all addresses of the node can be reached through any of them.
             closed.extend(
                 own_addresses(&table)
                     .into_iter()
@@ -97,7 +96,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Finds out whether this node lets the user have such namespaces, and connect them.
+    /// Checks whether the user can have such a namespace on this node, and connect it.
     #[expect(unsafe_code, reason = "code between fork and exec")]
     pub(crate) fn is_possible(&self) -> Result<(), String> {
         fs::File::options()
@@ -142,7 +141,7 @@ const PRIVATE: [(Ipv4Addr, u8); 8] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// Divides a network into those that have all its addresses but `hole`; leaves it as it is when `hole` is not in it.
+/// Divides a network into networks with all of its addresses but `hole`.
 fn without(network: (Ipv4Addr, u8), hole: Ipv4Addr) -> Vec<(Ipv4Addr, u8)> {
     let (mut address, mut length) = (u32::from(network.0), network.1);
     let hole = u32::from(hole);

@@ -65,7 +65,7 @@ impl Process {
                     let pid = Pid::from_child(&child);
                     Ok((pidfd_open(pid, PidfdFlags::empty())?, child))
                 });
-                // What the command holds, such as the ends of pipes, is the child's alone now.
+                // Ends of pipes that the command holds are the child's alone now.
                 drop(command);
                 match spawned {
                     Ok((handle, mut child)) => {
@@ -92,7 +92,7 @@ impl Process {
         self.pid
     }
 
-    /// Waits for its end, at most `timeout`; tells how it ended, in words.
+    /// Waits for the child's end, at most `timeout`; describes how the child ended.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Option<&str> {
         if self.ended.is_none() {
             let how = match self.exit.recv_timeout(timeout) {

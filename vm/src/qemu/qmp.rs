@@ -83,13 +83,13 @@ impl Qmp {
         }
     }
 
-    /// Tells why the machine shut down, if it did: QEMU's words.
+    /// The reason for the machine's shutdown, as QEMU gives it.
     pub(crate) fn shutdown_reason(&mut self) -> Option<&str> {
         self.collect();
         self.shutdown.as_deref()
     }
 
-    /// Whether QEMU has, since the last call, stopped the machine because there was no room for what it wrote.
+    /// Whether QEMU has stopped the machine for a full disk since the last call.
     pub(crate) fn disk_was_full(&mut self) -> bool {
         self.collect();
         std::mem::take(&mut self.disk_full)

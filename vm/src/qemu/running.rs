@@ -11,11 +11,11 @@ use super::instance::Instance;
 use crate::clock::unix_nanoseconds;
 use crate::machine::{Exit, Machine, MachineError, MachineEvent, MachineSpec};
 
-/// How often the guest is told the time.
+/// How often the guest's clock is corrected.
 const CLOCK: Duration = Duration::from_secs(30);
-/// How often a machine that waits for room on the node's disk tries to go on.
+/// How often a machine that waits for room on the node's disk is resumed.
 const ROOM: Duration = Duration::from_secs(3);
-/// How long QEMU may take to end once it was told to.
+/// How long QEMU may take to quit.
 const QUIT: Duration = Duration::from_secs(2);
 
 /// A running docker VM; ends when dropped.
@@ -24,7 +24,7 @@ pub(crate) struct QemuMachine {
     instance: Instance,
     endpoint: SocketAddr,
     disk: PathBuf,
-    told_time: Instant,
+    time_sent: Instant,
     /// Since when the machine stands still because the node's disk is full, or when it was last asked to go on.
     stalled: Option<Instant>,
     notes: Vec<String>,
@@ -38,7 +38,7 @@ impl QemuMachine {
             instance,
             endpoint: spec.listen,
             disk: spec.plan.scratch.join("data.qcow2"),
-            told_time: Instant::now(),
+            time_sent: Instant::now(),
             stalled: None,
             notes: Vec::new(),
             ended: None,
@@ -46,20 +46,20 @@ impl QemuMachine {
         }
     }
 
-    /// Tells the guest the time: when the node was suspended, the guest was too.
-    fn tell_time(&mut self) {
-        if self.told_time.elapsed() < CLOCK {
+    /// Sends the guest the time: it was suspended together with the node.
+    fn send_time(&mut self) {
+        if self.time_sent.elapsed() < CLOCK {
             return;
         }
-        self.told_time = Instant::now();
+        self.time_sent = Instant::now();
         let time_ns = unix_nanoseconds();
         if let Err(error) = self.instance.channel.send(&ToGuest::Clock { time_ns }) {
-            tracing::debug!(%error, "the guest is not told the time");
+            tracing::debug!(%error, "the guest does not get the time");
         }
     }
 
-    /// Lets the machine go on that was stopped by a full disk, as soon as there is room.
-    fn look_for_room(&mut self) {
+    /// Resumes a machine that a full disk stopped, as soon as there is room.
+    fn resume_when_room(&mut self) {
         if self.instance.qmp.disk_was_full() {
             if self.stalled.is_none() {
                 let folder = self.disk.parent().unwrap_or(&self.disk);
@@ -76,15 +76,15 @@ impl QemuMachine {
                 let word = "there is room on the node's disk again: the VM goes on";
                 self.notes.push(word.to_owned());
             } else {
-                // The same write is tried again; where there still is no room, QEMU says so once more.
+                // QEMU tries the same write again, and reports a disk that is still full.
                 let _ = self.instance.qmp.execute("cont", json!({}));
                 self.stalled = Some(Instant::now());
             }
         }
     }
 
-    /// Notes the end, if QEMU ended within `timeout`.
-    fn look(&mut self, timeout: Duration) {
+    /// Notes the end, if QEMU ends within `timeout`.
+    fn wait_for_end(&mut self, timeout: Duration) {
         if self.ended.is_some() {
             return;
         }
@@ -123,10 +123,10 @@ impl Machine for QemuMachine {
     fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, MachineError> {
         let begun = Instant::now();
         loop {
-            self.tell_time();
-            self.look_for_room();
+            self.send_time();
+            self.resume_when_room();
             let left = timeout.saturating_sub(begun.elapsed());
-            self.look(left.min(CLOCK));
+            self.wait_for_end(left.min(CLOCK));
             if self.ended.is_some() || begun.elapsed() >= timeout {
                 return Ok(self.ended.clone());
             }
@@ -141,7 +141,7 @@ impl Machine for QemuMachine {
     }
 
     fn stop(&mut self, grace: Duration) -> Result<(), MachineError> {
-        self.look(Duration::ZERO);
+        self.wait_for_end(Duration::ZERO);
         if self.ended.is_none() && !grace.is_zero() {
             self.asked = true;
             let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
@@ -151,18 +151,18 @@ impl Machine for QemuMachine {
                 .send(&ToGuest::Shutdown { grace_ms })
                 .is_ok()
             {
-                self.look(grace);
+                self.wait_for_end(grace);
             }
         }
         if self.ended.is_none() {
             self.asked = true;
-            // A QEMU that does not listen is killed below.
+            // A QEMU that does not quit is killed below.
             let _ = self.instance.qmp.execute("quit", json!({}));
-            self.look(QUIT);
+            self.wait_for_end(QUIT);
         }
         if self.ended.is_none() {
             self.instance.process.kill();
-            self.look(Duration::ZERO);
+            self.wait_for_end(Duration::ZERO);
         }
         Ok(())
     }
@@ -171,6 +171,6 @@ impl Machine for QemuMachine {
 impl Drop for QemuMachine {
     fn drop(&mut self) {
         self.instance.process.kill();
-        self.look(Duration::ZERO);
+        self.wait_for_end(Duration::ZERO);
     }
 }

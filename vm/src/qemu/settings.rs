@@ -1,4 +1,4 @@
-//! What the guest's agent is told: docker's settings before a snapshot, the job's identity after it.
+//! Messages to the guest's agent: docker's settings before a snapshot, the job's identity after it.
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +14,7 @@ use crate::clock::unix_nanoseconds;
 use crate::hex::hex;
 use crate::machine::{GuestEnvironment, MachineError, MachineSpec, NetworkPolicy};
 
-/// What a guest is told before its docker daemon starts; the same for all guests of a snapshot.
+/// The settings of the docker daemon, the same for all guests of a snapshot.
 pub(super) fn prepare(spec: &MachineSpec, namespace: bool) -> Result<Prepare, MachineError> {
     let settings = &spec.plan.environment;
     let nameserver = match (namespace, spec.plan.network) {
@@ -35,7 +35,7 @@ pub(super) fn prepare(spec: &MachineSpec, namespace: bool) -> Result<Prepare, Ma
     })
 }
 
-/// What makes a guest the job's.
+/// The identity of the job.
 pub(super) fn adopt(spec: &MachineSpec) -> Result<Adopt, MachineError> {
     let random = random()?;
     let (id, rest) = random.split_at(16);

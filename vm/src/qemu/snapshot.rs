@@ -1,4 +1,4 @@
-//! Saved guests, booted to "docker daemon ready" and nobody's yet.
+//! Saved guests, booted to "docker daemon ready" and not yet a job's.
 //!
 //! ```text
 //! CACHE/snapshots/KEY/ram           the guest's memory, sparse; mapped copy-on-write by all that resume it
@@ -101,7 +101,7 @@ impl Snapshots {
         Ok(Self { folder })
     }
 
-    /// Finds the snapshot of `key`. Fails with why in words when it is there and not as it was saved.
+    /// Finds the snapshot of `key`. Fails with the reason when the snapshot is not as it was saved.
     pub(crate) fn find(&self, key: &str) -> Result<Option<Snapshot>, (Snapshot, String)> {
         let folder = self.folder.join(key);
         let snapshot = Snapshot {
@@ -194,14 +194,14 @@ impl Snapshots {
             Ok(Snapshot { folder: target })
         };
         let snapshot = publish().map_err(MachineError::io("save the snapshot in", &path))?;
-        // It has another name now.
+        // The folder has its name now.
         let _ = folder.keep();
-        self.collect();
+        self.remove_surplus();
         Ok(snapshot)
     }
 
-    /// Removes what was not used for longest.
-    fn collect(&self) {
+    /// Removes the snapshots that were not used for longest.
+    fn remove_surplus(&self) {
         let mut found: Vec<(SystemTime, PathBuf)> = self
             .entries()
             .into_iter()
@@ -221,7 +221,7 @@ impl Snapshots {
     }
 }
 
-/// Makes a key out of parts; none can run into the next.
+/// Makes a key out of parts; other borders between them give another key.
 pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for part in parts {

@@ -92,11 +92,11 @@ impl Args {
         output::text(&format!("Submitted batch job {}\n", local.folder.id()))
     }
 
-    /// Hands a script to sbatch, and makes the folder of the job it tells.
+    /// Passes a script to sbatch, and makes the folder of the submitted job.
     fn through_slurm(&self, invocation: &Invocation, action: &str) -> Outcome {
         options::check(&self.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
         let environment = &invocation.environment;
-        // What an option cannot ask for, a variable cannot either.
+        // The variable is refused as the option is.
         if let Some(indices) = environment.slurm.variable(ARRAY) {
             let why = format!(
                 "{ARRAY}={indices} asks for many jobs, and a docker VM is one; submit them one by one"
@@ -142,7 +142,7 @@ impl Args {
         }
         match sbatch.wait().when(|| action)?.success() {
             true => Ok(()),
-            // It said why.
+            // sbatch has said why.
             false => Err(Failure::reported(1)),
         }
     }

@@ -105,7 +105,7 @@ impl Assignment {
     /// Reports to the caller, if it listens, at the other end of standard output.
     fn report(&self, report: &Report) {
         if let Report::Warning(text) = report {
-            // To the launcher's log, which is there when nobody listens.
+            // For the launcher's log, too.
             warn(text);
         }
         if self.request.held {
@@ -134,7 +134,7 @@ pub(crate) fn first_record(
     )
 }
 
-/// This program, by a name that another process, perhaps on another node, can start it by.
+/// The path of this program, also for processes on other nodes.
 pub(crate) fn program(action: &str) -> Outcome<PathBuf> {
     std::env::current_exe().map_err(|error| Failure::new(action, error))
 }

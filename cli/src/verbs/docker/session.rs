@@ -38,7 +38,7 @@ pub(crate) struct SessionRequest {
     pub(crate) machine: MachineArgs,
 }
 
-/// What is in the file by which `alloc` and the session talk: a private one on the machine of both.
+/// The content of the file between `alloc` and its session, a private file on the machine of both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Handover {
@@ -83,12 +83,12 @@ impl Args {
         Handover::Begun(id).write(&self.file, action)?;
         let outcome = session(invocation, *request, id, action);
         if getppid() != salloc {
-            // Nobody is left to give the allocation back.
+            // salloc is gone and cannot give the allocation back.
             slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
         }
         let code = match &outcome {
             Ok(code) => *code,
-            // The words are ours, and only the number is handed on.
+            // This process prints the failure; `alloc` needs the code only.
             Err(failure) => failure.exit_code(),
         };
         Handover::Ended(code).write(&self.file, action)?;

@@ -17,7 +17,7 @@ use crate::session::{GiveUp, exit_code};
 use crate::verbs::docker::launch;
 use crate::verbs::docker::session::{Handover, SessionRequest};
 
-/// How long salloc may take to end once it is told to.
+/// How long salloc may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs salloc; gives the shell's exit code.
@@ -39,8 +39,8 @@ pub(super) fn run(
         machine: args.machine,
     };
     Handover::Requested(Box::new(request)).write(file.path(), action)?;
-    // What tells this job from others while it waits: killed then, salloc leaves it in the queue, and nobody was told its
-    // number. The user's own comment comes later, and counts.
+    // The mark identifies a job that waits: a salloc that is killed leaves such a job in the queue and has not printed its
+    // number. A comment of the user's own comes later and replaces the mark.
     let mark = format!(
         "pcocc-{}",
         file.path().file_name().unwrap_or_default().display()
@@ -57,14 +57,14 @@ pub(super) fn run(
         command.arg("--silent");
     }
     invocation.tell("Starting the docker VM ...");
-    // Told to end, it gives the allocation back.
+    // salloc gives the allocation back on SIGTERM.
     die_with_parent(&mut command, Signal::TERM);
     let mut salloc = command.spawn().map_err(|error| {
         Failure::new(format!("{action}: run salloc"), error)
             .hint("without Slurm, say `type: local` in batch.yaml")
     })?;
     let handover = || Handover::read(file.path(), action);
-    let mut told: Option<Instant> = None;
+    let mut stopped: Option<Instant> = None;
     let mut late = false;
     let status = loop {
         if let Some(status) = salloc.try_wait().when(|| action)? {
@@ -74,12 +74,12 @@ pub(super) fn run(
             give_up.as_ref().is_some_and(GiveUp::is_over)
                 && matches!(handover(), Ok(Handover::Requested(_)))
         };
-        match told {
+        match stopped {
             None if invocation.cancel.is_cancelled() || waits_too_long() => {
                 late = !invocation.cancel.is_cancelled();
                 // Fails for a salloc that has ended.
                 let _ = kill_process(Pid::from_child(&salloc), Signal::TERM);
-                told = Some(Instant::now());
+                stopped = Some(Instant::now());
             }
             Some(since) if since.elapsed() > PATIENCE => salloc.kill().when(|| action)?,
             _ => {}
@@ -97,7 +97,7 @@ pub(super) fn run(
             let why = format!("salloc was killed ({status})");
             Err(Failure::message(action, why).code(exit_code(status)))
         }
-        // It said why.
+        // salloc has said why.
         Handover::Requested(_) if !status.success() => Err(Failure::reported(1)),
         Handover::Requested(_) => Err(Failure::message(
             action,
@@ -105,7 +105,7 @@ pub(super) fn run(
         )
         .hint("give options of salloc only, and no command of your own")),
         Handover::Begun(id) => {
-            // salloc may have been killed as well, and then nobody has given the allocation back.
+            // salloc may have been killed as well, before it gave the allocation back.
             slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
             let why = format!("the session in the allocation was killed ({status})");
             Err(Failure::message(action, why).code(exit_code(status).max(1)))

@@ -181,7 +181,7 @@ fn close_record(invocation: &Invocation, assignment: &Assignment, action: &str) 
     let jobs = Jobs::open(&invocation.environment.user_conf).when(|| action)?;
     let folder = jobs.folder(assignment.id);
     let Ok(record) = folder.read() else {
-        // A folder that was removed is read by nobody.
+        // The folder was removed, and no record is needed.
         return Ok(());
     };
     // The record of a job that was put back into the queue belongs to the job's next launcher.

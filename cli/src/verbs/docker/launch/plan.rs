@@ -31,7 +31,7 @@ const DISK: u64 = 50 << 30;
 const MEMORY: u64 = 2048;
 /// Least memory a docker daemon lives in, in MiB.
 const LEAST_MEMORY: u64 = 512;
-/// What the hypervisor takes itself of an allocation's memory, in MiB, and one part in so many besides.
+/// The hypervisor's share of an allocation's memory: so many MiB, and one part in so many.
 const OVERHEAD: (u64, u64) = (200, 20);
 /// CPUs of a local VM by default.
 const CPUS: u32 = 2;
@@ -70,7 +70,7 @@ impl VmPlan {
         let (cpus, memory_mib) = size(invocation, assignment, &template, action)?;
         let user = user(invocation, action)?;
         let given = wanted.docker_daemon_json.as_deref();
-        let settings = Settings::find(environment, given, &template, &runtime, action)?;
+        let settings = Settings::collect(environment, given, &template, &runtime, action)?;
         for warning in settings.warnings {
             assignment.report(&Report::Warning(warning));
         }

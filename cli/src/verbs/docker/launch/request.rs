@@ -1,4 +1,4 @@
-//! What a launcher is asked for.
+//! The request for a VM, as a launcher receives it.
 //!
 //! The request is one line of JSON on the launcher's standard input: srun carries the pipe from node to node, `ps` does not
 //! show the request, and no file stays when the caller is killed.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::{Failure, Outcome, While as _};
 
-/// What the user says of the machine itself.
+/// The user's options for the machine itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MachineArgs {
@@ -35,7 +35,7 @@ pub(crate) fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(std::path::absolute)
 }
 
-/// What a launcher is asked for.
+/// A request for a VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LaunchRequest {

@@ -20,27 +20,27 @@ use crate::errors::{Failure, Outcome, While as _};
 /// Most bytes of certificates that a guest is given.
 const MAX_CERTIFICATES: usize = 2 << 20;
 
-/// What a VM's docker daemon is told, and what follows from it.
+/// The settings of a VM's docker daemon, with their consequences.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
-    /// What it is told.
+    /// The settings.
     pub(super) environment: GuestEnvironment,
-    /// Where its proxies and mirrors are.
+    /// Addresses of its proxies and mirrors.
     pub(super) reachable: Vec<Ipv4Addr>,
-    /// What the user should know of it.
+    /// Warnings for the user.
     pub(super) warnings: Vec<String>,
 }
 
 impl Settings {
-    /// Finds them; `given` is the user's own `daemon.json`.
-    pub(super) fn find(
+    /// Collects the settings; `given` is the user's own `daemon.json`.
+    pub(super) fn collect(
         environment: &Environment,
         given: Option<&Path>,
         template: &Template,
         runtime: &Runtime,
         action: &str,
     ) -> Outcome<Self> {
-        // What names a file says where it does: an option of ours, or a line of templates.yaml.
+        // An error names the line of templates.yaml that names the file.
         let read = |path: &Path, by: Option<&Written>| {
             let place = by.map(|written| format!("{}: ", written.place()));
             let place = place.unwrap_or_default();
@@ -89,12 +89,12 @@ impl Settings {
             return Err(Failure::message(action, why)
                 .hint("name the authorities alone in ca_certificates of templates.yaml, not whole bundles"));
         }
-        settings.look_up();
+        settings.resolve();
         Ok(settings)
     }
 
-    /// Reads the authorities of single registries: `FOLDER/HOST[:PORT]/*.crt`. One that cannot be read is no reason to
-    /// have no VM.
+    /// Reads the authorities of single registries: `FOLDER/HOST[:PORT]/*.crt`. A file that cannot be read
+    /// is a warning.
     fn certificates(&mut self, folders: &[PathBuf]) -> BTreeMap<String, String> {
         let mut found: BTreeMap<String, String> = BTreeMap::new();
         for folder in folders.iter().flat_map(|folder| entries(folder)) {
@@ -121,8 +121,8 @@ impl Settings {
         found
     }
 
-    /// Finds out where proxies and mirrors are.
-    fn look_up(&mut self) {
+    /// Resolves the addresses of proxies and mirrors.
+    fn resolve(&mut self) {
         let told = &self.environment;
         let own = |name: &str| told.daemon_json.as_ref().and_then(|own| own.get(name));
         let mirrors = own("registry-mirrors").and_then(Value::as_array);
@@ -166,7 +166,7 @@ impl Settings {
     }
 }
 
-/// What is in a folder, in order; nothing when it is not there.
+/// The entries of a folder, in order; none when the folder is missing.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -215,7 +215,7 @@ mod tests {
             "registry-mirrors": ["https://10.1.2.4:5000"],
             "proxies": {"http-proxy": "http://10.1.2.5", "no-proxy": "10.9.9.8"},
         }));
-        settings.look_up();
+        settings.resolve();
         let expected: Vec<Ipv4Addr> = (3..6).map(|last| Ipv4Addr::new(10, 1, 2, last)).collect();
         assert_eq!(settings.reachable, expected);
         assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
