@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pcocc_core::cancel::Cancel;
+pub use pcocc_guest::protocol::User as GuestUser;
 
 /// The plan of a VM, made before its launcher runs. Paths are those of the VM's node.
 #[derive(Clone, Debug)]
@@ -116,19 +117,6 @@ impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientIdentity(secret)")
     }
-}
-
-/// A user as the guest is to know them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GuestUser {
-    /// Login name.
-    pub name: String,
-    /// User number.
-    pub uid: u32,
-    /// Number of the main group.
-    pub gid: u32,
-    /// Home folder.
-    pub home: PathBuf,
 }
 
 /// A folder of the node that the guest sees, with no more than the user's own rights.

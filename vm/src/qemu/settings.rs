@@ -5,7 +5,7 @@ use std::io::Read;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use pcocc_guest::protocol::{Adopt, Mount, Network, Prepare, User};
+use pcocc_guest::protocol::{Adopt, Mount, Network, Prepare};
 use serde_json::{Value, json};
 
 use super::arguments::{GUEST_ADDRESS, GUEST_GATEWAY, share_tag};
@@ -58,12 +58,7 @@ pub(super) fn adopt(spec: &MachineSpec) -> Result<Adopt, MachineError> {
         ca_pem: spec.identity.ca_pem.clone(),
         cert_pem: spec.identity.cert_pem.clone(),
         key_pem: spec.identity.key_pem.clone(),
-        user: User {
-            name: spec.plan.user.name.clone(),
-            uid: spec.plan.user.uid,
-            gid: spec.plan.user.gid,
-            home: spec.plan.user.home.clone(),
-        },
+        user: spec.plan.user.clone(),
         mounts: spec
             .plan
             .shares
