@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::mount::MountError;
+use crate::mount_error::MountError;
 use crate::mountpoint::{Place, absolute, is_dead, mount_at, unmount_now};
 
 /// What comes before the mount's ID.

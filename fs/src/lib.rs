@@ -12,6 +12,7 @@ pub mod errno;
 mod fuse;
 pub mod guard;
 pub mod mount;
+mod mount_error;
 mod mountpoint;
 pub mod naming;
 pub mod process;
@@ -24,5 +25,6 @@ pub mod testing;
 pub mod tree;
 mod workers;
 
-pub use mount::{MountError, MountOptions, Mounted, mount, unmount};
-pub use mountpoint::{is_dead, mount_points};
+pub use mount::{MountOptions, Mounted, mount};
+pub use mount_error::MountError;
+pub use mountpoint::{is_dead, mount_points, unmount};

@@ -21,7 +21,8 @@ use pcocc_image::store::Store;
 
 use crate::fuse::{Adapter, Roots};
 use crate::guard::Guard;
-use crate::mountpoint::{absolute, mount_at, prepare, unmount_now};
+use crate::mount_error::MountError;
+use crate::mountpoint::{mount_at, prepare, unmount_now};
 use crate::reply::MAX_REQUEST;
 use crate::tree::{Tree, TreeOptions};
 use crate::workers::Workers;
@@ -60,54 +61,6 @@ impl std::fmt::Debug for MountOptions {
         f.debug_struct("MountOptions")
             .field("mountpoint", &self.mountpoint)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why the tree could not be mounted or unmounted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MountError {
-    /// The mount point cannot be used.
-    #[error("mount point {} {why}", path.display())]
-    MountPoint {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong with it, and what to do.
-        why: String,
-    },
-    /// The machine lacks something.
-    #[error("{what}")]
-    Missing {
-        /// What, and what to do.
-        what: String,
-    },
-    /// A system call failed.
-    #[error("{action} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-}
-
-impl MountError {
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
-
-    pub(crate) fn point(path: &Path, why: impl Into<String>) -> Self {
-        Self::MountPoint {
-            path: path.to_owned(),
-            why: why.into(),
-        }
     }
 }
 
@@ -319,22 +272,6 @@ fn widen_read_ahead(mountpoint: &Path) -> Result<(), MountError> {
     fs::write(&setting, kilobytes).map_err(MountError::io("write", &setting))
 }
 
-/// Unmounts the tree at `mountpoint`, a stale one too.
-pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
-    let mountpoint = absolute(mountpoint)?;
-    match mount_at(&mountpoint)? {
-        Some(mounted) if mounted.is_ours() => unmount_now(&mountpoint),
-        Some(mounted) => Err(MountError::point(
-            &mountpoint,
-            format!(
-                "holds another file system ({}); unmount it with umount",
-                mounted.kind
-            ),
-        )),
-        None => Err(MountError::point(&mountpoint, "has nothing mounted on it")),
-    }
-}
-
 /// Sees that the machine has FUSE, as the errors of a failed mount do not say what is missing.
 fn check_fuse() -> Result<(), MountError> {
     let device = Path::new("/dev/fuse");
@@ -355,21 +292,13 @@ fn check_fuse() -> Result<(), MountError> {
     }
     match Command::new("fusermount3").arg("-V").output() {
         Ok(_) => Ok(()),
-        Err(_) => Err(missing_helper()),
-    }
-}
-
-pub(crate) fn missing_helper() -> MountError {
-    MountError::Missing {
-        what:
-            "fusermount3 was not found; ordinary users mount through it: install the package fuse3"
-                .into(),
+        Err(_) => Err(MountError::missing_helper()),
     }
 }
 
 fn explain(path: &Path, error: io::Error) -> MountError {
     match error.kind() {
-        io::ErrorKind::NotFound => missing_helper(),
+        io::ErrorKind::NotFound => MountError::missing_helper(),
         _ => MountError::io("mount on", path)(error),
     }
 }

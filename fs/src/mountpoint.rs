@@ -15,7 +15,7 @@ use pcocc_layers::Digest;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use crate::mount::{MountError, missing_helper};
+use crate::mount_error::MountError;
 
 /// Type and source of our mounts, as `/proc/self/mountinfo` tells them: `fusermount3` gives the subtype,
 /// mounting directly as root does not.
@@ -226,6 +226,22 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// Unmounts the tree at `mountpoint`, a stale one too.
+pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
+    let mountpoint = absolute(mountpoint)?;
+    match mount_at(&mountpoint)? {
+        Some(mounted) if mounted.is_ours() => unmount_now(&mountpoint),
+        Some(mounted) => Err(MountError::point(
+            &mountpoint,
+            format!(
+                "holds another file system ({}); unmount it with umount",
+                mounted.kind
+            ),
+        )),
+        None => Err(MountError::point(&mountpoint, "has nothing mounted on it")),
+    }
+}
+
 /// Takes a mount out of sight at once, also when someone still has it open.
 pub(crate) fn unmount_now(path: &Path) -> Result<(), MountError> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
@@ -240,7 +256,7 @@ pub(crate) fn unmount_now(path: &Path) -> Result<(), MountError> {
         .arg(path)
         .output()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => missing_helper(),
+            io::ErrorKind::NotFound => MountError::missing_helper(),
             _ => MountError::io("run fusermount3 for", path)(error),
         })?;
     if output.status.success() || mount_at(path)?.is_none() {
@@ -283,7 +299,7 @@ mod tests {
             let error = prepare(&path).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
-        let error = crate::unmount(folder.path()).unwrap_err().to_string();
+        let error = unmount(folder.path()).unwrap_err().to_string();
         assert!(error.contains("nothing mounted"), "{error}");
     }
 
