@@ -7,6 +7,7 @@
 //! [`pcocc_image::transfer::copy`] into the store and waits for it.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
+pub mod blob;
 pub mod commit;
 pub mod errno;
 mod fuse;

@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use pcocc_image::store::Entry;
 
+/// Position of a store in the tree's list.
+pub type StoreId = usize;
+
 /// Whose names these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notation {

@@ -19,11 +19,11 @@ use pcocc_core::cancel::Cancel;
 use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
 
+use crate::blob::BlobFile;
 use crate::errno::{Errno, errno_of_io};
+use crate::naming::StoreId;
 use crate::process::Process;
 use crate::sync::lock;
-use crate::tree::images::BlobFile;
-use crate::tree::node::StoreId;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 

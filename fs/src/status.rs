@@ -8,7 +8,6 @@ use pcocc_core::progress::{Event, Progress, Reporter};
 use serde::Serialize;
 
 use crate::sync::lock;
-use crate::tree::Gauges;
 
 /// Finished transfers that are remembered.
 const REMEMBERED: usize = 64;
@@ -46,6 +45,21 @@ pub struct Transfer {
     /// What it said last, or why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// Number of things the tree holds, all back to zero when nothing is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Gauges {
+    /// Inodes the kernel knows outside root file systems.
+    pub inodes: usize,
+    /// How often the kernel was told of inodes inside them, and has not forgotten.
+    pub rootfs: u64,
+    /// Open files and folders.
+    pub handles: usize,
+    /// Images being copied in.
+    pub staged: usize,
+    /// Commits under way.
+    pub committing: usize,
 }
 
 /// The list of transfers; clones share it.

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use pcocc_layers::squashfs::InodeNo;
 
+use crate::blob::BlobFile;
 use crate::errno::{Errno, errno_of, errno_of_io};
 use crate::process::Process;
 use crate::staging::{Staged, StagedFile};
 use crate::sync::lock;
 use crate::tree::Tree;
-use crate::tree::images::{BlobFile, Content};
+use crate::tree::images::Content;
 use crate::tree::listing::Listing;
 use crate::tree::node::{ImageKey, Node, Part};
 use crate::tree::rootfs::OpenRootfs;

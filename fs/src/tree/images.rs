@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use pcocc_image::store::Store;
 use pcocc_image::transfer::{Context, Layout};
 use pcocc_layers::Digest;
 
+use crate::blob::BlobFile;
 use crate::errno::{Errno, errno_of};
 use crate::status::Status;
 use crate::sync::lock;
@@ -36,18 +36,8 @@ const JUST_NOW: Duration = Duration::from_millis(500);
 /// Opened images that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 
-/// A layer's blob in a store.
-#[derive(Debug)]
-pub struct BlobFile {
-    /// The open file.
-    pub file: File,
-    /// Its path in the store.
-    pub path: PathBuf,
-    /// Its digest.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-}
+/// Content of every `oci-layout` file (OCI image spec, "oci-layout file").
+pub const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Content of a part.
 #[derive(Clone, Debug)]

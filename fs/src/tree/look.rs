@@ -10,9 +10,9 @@ use pcocc_layers::Digest;
 use pcocc_layers::squashfs::{self, FileType};
 
 use crate::errno::{Errno, errno_of};
-use crate::naming::{Place, join};
+use crate::naming::{Place, StoreId, join};
 use crate::staging::Item;
-use crate::tree::node::{Fixed, ImageKey, Node, Part, Side, StoreId};
+use crate::tree::node::{Fixed, ImageKey, Node, Part, Side};
 use crate::tree::stores::StoreView;
 use crate::tree::{ALWAYS, SOON, Tree};
 

@@ -24,8 +24,8 @@ use std::time::{Duration, SystemTime};
 
 use pcocc_core::cancel::Cancel;
 
-use crate::naming::Notation;
-use crate::status::Status;
+use crate::naming::{Notation, StoreId};
+use crate::status::{Gauges, Status};
 use files::Handles;
 use images::Images;
 use listing::Listings;
@@ -60,7 +60,7 @@ pub struct TreeOptions {
 pub struct Tree {
     /// The stores: repositories in order, and the daemon.
     stores: Vec<StoreView>,
-    docker: Option<node::StoreId>,
+    docker: Option<StoreId>,
     owner: (u32, u32),
     allow_delete: bool,
     staging_dir: Arc<Path>,
@@ -74,21 +74,6 @@ pub struct Tree {
     committing: Committing,
     status: Status,
     cancel: Cancel,
-}
-
-/// Number of things the tree holds, all back to zero when nothing is in use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Gauges {
-    /// Inodes the kernel knows outside root file systems.
-    pub inodes: usize,
-    /// How often the kernel was told of inodes inside them, and has not forgotten.
-    pub rootfs: u64,
-    /// Open files and folders.
-    pub handles: usize,
-    /// Images being copied in.
-    pub staged: usize,
-    /// Commits under way.
-    pub committing: usize,
 }
 
 impl Tree {

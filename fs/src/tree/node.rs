@@ -12,11 +12,9 @@ use std::sync::{Arc, Mutex};
 use pcocc_layers::Digest;
 use pcocc_layers::squashfs::InodeNo;
 
+use crate::naming::StoreId;
 use crate::staging::{Staged, StagedFile};
 use crate::sync::lock;
-
-/// Position of a store in the tree's list.
-pub type StoreId = usize;
 
 /// An image as the tree knows it: a name, and what stood behind it when it was looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use pcocc_layers::Digest;
 
-use crate::naming::split;
+use crate::naming::{StoreId, split};
 use crate::process::Process;
 use crate::staging::{Item, Phase, Staged};
 use crate::sync::lock;
 use crate::tree::Tree;
-use crate::tree::node::{ImageKey, Node, Part, Side, StoreId};
+use crate::tree::node::{ImageKey, Node, Part, Side};
 
 /// How long a tool may go on with an image after it was committed.
 const AFTERWARDS: Duration = Duration::from_secs(60);

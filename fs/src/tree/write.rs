@@ -9,13 +9,13 @@ use pcocc_image::layout::{MARKER_NAME, check_marker};
 use pcocc_layers::Digest;
 
 use crate::errno::{Errno, errno_of};
-use crate::naming::join;
+use crate::naming::{StoreId, join};
 use crate::process::Process;
 use crate::staging::{Item, Role, Staged, StagedFile, role};
 use crate::tree::Tree;
 use crate::tree::files::Handle;
 use crate::tree::look::Attributes;
-use crate::tree::node::{ImageKey, Node, Part, Side, StoreId};
+use crate::tree::node::{ImageKey, Node, Part, Side};
 
 /// What a write may do to a file besides its content.
 #[derive(Clone, Copy, Debug, Default)]

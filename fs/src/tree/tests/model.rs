@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::driver::{Tool, World, world_with};
 use crate::errno::Errno;
-use crate::tree::Gauges;
+use crate::status::Gauges;
 use crate::tree::look::Kind;
 
 const SOURCES: usize = 3;

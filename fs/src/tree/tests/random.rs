@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::driver::{Order, Tool, world_with};
 use crate::errno::Errno;
-use crate::tree::Gauges;
+use crate::status::Gauges;
 
 #[derive(Clone, Debug)]
 enum Step {

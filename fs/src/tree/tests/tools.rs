@@ -6,7 +6,7 @@ use pcocc_image::Error;
 
 use super::driver::{Order, Tool, World, world, world_with};
 use crate::errno::Errno;
-use crate::tree::Gauges;
+use crate::status::Gauges;
 use crate::tree::look::Looked;
 
 fn assert_idle(world: &World, tool: &Tool) {
