@@ -21,7 +21,6 @@ mod reply;
 pub mod root;
 pub mod staging;
 pub mod status;
-mod sync;
 pub mod testing;
 pub mod tree;
 mod workers;

@@ -11,10 +11,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
+use parking_lot::{Mutex, MutexGuard};
 use pcocc_core::cancel::Cancel;
 use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
@@ -23,7 +24,6 @@ use crate::blob::BlobFile;
 use crate::errno::{Errno, errno_of_io};
 use crate::naming::StoreId;
 use crate::process::Process;
-use crate::sync::lock;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -103,17 +103,17 @@ impl StagedFile {
 
     /// Length in bytes.
     pub fn size(&self) -> u64 {
-        lock(&self.data).body.size()
+        self.data.lock().body.size()
     }
 
     /// When it was last written.
     pub fn modified(&self) -> SystemTime {
-        lock(&self.data).modified
+        self.data.lock().modified
     }
 
     /// Notes that a handle was opened; fails when the content is gone.
     pub fn attach(&self) -> Result<(), Errno> {
-        let mut data = lock(&self.data);
+        let mut data = self.data.lock();
         if matches!(data.body, Body::Dropped(_)) {
             return Err(Errno::STALE);
         }
@@ -123,7 +123,7 @@ impl StagedFile {
 
     /// Notes that a handle was closed for good.
     pub fn detach(&self) {
-        let mut data = lock(&self.data);
+        let mut data = self.data.lock();
         data.handles = data.handles.saturating_sub(1);
         data.drop_if_unused();
     }
@@ -131,34 +131,34 @@ impl StagedFile {
     /// Frees the content as soon as no handle is open. Else it would stay as long as the kernel
     /// remembers the inode, which may be for ever.
     pub fn retire(&self) {
-        let mut data = lock(&self.data);
+        let mut data = self.data.lock();
         data.retired = true;
         data.drop_if_unused();
     }
 
     /// Notes that a handle was opened for writing.
     pub fn opened(&self, handle: u64) {
-        lock(&self.data).unsettled.insert(handle);
+        self.data.lock().unsettled.insert(handle);
     }
 
     /// Notes that a handle was flushed or closed.
     pub fn settled(&self, handle: u64) {
-        lock(&self.data).unsettled.remove(&handle);
+        self.data.lock().unsettled.remove(&handle);
     }
 
     /// Whether every handle was flushed since it was opened or written.
     pub fn is_settled(&self) -> bool {
-        lock(&self.data).unsettled.is_empty()
+        self.data.lock().unsettled.is_empty()
     }
 
     /// Whether the next write copies a referenced blob first, which takes its time.
     pub fn is_reference(&self) -> bool {
-        matches!(lock(&self.data).body, Body::Reference(..))
+        matches!(self.data.lock().body, Body::Reference(..))
     }
 
     /// Reads at `offset`; short only at the end.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let source = lock(&self.data).body.source();
+        let source = self.data.lock().body.source();
         source.map_or(Ok(0), |source| source.read_at(buffer, offset))
     }
 
@@ -168,7 +168,7 @@ impl StagedFile {
             .checked_add(bytes.len() as u64)
             .filter(|end| i64::try_from(*end).is_ok())
             .ok_or(Errno::FBIG)?;
-        let mut data = lock(&self.data);
+        let mut data = self.data.lock();
         data.unsettled.insert(handle);
         let (file, size) = self.local(&mut data)?;
         file.write_all_at(bytes, offset)
@@ -192,7 +192,7 @@ impl StagedFile {
         if i64::try_from(size).is_err() {
             return Err(Errno::FBIG);
         }
-        let mut data = lock(&self.data);
+        let mut data = self.data.lock();
         if data.body.size() == size {
             return Ok(());
         }
@@ -215,7 +215,7 @@ impl StagedFile {
     /// Lets the file be the first `size` bytes of `blob`, if it is shorter so far and nothing else.
     /// Returns whether it could.
     pub fn refer(&self, blob: &Arc<BlobFile>, from: u64, size: u64) -> bool {
-        let mut data = lock(&self.data);
+        let mut data = self.data.lock();
         let continues = match &data.body {
             Body::Empty => from == 0,
             Body::Reference(known, so_far) => known.digest == blob.digest && *so_far == from,
@@ -232,13 +232,13 @@ impl StagedFile {
 
     /// The file the content is in, for reading; `None` when it is empty.
     pub fn source(&self) -> Option<Source> {
-        lock(&self.data).body.source()
+        self.data.lock().body.source()
     }
 
     /// Digest of the content, computed unless it is known. Fails with `INTR` when cancelled.
     pub fn digest(&self, cancel: &Cancel) -> io::Result<Digest> {
         let source = {
-            let mut data = lock(&self.data);
+            let mut data = self.data.lock();
             if let Some(digest) = data.digest {
                 return Ok(digest);
             }
@@ -268,7 +268,7 @@ impl StagedFile {
             }
         }
         let (digest, size, _) = hash.finish();
-        let mut data = lock(&self.data);
+        let mut data = self.data.lock();
         // Kept only when nobody wrote meanwhile; a commit checks that anyway.
         if size == data.body.size() && data.unsettled.is_empty() {
             data.digest = Some(digest);
@@ -505,8 +505,8 @@ impl Staged {
     }
 
     /// Its state, locked.
-    pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        lock(&self.state)
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     /// Counts a change of names or content.
@@ -520,7 +520,7 @@ impl Staged {
     }
 
     /// Fails unless the folder can be written, and notes who does.
-    pub fn touch(&self, by: Option<Process>) -> Result<std::sync::MutexGuard<'_, State>, Errno> {
+    pub fn touch(&self, by: Option<Process>) -> Result<MutexGuard<'_, State>, Errno> {
         let mut state = self.state();
         match state.phase {
             Phase::Filling => {

@@ -1,13 +1,12 @@
 //! What the mount is doing and did lately, as `.pcocc/status.json` shows it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use pcocc_core::progress::{Event, Progress, Reporter};
 use serde::Serialize;
-
-use crate::sync::lock;
 
 /// Finished transfers that are remembered.
 const REMEMBERED: usize = 64;
@@ -79,11 +78,11 @@ impl Status {
             ended: None,
             message: None,
         }));
-        let mut transfers = lock(&self.0);
+        let mut transfers = self.0.lock();
         if transfers.len() >= REMEMBERED
             && let Some(oldest) = transfers
                 .iter()
-                .position(|t| lock(t).state != State::Running)
+                .position(|t| t.lock().state != State::Running)
         {
             transfers.remove(oldest);
         }
@@ -105,7 +104,7 @@ impl Status {
 
     /// Copies of the remembered transfers, oldest first.
     pub fn transfers(&self) -> Vec<Transfer> {
-        lock(&self.0).iter().map(|t| lock(t).clone()).collect()
+        self.0.lock().iter().map(|t| t.lock().clone()).collect()
     }
 
     /// The last failure of a store, of one of its images when `image` is given.
@@ -154,7 +153,7 @@ impl Running {
 
     /// Notes the result.
     pub fn end<T, E: std::fmt::Display>(self, result: &Result<T, E>) {
-        let mut transfer = lock(&self.0);
+        let mut transfer = self.0.lock();
         transfer.ended = Some(now());
         match result {
             Ok(_) => transfer.state = State::Done,
@@ -168,7 +167,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut transfer = lock(&self.0);
+        let mut transfer = self.0.lock();
         if transfer.state == State::Running {
             transfer.state = State::Failed;
             transfer.ended = Some(now());
@@ -203,7 +202,7 @@ impl Begun {
 
     /// Notes the result.
     pub fn end<T, E: std::fmt::Display>(self, result: &Result<T, E>) {
-        match (lock(&self.0.running).take(), result) {
+        match (self.0.running.lock().take(), result) {
             (Some((running, _)), _) => running.end(result),
             (None, Err(_)) => self.0.begin().end(result),
             (None, Ok(_)) => {}
@@ -214,7 +213,7 @@ impl Begun {
 impl Progress for Later {
     fn event(&self, event: Event) {
         let reporter = {
-            let mut running = lock(&self.running);
+            let mut running = self.running.lock();
             let (_, reporter) = running.get_or_insert_with(|| {
                 let running = self.begin();
                 let reporter = running.reporter();
@@ -238,14 +237,14 @@ impl Progress for Counter {
             Event::BlobProgress { id, done } => (id, done),
             Event::BlobFinished { id, total } => (id, total),
             Event::Stage(text) | Event::Warning(text) => {
-                lock(&self.transfer).message = Some(text);
+                self.transfer.lock().message = Some(text);
                 return;
             }
             _ => return,
         };
-        let mut blobs = lock(&self.blobs);
+        let mut blobs = self.blobs.lock();
         blobs.insert(id, done);
-        lock(&self.transfer).bytes = blobs.values().sum();
+        self.transfer.lock().bytes = blobs.values().sum();
     }
 }
 

@@ -4,11 +4,11 @@
 //! event loops of the mount never wait for any of them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::sync::lock;
+use parking_lot::{Condvar, Mutex};
 
 /// Most threads at once; more requests than that stand in line.
 const MOST: usize = 128;
@@ -31,7 +31,7 @@ pub(crate) struct Workers(Arc<(Mutex<State>, Condvar)>);
 
 impl std::fmt::Debug for Workers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = lock(&self.0.0);
+        let state = self.0.0.lock();
         f.debug_struct("Workers")
             .field("threads", &state.threads)
             .field("waiting", &state.jobs.len())
@@ -43,7 +43,7 @@ impl Workers {
     /// Runs `job` on a thread of its own for the time being.
     pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let (state, wake) = &*self.0;
-        let mut state = lock(state);
+        let mut state = state.lock();
         state.jobs.push_back(Box::new(job));
         if state.idle >= state.jobs.len() {
             wake.notify_one();
@@ -73,7 +73,7 @@ impl Workers {
 
     fn work(&self) {
         let (mutex, wake) = &*self.0;
-        let mut state = lock(mutex);
+        let mut state = mutex.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
@@ -81,14 +81,11 @@ impl Workers {
                 if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
                     tracing::error!("a request failed in an unforeseen way");
                 }
-                state = lock(mutex);
+                state = mutex.lock();
                 continue;
             }
             state.idle += 1;
-            let (woken, timeout) = wake
-                .wait_timeout(state, IDLE)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = woken;
+            let timeout = wake.wait_for(&mut state, IDLE);
             state.idle -= 1;
             if timeout.timed_out() && state.jobs.is_empty() {
                 state.threads -= 1;
@@ -111,7 +108,7 @@ mod tests {
         for _ in 0..20 {
             let held = Arc::clone(&held);
             workers.run(move || {
-                let _ = lock(&held).recv();
+                let _ = held.lock().recv();
             });
         }
         let (done, finished) = mpsc::channel();

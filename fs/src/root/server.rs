@@ -5,7 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -16,13 +16,13 @@ use fuser::{
     Session, SessionACL,
 };
 use lru::LruCache;
-use pcocc_layers::Error;
+use parking_lot::Mutex;
+use pcocc_image::Error;
 use pcocc_layers::squashfs::{FileType as Kind, InodeNo};
 
 use crate::errno::{Errno, errno_of};
 use crate::reply::{NO_GENERATION, attr, data, errno, kind, prepare, xattr};
 use crate::root::tree::{Added, Found, Named, Place, RootTree};
-use crate::sync::lock;
 use crate::tree::ALWAYS;
 use crate::tree::look::{Attributes, is_unsupported, rootfs_attributes};
 
@@ -148,7 +148,7 @@ impl Server {
     /// The names in a folder, kept for as long as the kernel asks for more of them.
     fn listing(&self, number: u64) -> Result<Listing, Error> {
         let place = self.place_of(number);
-        if let Some(listing) = lock(&self.listings).get(&place) {
+        if let Some(listing) = self.listings.lock().get(&place) {
             return Ok(Arc::clone(listing));
         }
         let mut names = self.tree.list(place)?;
@@ -170,7 +170,7 @@ impl Server {
         // The two come first.
         names.rotate_right(2);
         let listing = Arc::new(names);
-        lock(&self.listings).put(place, Arc::clone(&listing));
+        self.listings.lock().put(place, Arc::clone(&listing));
         Ok(listing)
     }
 

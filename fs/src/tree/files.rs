@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use pcocc_layers::squashfs::InodeNo;
 
 use crate::blob::BlobFile;
 use crate::errno::{Errno, errno_of, errno_of_io};
 use crate::process::Process;
 use crate::staging::{Staged, StagedFile};
-use crate::sync::lock;
 use crate::tree::Tree;
 use crate::tree::images::Content;
 use crate::tree::listing::Listing;
@@ -57,7 +57,7 @@ pub(super) struct Handles {
 
 impl Handles {
     pub(super) fn len(&self) -> usize {
-        lock(&self.open).len()
+        self.open.lock().len()
     }
 
     pub(super) fn reserve(&self) -> u64 {
@@ -65,7 +65,7 @@ impl Handles {
     }
 
     pub(super) fn insert(&self, number: u64, handle: Handle) {
-        lock(&self.open).insert(number, handle);
+        self.open.lock().insert(number, handle);
     }
 
     pub(super) fn add(&self, handle: Handle) -> u64 {
@@ -75,11 +75,11 @@ impl Handles {
     }
 
     pub(super) fn get(&self, number: u64) -> Result<Handle, Errno> {
-        lock(&self.open).get(&number).cloned().ok_or(Errno::BADF)
+        self.open.lock().get(&number).cloned().ok_or(Errno::BADF)
     }
 
     fn remove(&self, number: u64) -> Option<Handle> {
-        lock(&self.open).remove(&number)
+        self.open.lock().remove(&number)
     }
 }
 

@@ -6,15 +6,15 @@
 //! then its state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use pcocc_core::cancel::Cancel;
 
 use crate::errno::Errno;
 use crate::process;
-use crate::sync::lock;
 
 /// How often a request looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
     ) -> Result<T, Errno> {
         let flight = self.enter(work);
         let mut caller = None;
-        let mut state = lock(&flight.state);
+        let mut state = flight.state.lock();
         let result = loop {
             if let Some(result) = &state.result {
                 break result.clone();
@@ -65,16 +65,11 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
             if stop.is_cancelled() {
                 break Err(Errno::INTR);
             }
-            let (woken, timeout) = flight
-                .ended
-                .wait_timeout(state, LOOK)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            if timeout.timed_out() {
+            if flight.ended.wait_for(&mut state, LOOK).timed_out() {
                 drop(state);
                 let caller = caller.get_or_insert_with(process::served);
                 let interrupted = caller.is_some_and(|process| process.is_interrupted());
-                state = lock(&flight.state);
+                state = flight.state.lock();
                 if interrupted && state.result.is_none() {
                     break Err(Errno::INTR);
                 }
@@ -89,9 +84,9 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
         &self,
         work: impl FnOnce(&Cancel) -> Result<T, Errno> + Send + 'static,
     ) -> Arc<Flight<T>> {
-        let mut current = lock(&self.0);
+        let mut current = self.0.lock();
         if let Some(flight) = &*current {
-            let mut state = lock(&flight.state);
+            let mut state = flight.state.lock();
             // One that ended while nobody waited is over.
             if state.waiting > 0 || state.result.is_none() {
                 state.waiting += 1;
@@ -126,8 +121,8 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
 
     fn leave(&self, flight: Arc<Flight<T>>, stop: &Cancel) {
         {
-            let mut current = lock(&self.0);
-            let mut state = lock(&flight.state);
+            let mut current = self.0.lock();
+            let mut state = flight.state.lock();
             state.waiting -= 1;
             if state.waiting > 0 {
                 return;
@@ -141,24 +136,24 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
         let (leaving, current) = (Arc::clone(&flight), Arc::clone(&self.0));
         let spawned = thread::Builder::new().spawn(move || {
             thread::sleep(LINGER);
-            leaving.give_up(&mut lock(&current));
+            leaving.give_up(&mut current.lock());
         });
         if let Err(error) = spawned {
             tracing::debug!(%error, "work nobody waits for is given up at once");
-            flight.give_up(&mut lock(&self.0));
+            flight.give_up(&mut self.0.lock());
         }
     }
 }
 
 impl<T> Flight<T> {
     fn end(&self, result: Result<T, Errno>) {
-        lock(&self.state).result = Some(result);
+        self.state.lock().result = Some(result);
         self.ended.notify_all();
     }
 
     /// Cancels the work unless somebody waits for it.
     fn give_up(self: &Arc<Self>, current: &mut Option<Arc<Self>>) {
-        if lock(&self.state).waiting > 0 {
+        if self.state.lock().waiting > 0 {
             return;
         }
         self.cancel.cancel();

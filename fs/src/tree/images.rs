@@ -6,10 +6,11 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use pcocc_core::cancel::Cancel;
 use pcocc_image::Error;
 use pcocc_image::layout::MARKER;
@@ -22,7 +23,6 @@ use pcocc_layers::Digest;
 use crate::blob::BlobFile;
 use crate::errno::{Errno, errno_of};
 use crate::status::Status;
-use crate::sync::lock;
 use crate::tree::flight::SingleFlight;
 use crate::tree::node::{ImageKey, Part};
 use crate::tree::stores::StoreView;
@@ -134,7 +134,7 @@ impl ImageView {
         if digest == self.image.id() {
             return Ok(Content::Bytes(self.image.config().into()));
         }
-        let mut layers = lock(&self.layers);
+        let mut layers = self.layers.lock();
         if let Some(open) = layers.iter().find(|layer| layer.digest == digest) {
             return Ok(Content::Blob(Arc::clone(open)));
         }
@@ -173,24 +173,26 @@ struct Slot {
 
 impl Slot {
     fn view(&self) -> Option<Arc<ImageView>> {
-        let mut slot = lock(&self.view);
+        let mut slot = self.view.lock();
         let (view, used) = slot.as_mut()?;
         *used = Instant::now();
         Some(Arc::clone(view))
     }
 
     fn set(&self, view: &Arc<ImageView>) {
-        *lock(&self.view) = Some((Arc::clone(view), Instant::now()));
+        *self.view.lock() = Some((Arc::clone(view), Instant::now()));
     }
 
     /// Lets the layout go when nobody used it for `idle` and no file in it is open.
     fn release(&self, idle: Duration) {
-        let mut slot = lock(&self.view);
+        let mut slot = self.view.lock();
         if let Some((view, used)) = &*slot
             && view.is_final()
             && used.elapsed() >= idle
             && Arc::strong_count(view) == 1
-            && lock(&view.layers)
+            && view
+                .layers
+                .lock()
                 .iter()
                 .all(|layer| Arc::strong_count(layer) == 1)
         {
@@ -216,7 +218,7 @@ impl Images {
     }
 
     fn slot(&self, key: &ImageKey) -> Arc<Slot> {
-        let mut slots = lock(&self.slots);
+        let mut slots = self.slots.lock();
         Arc::clone(slots.get_or_insert(key.clone(), Arc::default))
     }
 
@@ -263,14 +265,14 @@ impl Images {
     }
 
     fn release(&self, idle: Duration) {
-        for (_, slot) in lock(&self.slots).iter() {
+        for (_, slot) in self.slots.lock().iter() {
             slot.release(idle);
         }
     }
 
     /// Drops what is kept of an image.
     pub fn drop_image(&self, key: &ImageKey) {
-        lock(&self.slots).pop(key);
+        self.slots.lock().pop(key);
     }
 }
 

@@ -1,16 +1,16 @@
 //! Listing folders: by handle, or by number where the kernel opens folders by itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use pcocc_layers::squashfs::InodeNo;
 
 use crate::errno::{Errno, errno_of};
 use crate::naming::Place;
 use crate::staging::Item;
-use crate::sync::lock;
 use crate::tree::files::{Caching, Handle};
 use crate::tree::look::{Attributes, Kind, image_node, rootfs_attributes};
 use crate::tree::node::{Fixed, Node, Part, Side};
@@ -78,11 +78,11 @@ impl Listings {
     }
 
     fn get(&self, key: ListingKey) -> Option<Arc<Listing>> {
-        lock(&self.recent).0.get(&key).cloned()
+        self.recent.lock().0.get(&key).cloned()
     }
 
     fn put(&self, key: ListingKey, listing: &Arc<Listing>) {
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         let (listings, names) = &mut *recent;
         *names += listing.len();
         if let Some((_, before)) = listings.push(key, Arc::clone(listing)) {
@@ -96,7 +96,7 @@ impl Listings {
     }
 
     fn drop_listing(&self, key: ListingKey) {
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         if let Some(listing) = recent.0.pop(&key) {
             recent.1 -= listing.len();
         }

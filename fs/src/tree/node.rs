@@ -7,14 +7,14 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pcocc_layers::Digest;
 use pcocc_layers::squashfs::InodeNo;
 
 use crate::naming::StoreId;
 use crate::staging::{Staged, StagedFile};
-use crate::sync::lock;
 
 /// An image as the tree knows it: a name, and what stood behind it when it was looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -165,7 +165,7 @@ impl Inodes {
     pub fn number(&self, node: &Node) -> u64 {
         match node.identity() {
             None => rootfs_number(node),
-            Some(identity) => lock(&self.0).number(node, &identity),
+            Some(identity) => self.0.lock().number(node, &identity),
         }
     }
 
@@ -174,7 +174,7 @@ impl Inodes {
         let Some(identity) = node.identity() else {
             return rootfs_number(node);
         };
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         let number = table.number(node, &identity);
         let slot = table.slots.entry(number).or_insert_with(|| Slot {
             node: node.clone(),
@@ -187,7 +187,7 @@ impl Inodes {
 
     /// The kernel dropped `count` of its references.
     pub fn forget(&self, number: u64, count: u64) {
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         let Some(slot) = table.slots.get_mut(&number) else {
             return;
         };
@@ -217,7 +217,8 @@ impl Inodes {
                 InodeNo(place),
             ));
         }
-        lock(&self.0)
+        self.0
+            .lock()
             .slots
             .get(&number)
             .map(|slot| slot.node.clone())
@@ -228,7 +229,7 @@ impl Inodes {
         let (Some(from), Some(to)) = (old.identity(), new.identity()) else {
             return;
         };
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         let Some(number) = table.numbers.remove(&from) else {
             return;
         };
@@ -240,7 +241,7 @@ impl Inodes {
 
     /// How many inodes the kernel knows, but for those that something is mounted on, which it never forgets.
     pub fn count(&self) -> usize {
-        let slots = &lock(&self.0).slots;
+        let slots = &self.0.lock().slots;
         slots.len() - usize::from(slots.contains_key(&ROOTFS))
     }
 }

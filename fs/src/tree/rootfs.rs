@@ -1,10 +1,11 @@
 //! Root file systems of images, read from their squashfs files.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pcocc_core::cancel::Cancel;
 use pcocc_image::Error;
 use pcocc_image::store::Store;
@@ -13,7 +14,6 @@ use pcocc_layers::squashfs::{BlockCache, InodeNo, Squashfs};
 
 use crate::errno::{Errno, errno_of};
 use crate::status::Status;
-use crate::sync::lock;
 use crate::tree::flight::SingleFlight;
 use crate::tree::node::ImageKey;
 use crate::tree::stores::StoreView;
@@ -78,7 +78,8 @@ impl RootFilesystems {
 
     /// The one with this number.
     pub fn get(&self, number: u16) -> Result<Arc<OpenRootfs>, Errno> {
-        lock(&self.table)
+        self.table
+            .lock()
             .numbers
             .get(&number)
             .map(|(_, open)| Arc::clone(open))
@@ -87,8 +88,8 @@ impl RootFilesystems {
 
     /// The one of an image when it is open already. Never waits.
     pub fn peek(&self, key: &ImageKey) -> Option<Arc<OpenRootfs>> {
-        let slot = Arc::clone(lock(&self.table).slots.get(key)?);
-        lock(&slot.open).clone()
+        let slot = Arc::clone(self.table.lock().slots.get(key)?);
+        slot.open.lock().clone()
     }
 
     /// Opens an image's root file system, made first when it is missing.
@@ -98,9 +99,9 @@ impl RootFilesystems {
         store: &StoreView,
         status: &Status,
     ) -> Result<Arc<OpenRootfs>, Errno> {
-        let slot = Arc::clone(lock(&self.table).slots.entry(key.clone()).or_default());
-        if let Some(open) = &*lock(&slot.open) {
-            *lock(&open.used) = Instant::now();
+        let slot = Arc::clone(self.table.lock().slots.entry(key.clone()).or_default());
+        if let Some(open) = &*slot.open.lock() {
+            *open.used.lock() = Instant::now();
             return Ok(Arc::clone(open));
         }
         let opening = Opening {
@@ -129,7 +130,7 @@ impl RootFilesystems {
 
     /// How often the kernel was told of inodes in them, less what it forgot.
     pub fn lookups(&self) -> u64 {
-        let table = lock(&self.table);
+        let table = self.table.lock();
         let open = table.numbers.values();
         open.map(|(_, open)| open.lookups.load(Ordering::Relaxed))
             .sum()
@@ -137,13 +138,13 @@ impl RootFilesystems {
 
     /// Closes those the kernel has forgotten and nobody used lately.
     pub fn collect(&self) {
-        let mut table = lock(&self.table);
+        let mut table = self.table.lock();
         let idle: Vec<(u16, ImageKey)> = table
             .numbers
             .iter()
             .filter(|(_, (_, open))| {
                 open.lookups.load(Ordering::Relaxed) == 0
-                    && lock(&open.used).elapsed() > IDLE
+                    && open.used.lock().elapsed() > IDLE
                     // One reference here, one in its slot.
                     && Arc::strong_count(open) <= 2
             })
@@ -169,7 +170,7 @@ struct Opening {
 
 impl Opening {
     fn run(self, cancel: &Cancel) -> Result<Arc<OpenRootfs>, Errno> {
-        if let Some(open) = &*lock(&self.slot.open) {
+        if let Some(open) = &*self.slot.open.lock() {
             return Ok(Arc::clone(open));
         }
         let name = &self.key.name;
@@ -184,7 +185,7 @@ impl Opening {
             tracing::warn!(store = %self.label, image = %name, %error, "no root file system");
             errno_of(&error)
         })?;
-        let mut table = lock(&self.table);
+        let mut table = self.table.lock();
         let number = table.free_number().ok_or(Errno::NFILE)?;
         let opened = Arc::new(OpenRootfs {
             number,
@@ -196,7 +197,7 @@ impl Opening {
         table
             .numbers
             .insert(number, (self.key.clone(), Arc::clone(&opened)));
-        *lock(&self.slot.open) = Some(Arc::clone(&opened));
+        *self.slot.open.lock() = Some(Arc::clone(&opened));
         Ok(opened)
     }
 

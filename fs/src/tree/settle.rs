@@ -4,8 +4,9 @@
 //! writers → the transfer runs → the folder's inodes become those of the new image. A failure opens
 //! the folder again; it is told once per change, so that a second close does not run it again.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pcocc_core::cancel::Cancel;
 use pcocc_image::Error;
 use pcocc_image::oci::Image;
@@ -16,7 +17,6 @@ use crate::commit::{StagedImage, Verdict, examine};
 use crate::errno::{Errno, errno_of};
 use crate::process::Process;
 use crate::staging::{Item, Phase, Staged};
-use crate::sync::lock;
 use crate::tree::Tree;
 use crate::tree::look::image_key;
 use crate::tree::node::{Node, Part};
@@ -28,12 +28,12 @@ pub(super) struct Committing(Mutex<Vec<(Process, Cancel)>>);
 impl Committing {
     /// How many run.
     pub(super) fn len(&self) -> usize {
-        lock(&self.0).len()
+        self.0.lock().len()
     }
 
     /// Stops those whose tool was told to end.
     pub(super) fn stop_interrupted(&self) {
-        let running = lock(&self.0).clone();
+        let running = self.0.lock().clone();
         for (process, cancel) in running {
             if process.is_interrupted() {
                 cancel.cancel();
@@ -43,18 +43,20 @@ impl Committing {
 
     /// Stops all of them.
     pub(super) fn stop_all(&self) {
-        for (_, cancel) in lock(&self.0).iter() {
+        for (_, cancel) in self.0.lock().iter() {
             cancel.cancel();
         }
     }
 
     fn begin(&self, process: Process, cancel: &Cancel) {
-        lock(&self.0).push((process, cancel.clone()));
+        self.0.lock().push((process, cancel.clone()));
     }
 
     fn end(&self, cancel: &Cancel) {
         let flag = cancel.flag();
-        lock(&self.0).retain(|(_, other)| !Arc::ptr_eq(&other.flag(), &flag));
+        self.0
+            .lock()
+            .retain(|(_, other)| !Arc::ptr_eq(&other.flag(), &flag));
     }
 }
 

@@ -1,15 +1,15 @@
 //! The images being copied in, the folders made for them, and what was taken off committed ones.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pcocc_layers::Digest;
 
 use crate::naming::{StoreId, split};
 use crate::process::Process;
 use crate::staging::{Item, Phase, Staged};
-use crate::sync::lock;
 use crate::tree::Tree;
 use crate::tree::node::{ImageKey, Node, Part, Side};
 
@@ -53,11 +53,11 @@ pub(super) struct Staging(Mutex<Table>);
 
 impl Staging {
     pub(super) fn len(&self) -> usize {
-        lock(&self.0).staged.len()
+        self.0.lock().staged.len()
     }
 
     pub(super) fn get(&self, store: StoreId, path: &str) -> Option<Arc<Staged>> {
-        let image = lock(&self.0).staged.get(&(store, path.to_owned())).cloned();
+        let image = self.0.lock().staged.get(&(store, path.to_owned())).cloned();
         // One that somebody else takes away right now: waits until it is.
         image.filter(|image| image.state().phase != Phase::Gone)
     }
@@ -67,7 +67,7 @@ impl Staging {
         if let Some(image) = self.get(store, path) {
             return Some(Node::StagedDir(image, "".into()));
         }
-        let table = lock(&self.0);
+        let table = self.0.lock();
         let key = (store, path.to_owned());
         table
             .is_folder(&key)
@@ -76,7 +76,7 @@ impl Staging {
 
     /// The staged images and made folders directly in a folder.
     pub(super) fn below(&self, store: StoreId, folder: &str) -> Vec<(String, Node)> {
-        let table = lock(&self.0);
+        let table = self.0.lock();
         let inside = |(s, path): &(StoreId, String)| {
             let (parent, name) = split(path);
             (*s == store && parent == folder).then(|| name.to_owned())
@@ -98,7 +98,7 @@ impl Staging {
     /// Adds a staged image unless its path is taken.
     pub(super) fn add(&self, path: &str, image: &Arc<Staged>) -> bool {
         let key = (image.store(), path.to_owned());
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         if table.staged.contains_key(&key) || table.is_folder(&key) {
             return false;
         }
@@ -117,7 +117,7 @@ impl Staging {
             }
         }
         let key = (image.store(), state.path.clone());
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         if table
             .staged
             .get(&key)
@@ -132,7 +132,7 @@ impl Staging {
     pub(super) fn shift(&self, image: &Arc<Staged>, to: &str) -> bool {
         let mut state = image.state();
         let new = (image.store(), to.to_owned());
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         if table.staged.contains_key(&new) || table.is_folder(&new) {
             return false;
         }
@@ -145,7 +145,7 @@ impl Staging {
     /// Makes a folder of names.
     pub(super) fn make_folder(&self, store: StoreId, path: &str, maker: Process) {
         let kept = matches!(&*maker.program(), "mkdir" | "install");
-        lock(&self.0).made.insert(
+        self.0.lock().made.insert(
             (store, path.to_owned()),
             Made {
                 maker,
@@ -157,7 +157,7 @@ impl Staging {
 
     /// Removes a made folder; fails when something is in it.
     pub(super) fn remove_folder(&self, store: StoreId, path: &str) -> Option<bool> {
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         let key = (store, path.to_owned());
         table.made.get(&key)?;
         if table.has_below(&key) {
@@ -170,14 +170,15 @@ impl Staging {
     /// Notes an image that came in through this mount.
     pub(super) fn note_committed(&self, key: ImageKey, index: Digest, by: Process) {
         let at = Instant::now();
-        lock(&self.0)
+        self.0
+            .lock()
             .committed
             .insert(key, Committed { at, index, by });
     }
 
     /// Whether this process has just made the image, and may be putting its files in place again.
     pub(super) fn was_committed_by(&self, key: &ImageKey, process: Process) -> bool {
-        let table = lock(&self.0);
+        let table = self.0.lock();
         table
             .committed
             .get(key)
@@ -186,24 +187,24 @@ impl Staging {
 
     /// The `index.json` an image came in with, when that was a moment ago.
     pub(super) fn committed(&self, key: &ImageKey) -> Option<Digest> {
-        let table = lock(&self.0);
+        let table = self.0.lock();
         let committed = table.committed.get(key)?;
         (committed.at.elapsed() < AFTERWARDS).then_some(committed.index)
     }
 
     pub(super) fn is_hidden(&self, key: &ImageKey, part: Part) -> bool {
-        let table = lock(&self.0);
+        let table = self.0.lock();
         let hidden = table.hidden.get(key);
         hidden.is_some_and(|hidden| hidden.parts.contains(&part))
     }
 
     /// Whether something was taken off the image already.
     pub(super) fn is_going(&self, key: &ImageKey) -> bool {
-        lock(&self.0).hidden.contains_key(key)
+        self.0.lock().hidden.contains_key(key)
     }
 
     pub(super) fn hide(&self, key: &ImageKey, part: Part) {
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         let hidden = table.hidden.entry(key.clone()).or_insert_with(|| Hidden {
             at: Instant::now(),
             parts: HashSet::new(),
@@ -213,7 +214,7 @@ impl Staging {
     }
 
     pub(super) fn unhide(&self, key: &ImageKey, part: Part) {
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         if let Some(hidden) = table.hidden.get_mut(key) {
             hidden.parts.remove(&part);
             if hidden.parts.is_empty() {
@@ -223,7 +224,7 @@ impl Staging {
     }
 
     pub(super) fn forget_image(&self, key: &ImageKey) {
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         table.hidden.remove(key);
         table.committed.remove(key);
     }
@@ -248,7 +249,7 @@ impl Tree {
     /// path, or below it, when that is given.
     pub(super) fn collect_abandoned(&self, at: Option<(StoreId, &str)>) {
         let candidates: Vec<Arc<Staged>> = {
-            let mut table = lock(&self.staging.0);
+            let mut table = self.staging.0.lock();
             table.committed.retain(|_, c| c.at.elapsed() < AFTERWARDS);
             table.hidden.retain(|_, h| h.at.elapsed() < AFTERWARDS);
             let wanted = |(store, path): &(StoreId, String)| match at {
@@ -284,7 +285,7 @@ impl Tree {
                     .end::<(), _>(&Err(why));
             }
         }
-        let mut table = lock(&self.staging.0);
+        let mut table = self.staging.0.lock();
         let empty: Vec<_> = table
             .made
             .iter()
@@ -339,7 +340,7 @@ mod tests {
             let age = |seconds| {
                 let then = Instant::now() - Duration::from_secs(seconds);
                 image.state().touched = then;
-                if let Some(made) = lock(&tree.staging.0).made.get_mut(&(0, "names".into())) {
+                if let Some(made) = tree.staging.0.lock().made.get_mut(&(0, "names".into())) {
                     made.at = then;
                 }
                 tree.collect_abandoned(None);
@@ -362,7 +363,7 @@ mod tests {
         };
         tree.staging.hide(&key, Part::Index);
         for (seconds, hidden) in [(50, true), (70, false)] {
-            if let Some(hidden) = lock(&tree.staging.0).hidden.get_mut(&key) {
+            if let Some(hidden) = tree.staging.0.lock().hidden.get_mut(&key) {
                 hidden.at = Instant::now() - Duration::from_secs(seconds);
             }
             tree.collect_abandoned(None);

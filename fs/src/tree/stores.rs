@@ -1,13 +1,13 @@
 //! The stores under the tree, each with its listing as folders, read again when it changed.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use pcocc_image::store::{Entry, Store};
 
 use crate::errno::{Errno, errno_of};
 use crate::naming::{Names, Notation};
-use crate::sync::lock;
 
 /// A store and its listing.
 pub struct StoreView {
@@ -45,12 +45,12 @@ impl StoreView {
     pub fn names(&self) -> Result<Arc<Names>, Errno> {
         let failed = |error| {
             tracing::warn!(store = %self.label, %error, "cannot list images");
-            *lock(&self.changed) = SystemTime::now();
+            *self.changed.lock() = SystemTime::now();
             errno_of(&error)
         };
         // The version is read before the listing: a change in between is seen the next time.
         let version = self.store.version().map_err(failed)?;
-        if let Some((known, names)) = &*lock(&self.listing)
+        if let Some((known, names)) = &*self.listing.lock()
             && *known == version
         {
             return Ok(Arc::clone(names));
@@ -59,8 +59,8 @@ impl StoreView {
             self.notation,
             self.store.list().map_err(failed)?,
         ));
-        *lock(&self.listing) = Some((version, Arc::clone(&names)));
-        *lock(&self.changed) = SystemTime::now();
+        *self.listing.lock() = Some((version, Arc::clone(&names)));
+        *self.changed.lock() = SystemTime::now();
         Ok(names)
     }
 
@@ -68,12 +68,12 @@ impl StoreView {
     pub fn changed(&self) -> SystemTime {
         // Why it cannot be read is told to whoever lists it.
         let _ = self.names();
-        *lock(&self.changed)
+        *self.changed.lock()
     }
 
     /// Drops the listing; the next look lists the store again.
     pub fn invalidate(&self) {
-        *lock(&self.listing) = None;
+        *self.listing.lock() = None;
     }
 
     /// The image with this full name, as it is now.
