@@ -3,7 +3,7 @@
 //! Phases: it is started before the mount, with a pipe as its standard input → the mount's process writes the
 //! mount's ID → and `bye` when it has unmounted by itself. When the pipe ends without that, the process was
 //! killed: the guard waits until all that was its is closed, and unmounts, unless what is mounted there by
-//! then is another one. The place is locked meanwhile, so that no new mount comes between look and act.
+//! then is another one. The mount point is locked meanwhile, so that no new mount comes between look and act.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::mount_error::MountError;
-use crate::mountpoint::{Place, absolute, is_dead, mount_at, unmount_now};
+use crate::mountpoint::{MountLock, absolute, is_dead, mount_at, unmount_now};
 
 /// What comes before the mount's ID.
 const MOUNTED: &str = "mounted ";
@@ -99,7 +99,7 @@ pub fn guard(mountpoint: &Path, server: u32, words: impl BufRead) -> Result<Guar
         thread::sleep(Duration::from_millis(10));
     }
     let path = absolute(mountpoint)?;
-    let _place = Place::take(&path)?;
+    let _lock = MountLock::take(&path)?;
     match mount_at(&path)? {
         Some(mounted) if mounted.is_ours() && id.is_none_or(|id| id == mounted.id) => {}
         _ => return Ok(Guarded::Gone),

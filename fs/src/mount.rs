@@ -175,7 +175,7 @@ impl Drop for Mounted {
 
 /// Mounts the tree. It answers from the moment this returns: tell whoever waits for it then.
 pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
-    let (mountpoint, place) = prepare(&options.mountpoint)?;
+    let (mountpoint, lock) = prepare(&options.mountpoint)?;
     check_fuse()?;
     // Before the mount, so that the guard does not inherit what keeps it alive.
     let mut guard = options.guard.and_then(Guard::start);
@@ -230,7 +230,7 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
     if let (Some(guard), Some(id)) = (&mut guard, &id) {
         guard.watch(id);
     }
-    drop(place);
+    drop(lock);
     tracing::debug!(mountpoint = %mountpoint.display(), "mounted");
     let stop = Arc::new(AtomicBool::new(false));
     let watcher = {

@@ -21,20 +21,20 @@ use crate::mount_error::MountError;
 /// mounting directly as root does not.
 const OURS: [(&str, &str); 2] = [("fuse.pcocc", "pcocc"), ("fuse", "pcocc")];
 
-/// How long another process may be at the same place.
+/// How long another process may hold the lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A place that one process mounts on or unmounts at a time, for as long as this lives.
+/// The right to mount on a path or to unmount there, which one process has at a time, for as long as this lives.
 ///
 /// It is a name for a socket that no file belongs to: it goes with its process, keeps no folder busy and
 /// leaves nothing behind.
 #[derive(Debug)]
-pub(crate) struct Place(
+pub(crate) struct MountLock(
     #[expect(dead_code, reason = "the name is free when it is closed")] UnixDatagram,
 );
 
-impl Place {
-    /// Waits for the place at an absolute path.
+impl MountLock {
+    /// Waits for the lock of an absolute path.
     pub(crate) fn take(path: &Path) -> Result<Self, MountError> {
         let user = rustix::process::geteuid().as_raw();
         let digest = Digest::of(path.as_os_str().as_bytes()).hex();
@@ -94,11 +94,11 @@ impl MountedAt {
     }
 }
 
-/// Checks the mount point and takes a stale mount off it. Until the place is let go, no other `pcocc` of the
+/// Checks the mount point and takes a stale mount off it. As long as the lock is held, no other `pcocc` of the
 /// user mounts there or unmounts what it takes for dead.
-pub(crate) fn prepare(path: &Path) -> Result<(PathBuf, Place), MountError> {
+pub(crate) fn prepare(path: &Path) -> Result<(PathBuf, MountLock), MountError> {
     let path = absolute(path)?;
-    let place = Place::take(&path)?;
+    let lock = MountLock::take(&path)?;
     if let Some(mounted) = mount_at(&path)? {
         if !mounted.is_ours() {
             return Err(MountError::point(
@@ -141,7 +141,7 @@ pub(crate) fn prepare(path: &Path) -> Result<(PathBuf, Place), MountError> {
             "is not empty; choose an empty folder",
         ));
     }
-    Ok((path, place))
+    Ok((path, lock))
 }
 
 /// Root may mount anywhere, others on what is theirs.
@@ -304,12 +304,12 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_one_process_s_at_a_time() {
+    fn a_lock_is_held_by_one_process_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Place::take(folder.path()).unwrap();
+        let first = MountLock::take(folder.path()).unwrap();
         let waiting = {
             let path = folder.path().to_owned();
-            thread::spawn(move || Place::take(&path).map(|_| Instant::now()))
+            thread::spawn(move || MountLock::take(&path).map(|_| Instant::now()))
         };
         thread::sleep(Duration::from_millis(60));
         let let_go = Instant::now();
