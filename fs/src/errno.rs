@@ -3,6 +3,9 @@
 use pcocc_image::Error;
 pub use rustix::io::Errno;
 
+/// Result of a request of the kernel's.
+pub type Result<T, E = Errno> = std::result::Result<T, E>;
+
 /// The errno a tool is told for `error`; the text goes to the status file and the log.
 pub fn errno_of(error: &Error) -> Errno {
     match error {
@@ -19,6 +22,16 @@ pub fn errno_of(error: &Error) -> Errno {
         Error::Cancelled => Errno::INTR,
         _ => Errno::IO,
     }
+}
+
+/// The same, for `map_err`.
+pub(crate) fn to_errno(error: impl Into<Error>) -> Errno {
+    errno_of(&error.into())
+}
+
+/// The same of an I/O error, for `map_err`.
+pub(crate) fn io_to_errno(error: std::io::Error) -> Errno {
+    errno_of_io(&error)
 }
 
 /// The errno of an I/O error, one that carries an image error included.

@@ -7,10 +7,9 @@ mod roots;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno as FuseErrno, FileHandle, Filesystem,
@@ -19,13 +18,12 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::errno::Errno;
 use crate::process;
-use crate::reply::{NO_GENERATION, attr, data, errno, kind, prepare, xattr};
-use crate::tree::Tree;
-use crate::tree::files::Caching;
-use crate::tree::look::{Attributes, Kind, Looked};
-use crate::tree::write::Change;
+use crate::reply::{
+    NO_GENERATION, attr, attributes, data, empty, entry, errno, link, missing, names, names_plus,
+    prepare, xattr,
+};
+use crate::tree::{Caching, Lookup, Tree};
 use crate::workers::Workers;
 
 pub(crate) use roots::Roots;
@@ -58,27 +56,6 @@ impl Adapter {
     }
 }
 
-fn entry(reply: ReplyEntry, result: Result<(Attributes, Duration), Errno>) {
-    match result {
-        Ok((attributes, validity)) => reply.entry(&validity, &attr(&attributes), NO_GENERATION),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn attributes(reply: ReplyAttr, result: Result<(Attributes, Duration), Errno>) {
-    match result {
-        Ok((attributes, validity)) => reply.attr(&validity, &attr(&attributes)),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         prepare(
@@ -97,19 +74,15 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.run_for(request, self.tree.may_wait(parent.0), move |tree| {
-            match tree.lookup(parent.0, &name) {
-                Ok(Looked::Found(attributes, validity)) => {
-                    reply.entry(&validity, &attr(&attributes), NO_GENERATION);
-                }
-                Ok(Looked::Missing(Duration::ZERO)) => reply.error(FuseErrno::ENOENT),
-                // Inode number zero is how FUSE caches that there is no such name.
-                Ok(Looked::Missing(validity)) => {
-                    reply.entry(&validity, &attr(&nothing()), NO_GENERATION);
-                }
+        self.run_for(
+            request,
+            self.tree.may_wait(parent.0),
+            move |tree| match tree.lookup(parent.0, &name) {
+                Ok(Lookup::Found(found, validity)) => entry(reply, Ok((found, validity))),
+                Ok(Lookup::Missing(validity)) => missing(reply, validity),
                 Err(error) => reply.error(errno(error)),
-            }
-        });
+            },
+        );
     }
 
     fn forget(&self, _: &Request, number: INodeNo, count: u64) {
@@ -142,15 +115,12 @@ impl Filesystem for Adapter {
     ) {
         let waits = size.is_some() || self.tree.may_wait(number.0);
         self.run(waits, move |tree| {
-            attributes(reply, tree.change(number.0, Change { size }));
+            attributes(reply, tree.change(number.0, size));
         });
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        match self.tree.read_link(number.0) {
-            Ok(target) => reply.data(&target),
-            Err(error) => reply.error(errno(error)),
-        }
+        link(reply, self.tree.read_link(number.0));
     }
 
     fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
@@ -328,21 +298,10 @@ impl Filesystem for Adapter {
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
         self.run(self.tree.read_dir_may_wait(handle.0), move |tree| {
-            let result = tree.read_dir(handle.0, offset, false, &mut |item| {
-                reply.add(
-                    INodeNo(item.number),
-                    item.next,
-                    kind(item.kind),
-                    OsStr::from_bytes(item.name),
-                )
-            });
-            match result {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(error)),
-            }
+            names(reply, |take| tree.read_dir(handle.0, offset, false, take));
         });
     }
 
@@ -352,26 +311,10 @@ impl Filesystem for Adapter {
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         self.run(self.tree.read_dir_may_wait(handle.0), move |tree| {
-            let result = tree.read_dir(handle.0, offset, true, &mut |item| {
-                let Some((attributes, validity)) = item.attributes else {
-                    return true;
-                };
-                reply.add(
-                    INodeNo(item.number),
-                    item.next,
-                    OsStr::from_bytes(item.name),
-                    &validity,
-                    &attr(&attributes),
-                    NO_GENERATION,
-                )
-            });
-            match result {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(errno(error)),
-            }
+            names_plus(reply, |take| tree.read_dir(handle.0, offset, true, take));
         });
     }
 
@@ -442,11 +385,10 @@ impl Filesystem for Adapter {
         name: &OsStr,
         _mode: u32,
         _umask: u32,
-        flags: i32,
+        _flags: i32,
         reply: ReplyCreate,
     ) {
         let (name, thread) = (name.to_owned(), request.pid());
-        let _ = flags;
         self.run(self.tree.may_wait(parent.0), move |tree| {
             match tree.create(parent.0, &name, thread) {
                 Ok((attributes, validity, handle)) => reply.created(
@@ -497,20 +439,5 @@ fn caching_flags(caching: Caching) -> FopenFlags {
         // Nothing was written that closing could complete.
         Caching::Keep => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
         Caching::Direct => FopenFlags::FOPEN_DIRECT_IO,
-    }
-}
-
-fn nothing() -> Attributes {
-    Attributes {
-        number: 0,
-        kind: Kind::Regular,
-        mode: 0,
-        owner: (0, 0),
-        size: 0,
-        blocks: 0,
-        links: 0,
-        device: 0,
-        modified: SystemTime::UNIX_EPOCH,
-        changed: SystemTime::UNIX_EPOCH,
     }
 }

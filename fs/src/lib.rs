@@ -7,8 +7,9 @@
 //! [`pcocc_image::transfer::copy`] into the store and waits for it.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
+mod attributes;
 pub mod blob;
-pub mod commit;
+mod dir_item;
 pub mod errno;
 mod fuse;
 pub mod guard;
@@ -19,7 +20,7 @@ pub mod naming;
 pub mod process;
 mod reply;
 pub mod root;
-pub mod staging;
+pub mod staged;
 pub mod status;
 pub mod testing;
 pub mod tree;

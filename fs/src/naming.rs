@@ -60,9 +60,9 @@ impl Notation {
     }
 }
 
-/// What stands at a path of a store.
+/// What is shown at a path of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Shown {
     /// A folder of names.
     Folder,
     /// An image.
@@ -73,7 +73,7 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Names {
     notation: Notation,
-    folders: BTreeMap<String, BTreeMap<String, Place>>,
+    folders: BTreeMap<String, BTreeMap<String, Shown>>,
     /// Names of only revisions.
     unshown: BTreeMap<String, Arc<Entry>>,
 }
@@ -84,25 +84,13 @@ impl Names {
     /// A name that cannot be a path, which no sane daemon has, is left out: it would spoil the listing for all others.
     pub fn new(notation: Notation, mut entries: Vec<Entry>) -> Self {
         entries.retain(|entry| entry.name.split('/').all(is_file_name));
-        let mut folders: BTreeMap<String, BTreeMap<String, Place>> = BTreeMap::new();
+        let mut folders: BTreeMap<String, BTreeMap<String, Shown>> = BTreeMap::new();
         folders.insert(String::new(), BTreeMap::new());
         for entry in &entries {
-            let mut path = entry.name.as_str();
-            while let Some((parent, child)) = path.rsplit_once('/') {
-                // The image itself is put in below; here only the folders above it.
-                if path.len() < entry.name.len() {
-                    folders
-                        .entry(parent.to_owned())
-                        .or_default()
-                        .insert(child.to_owned(), Place::Folder);
-                }
-                path = parent;
-            }
-            if path.len() < entry.name.len() {
-                folders
-                    .entry(String::new())
-                    .or_default()
-                    .insert(path.to_owned(), Place::Folder);
+            for (slash, _) in entry.name.match_indices('/') {
+                let (parent, child) = split(entry.name.split_at(slash).0);
+                let children = folders.entry(parent.to_owned()).or_default();
+                children.insert(child.to_owned(), Shown::Folder);
             }
         }
         let mut revisions: BTreeMap<String, usize> = BTreeMap::new();
@@ -122,12 +110,12 @@ impl Names {
             let (parent, shown) = split(notation.path_of(&entry.name));
             let full = split(&entry.name).1;
             let children = folders.entry(parent.to_owned()).or_default();
-            let child = if children.get(shown) == Some(&Place::Folder) {
+            let child = if children.get(shown) == Some(&Shown::Folder) {
                 full
             } else {
                 shown
             };
-            children.insert(child.to_owned(), Place::Image(Arc::clone(&entry)));
+            children.insert(child.to_owned(), Shown::Image(Arc::clone(&entry)));
         }
         Self {
             notation,
@@ -137,32 +125,29 @@ impl Names {
     }
 
     /// The names in a folder; `None` when there is no such folder.
-    pub fn children(&self, folder: &str) -> Option<&BTreeMap<String, Place>> {
+    pub fn children(&self, folder: &str) -> Option<&BTreeMap<String, Shown>> {
         self.folders.get(folder)
     }
 
     /// What stands at `path`, the hidden tag included.
-    pub fn resolve(&self, path: &str) -> Option<Place> {
+    pub fn resolve(&self, path: &str) -> Option<Shown> {
         if path.is_empty() {
-            return Some(Place::Folder);
+            return Some(Shown::Folder);
         }
         let (parent, child) = split(path);
         let children = self.folders.get(parent)?;
-        if let Some(place) = children.get(child) {
-            return Some(place.clone());
+        if let Some(found) = children.get(child) {
+            return Some(found.clone());
         }
-        if self.notation == Notation::Docker {
-            // "bb:latest" was asked for where "bb" is shown.
-            if let Some(shown) = child.strip_suffix(LATEST)
-                && let Some(place @ Place::Image(entry)) = children.get(shown)
-                && entry.name == path
-            {
-                return Some(place.clone());
-            }
+        // "bb:latest" was asked for where "bb" is shown.
+        if self.notation == Notation::Docker
+            && let Some(shown) = child.strip_suffix(LATEST)
+            && let Some(image @ Shown::Image(entry)) = children.get(shown)
+            && entry.name == path
+        {
+            return Some(image.clone());
         }
-        self.unshown
-            .get(path)
-            .map(|entry| Place::Image(Arc::clone(entry)))
+        self.unshown.get(path).cloned().map(Shown::Image)
     }
 
     /// The image with this full name.
@@ -171,7 +156,7 @@ impl Names {
         [shown, name]
             .into_iter()
             .find_map(|path| match self.resolve(path) {
-                Some(Place::Image(entry)) if entry.name == name => Some(entry),
+                Some(Shown::Image(entry)) if entry.name == name => Some(entry),
                 _ => None,
             })
     }
@@ -231,7 +216,7 @@ mod tests {
         let names = names(&["bb:latest", "debian:12"]);
         assert_eq!(listing(&names, ""), ["bb", "debian:12"]);
         for path in ["bb", "bb:latest"] {
-            assert!(matches!(names.resolve(path), Some(Place::Image(e)) if e.name == "bb:latest"));
+            assert!(matches!(names.resolve(path), Some(Shown::Image(e)) if e.name == "bb:latest"));
         }
         assert_eq!(names.resolve("debian"), None);
         assert_eq!(names.resolve("debian:12:latest"), None);
@@ -245,7 +230,7 @@ mod tests {
             listing(&names, ""),
             ["a", "a:2", "a:latest", "localhost:5000"]
         );
-        assert_eq!(names.resolve("a"), Some(Place::Folder));
+        assert_eq!(names.resolve("a"), Some(Shown::Folder));
         assert_eq!(listing(&names, "a"), ["b:1"]);
         assert_eq!(listing(&names, "localhost:5000/x"), ["y"]);
         assert!(names.image("a:latest").is_some());
@@ -269,7 +254,7 @@ mod tests {
         let names = named(Notation::Repository, &list);
         assert_eq!(listing(&names, ""), ["one", "two", "two@0", "two@10"]);
         for name in list {
-            assert!(matches!(names.resolve(name), Some(Place::Image(e)) if e.name == name));
+            assert!(matches!(names.resolve(name), Some(Shown::Image(e)) if e.name == name));
         }
         assert_eq!(names.resolve("one@1"), None);
     }

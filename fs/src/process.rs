@@ -78,6 +78,11 @@ impl Process {
             || value(&status, "State:").is_some_and(|state| state.starts_with(['Z', 'X']))
     }
 
+    /// Whether its program makes folders for those that come after it, so that its end says nothing.
+    pub fn makes_for_others(&self) -> bool {
+        matches!(&*self.program(), "mkdir" | "install")
+    }
+
     /// The name of the program the process runs, at most 15 bytes of it.
     pub fn program(&self) -> String {
         fs::read_to_string(format!("/proc/{}/comm", self.id))

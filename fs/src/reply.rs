@@ -1,14 +1,20 @@
 //! What all FUSE adapters say in the same words: sizes, attributes, errors, extended attributes.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno as FuseErrno, FileAttr, FileType, Generation, INodeNo, InitFlags, KernelConfig,
-    ReplyData, ReplyXattr,
+    Errno as FuseErrno, FileAttr, FileType as FuseType, Generation, INodeNo, InitFlags,
+    KernelConfig, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyXattr,
 };
+use pcocc_layers::squashfs::FileType;
 
-use crate::errno::Errno;
-use crate::tree::look::{Attributes, Kind};
+use crate::attributes::Attributes;
+use crate::dir_item::TakeItem;
+use crate::errno::{Errno, Result};
 
 /// Largest request to read or write, in bytes; each event loop keeps a buffer of this size.
 pub(crate) const MAX_REQUEST: u32 = 1 << 20;
@@ -33,15 +39,15 @@ pub(crate) fn errno(error: Errno) -> FuseErrno {
     FuseErrno::from_i32(error.raw_os_error())
 }
 
-pub(crate) fn kind(kind: Kind) -> FileType {
+pub(crate) fn file_type(kind: FileType) -> FuseType {
     match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::Regular => FileType::RegularFile,
-        Kind::Symlink => FileType::Symlink,
-        Kind::BlockDevice => FileType::BlockDevice,
-        Kind::CharDevice => FileType::CharDevice,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
+        FileType::Directory => FuseType::Directory,
+        FileType::Regular => FuseType::RegularFile,
+        FileType::Symlink => FuseType::Symlink,
+        FileType::BlockDevice => FuseType::BlockDevice,
+        FileType::CharDevice => FuseType::CharDevice,
+        FileType::Fifo => FuseType::NamedPipe,
+        FileType::Socket => FuseType::Socket,
     }
 }
 
@@ -54,7 +60,7 @@ pub(crate) fn attr(attributes: &Attributes) -> FileAttr {
         mtime: attributes.modified,
         ctime: attributes.changed,
         crtime: attributes.modified,
-        kind: kind(attributes.kind),
+        kind: file_type(attributes.kind),
         perm: attributes.mode,
         nlink: attributes.links,
         uid: attributes.owner.0,
@@ -65,17 +71,87 @@ pub(crate) fn attr(attributes: &Attributes) -> FileAttr {
     }
 }
 
+/// Answers with the entry of a name.
+pub(crate) fn entry(reply: ReplyEntry, result: Result<(Attributes, Duration)>) {
+    match result {
+        Ok((found, validity)) => reply.entry(&validity, &attr(&found), NO_GENERATION),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Answers that there is no such name, and how long that holds.
+pub(crate) fn missing(reply: ReplyEntry, validity: Duration) {
+    if validity.is_zero() {
+        reply.error(FuseErrno::ENOENT);
+    } else {
+        // Inode number zero is how FUSE caches that there is no such name.
+        let nothing = Attributes::file((0, 0), 0, 0, SystemTime::UNIX_EPOCH);
+        reply.entry(&validity, &attr(&nothing), NO_GENERATION);
+    }
+}
+
+/// Answers with attributes.
+pub(crate) fn attributes(reply: ReplyAttr, result: Result<(Attributes, Duration)>) {
+    match result {
+        Ok((found, validity)) => reply.attr(&validity, &attr(&found)),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Answers with success or an error.
+pub(crate) fn empty(reply: ReplyEmpty, result: Result<()>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Answers with a link's target.
+pub(crate) fn link(reply: ReplyData, target: Result<Vec<u8>>) {
+    match target {
+        Ok(target) => reply.data(&target),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Answers with the names that `read` hands on.
+pub(crate) fn names(mut reply: ReplyDirectory, read: impl FnOnce(&mut TakeItem<'_>) -> Result<()>) {
+    let result = read(&mut |item| {
+        let (number, kind) = (INodeNo(item.number), file_type(item.kind));
+        reply.add(number, item.next, kind, OsStr::from_bytes(item.name))
+    });
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// Answers with the names and attributes that `read` hands on.
+pub(crate) fn names_plus(
+    mut reply: ReplyDirectoryPlus,
+    read: impl FnOnce(&mut TakeItem<'_>) -> Result<()>,
+) {
+    let result = read(&mut |item| {
+        let Some((found, validity)) = item.attributes else {
+            return true;
+        };
+        let (number, name) = (INodeNo(item.number), OsStr::from_bytes(item.name));
+        let attr = attr(&found);
+        reply.add(number, item.next, name, &validity, &attr, NO_GENERATION)
+    });
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
 thread_local! {
     /// What is read before it is handed on; clearing a new one each time costs as much as copying it.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Answers a request to read `size` bytes by `read`, which says how many it put into its buffer.
-pub(crate) fn data(
-    reply: ReplyData,
-    size: u32,
-    read: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
-) {
+pub(crate) fn data(reply: ReplyData, size: u32, read: impl FnOnce(&mut [u8]) -> Result<usize>) {
     BUFFER.with_borrow_mut(|buffer| {
         let size = size.min(MAX_REQUEST) as usize;
         if buffer.len() < size {
@@ -90,7 +166,7 @@ pub(crate) fn data(
 }
 
 /// Answers for the value of an extended attribute or the names of all: a size of 0 asks for the length.
-pub(crate) fn xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, Errno>) {
+pub(crate) fn xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
     match result {
         Err(error) => reply.error(errno(error)),
         Ok(value) => match u32::try_from(value.len()) {

@@ -1,7 +1,7 @@
 //! What the mount is doing and did lately, as `.pcocc/status.json` shows it.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Once};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -67,17 +67,38 @@ pub struct Status(Arc<Mutex<VecDeque<Arc<Mutex<Transfer>>>>>);
 
 impl Status {
     /// Notes that a transfer begins.
-    pub fn begin(&self, store: &str, image: &str, action: &'static str) -> Running {
-        let transfer = Arc::new(Mutex::new(Transfer {
-            store: store.to_owned(),
-            image: image.to_owned(),
-            action,
-            state: State::Running,
-            bytes: 0,
-            started: now(),
-            ended: None,
-            message: None,
-        }));
+    pub fn begin(&self, store: &str, image: &str, action: &'static str) -> RunningTransfer {
+        let transfer = self.begin_when_moving(store, image, action);
+        transfer.0.show();
+        transfer
+    }
+
+    /// Notes a transfer with its first event, or when it fails: no transfer is needed for an image that is
+    /// there already.
+    pub fn begin_when_moving(
+        &self,
+        store: &str,
+        image: &str,
+        action: &'static str,
+    ) -> RunningTransfer {
+        RunningTransfer(Arc::new(Moving {
+            status: self.clone(),
+            shown: Once::new(),
+            transfer: Arc::new(Mutex::new(Transfer {
+                store: store.to_owned(),
+                image: image.to_owned(),
+                action,
+                state: State::Running,
+                bytes: 0,
+                started: now(),
+                ended: None,
+                message: None,
+            })),
+            blobs: Mutex::default(),
+        }))
+    }
+
+    fn add(&self, transfer: &Arc<Mutex<Transfer>>) {
         let mut transfers = self.0.lock();
         if transfers.len() >= REMEMBERED
             && let Some(oldest) = transfers
@@ -86,20 +107,7 @@ impl Status {
         {
             transfers.remove(oldest);
         }
-        transfers.push_back(Arc::clone(&transfer));
-        Running(transfer)
-    }
-
-    /// Notes a transfer when it says for the first time that it does something, or fails: what was there
-    /// already is none.
-    pub fn when_moving(&self, store: &str, image: &str, action: &'static str) -> Begun {
-        Begun(Arc::new(Later {
-            status: self.clone(),
-            store: store.to_owned(),
-            image: image.to_owned(),
-            action,
-            running: Mutex::default(),
-        }))
+        transfers.push_back(Arc::clone(transfer));
     }
 
     /// Copies of the remembered transfers, oldest first.
@@ -138,22 +146,22 @@ impl Status {
     }
 }
 
-/// A transfer that is under way; it counts as failed when dropped before [`Running::end`].
+/// A transfer that is under way; it counts as failed when dropped before [`RunningTransfer::end`].
 #[derive(Debug)]
-pub struct Running(Arc<Mutex<Transfer>>);
+pub struct RunningTransfer(Arc<Moving>);
 
-impl Running {
+impl RunningTransfer {
     /// Where the transfer reports its progress.
     pub fn reporter(&self) -> Reporter {
-        Reporter::new(Arc::new(Counter {
-            transfer: Arc::clone(&self.0),
-            blobs: Mutex::default(),
-        }))
+        Reporter::new(Arc::clone(&self.0) as Arc<dyn Progress>)
     }
 
     /// Notes the result.
     pub fn end<T, E: std::fmt::Display>(self, result: &Result<T, E>) {
-        let mut transfer = self.0.lock();
+        if result.is_err() {
+            self.0.show();
+        }
+        let mut transfer = self.0.transfer.lock();
         transfer.ended = Some(now());
         match result {
             Ok(_) => transfer.state = State::Done,
@@ -165,9 +173,9 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningTransfer {
     fn drop(&mut self) {
-        let mut transfer = self.0.lock();
+        let mut transfer = self.0.transfer.lock();
         if transfer.state == State::Running {
             transfer.state = State::Failed;
             transfer.ended = Some(now());
@@ -175,64 +183,28 @@ impl Drop for Running {
     }
 }
 
-/// A transfer that begins with its first event.
-#[derive(Debug)]
-pub struct Begun(Arc<Later>);
-
-#[derive(Debug)]
-struct Later {
-    status: Status,
-    store: String,
-    image: String,
-    action: &'static str,
-    running: Mutex<Option<(Running, Reporter)>>,
-}
-
-impl Later {
-    fn begin(&self) -> Running {
-        self.status.begin(&self.store, &self.image, self.action)
-    }
-}
-
-impl Begun {
-    /// Where the transfer reports its progress.
-    pub fn reporter(&self) -> Reporter {
-        Reporter::new(Arc::clone(&self.0) as Arc<dyn Progress>)
-    }
-
-    /// Notes the result.
-    pub fn end<T, E: std::fmt::Display>(self, result: &Result<T, E>) {
-        match (self.0.running.lock().take(), result) {
-            (Some((running, _)), _) => running.end(result),
-            (None, Err(_)) => self.0.begin().end(result),
-            (None, Ok(_)) => {}
-        }
-    }
-}
-
-impl Progress for Later {
-    fn event(&self, event: Event) {
-        let reporter = {
-            let mut running = self.running.lock();
-            let (_, reporter) = running.get_or_insert_with(|| {
-                let running = self.begin();
-                let reporter = running.reporter();
-                (running, reporter)
-            });
-            reporter.clone()
-        };
-        reporter.emit(event);
-    }
-}
-
 /// Adds up the bytes of a transfer's blobs.
-struct Counter {
+#[derive(Debug)]
+struct Moving {
+    status: Status,
+    /// Whether it is in the list.
+    shown: Once,
     transfer: Arc<Mutex<Transfer>>,
-    blobs: Mutex<std::collections::BTreeMap<u64, u64>>,
+    blobs: Mutex<BTreeMap<u64, u64>>,
 }
 
-impl Progress for Counter {
+impl Moving {
+    fn show(&self) {
+        self.shown.call_once(|| {
+            self.transfer.lock().started = now();
+            self.status.add(&self.transfer);
+        });
+    }
+}
+
+impl Progress for Moving {
     fn event(&self, event: Event) {
+        self.show();
         let (id, done) = match event {
             Event::BlobProgress { id, done } => (id, done),
             Event::BlobFinished { id, total } => (id, total),
@@ -274,9 +246,9 @@ mod tests {
             Some("disk full")
         );
         assert_eq!(status.last_error("docker", Some("i1")), None);
-        let quiet = status.when_moving("docker", "quiet", "export");
+        let quiet = status.begin_when_moving("docker", "quiet", "export");
         quiet.end(&Ok::<_, &str>(()));
-        let noisy = status.when_moving("docker", "noisy", "export");
+        let noisy = status.begin_when_moving("docker", "noisy", "export");
         noisy.reporter().stage("Exporting");
         noisy.end(&Err::<(), _>("interrupted"));
         let last = status.transfers().pop().unwrap();

@@ -19,8 +19,7 @@ use pcocc_image::testing::parsers::Target;
 use pcocc_image::transfer::{self, Context, Layout as _};
 use pcocc_layers::Digest;
 
-use crate::commit::{StagedImage, Verdict, examine};
-use crate::staging::{Item, StagedFile};
+use crate::staged::{Item, StagedFile, StagedImage, Verdict, examine};
 
 /// Every target of this crate by its name, which is also the name of its corpus.
 pub const TARGETS: [(&str, Target); 1] = [("staged", staged)];
@@ -104,7 +103,7 @@ fn items(data: &[u8], folder: &Path) -> Option<BTreeMap<String, Item>> {
     let mut add = |path: String, content: &[u8]| {
         let file = StagedFile::new(Arc::from(folder));
         file.write_at(content, 0, 0).ok()?;
-        file.settled(0);
+        file.flushed(0);
         items.insert(path, Item::File(file));
         Some(())
     };

@@ -6,7 +6,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 
 use fuser::{
     AccessFlags, Errno as FuseErrno, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig,
@@ -15,8 +14,8 @@ use fuser::{
 };
 
 use super::Adapter;
-use crate::reply::{NO_GENERATION, attr, data, errno, kind, prepare};
-use crate::tree::node::{ROOT, ROOTFS};
+use crate::reply::{data, names, names_plus, prepare};
+use crate::tree::inodes::{ROOT, ROOTFS};
 
 /// Answers the kernel below `rootfs`.
 #[derive(Debug)]
@@ -102,24 +101,15 @@ impl Filesystem for Roots {
         number: INodeNo,
         _: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
         let number = inside(number).0;
-        self.0
-            .run_for(request, self.0.tree.may_wait(number), move |tree| {
-                let result = tree.read_open_dir(number, offset, false, &mut |item| {
-                    reply.add(
-                        INodeNo(item.number),
-                        item.next,
-                        kind(item.kind),
-                        OsStr::from_bytes(item.name),
-                    )
-                });
-                match result {
-                    Ok(()) => reply.ok(),
-                    Err(error) => reply.error(errno(error)),
-                }
+        let waits = self.0.tree.may_wait(number);
+        self.0.run_for(request, waits, move |tree| {
+            names(reply, |take| {
+                tree.read_open_dir(number, offset, false, take)
             });
+        });
     }
 
     fn readdirplus(
@@ -128,29 +118,13 @@ impl Filesystem for Roots {
         number: INodeNo,
         _: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         let number = inside(number).0;
-        self.0
-            .run_for(request, self.0.tree.may_wait(number), move |tree| {
-                let result = tree.read_open_dir(number, offset, true, &mut |item| {
-                    let Some((attributes, validity)) = item.attributes else {
-                        return true;
-                    };
-                    reply.add(
-                        INodeNo(item.number),
-                        item.next,
-                        OsStr::from_bytes(item.name),
-                        &validity,
-                        &attr(&attributes),
-                        NO_GENERATION,
-                    )
-                });
-                match result {
-                    Ok(()) => reply.ok(),
-                    Err(error) => reply.error(errno(error)),
-                }
-            });
+        let waits = self.0.tree.may_wait(number);
+        self.0.run_for(request, waits, move |tree| {
+            names_plus(reply, |take| tree.read_open_dir(number, offset, true, take));
+        });
     }
 
     fn getxattr(

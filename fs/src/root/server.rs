@@ -10,21 +10,24 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, Config, Errno as FuseErrno, FileAttr, FileHandle, FileType, Filesystem, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
-    Session, SessionACL,
+    AccessFlags, Config, Errno as FuseErrno, FileHandle, Filesystem, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session, SessionACL,
 };
 use lru::LruCache;
 use parking_lot::Mutex;
-use pcocc_image::Error;
-use pcocc_layers::squashfs::{FileType as Kind, InodeNo};
+use pcocc_layers::Error;
+use pcocc_layers::squashfs::{FileType, InodeNo};
 
-use crate::errno::{Errno, errno_of};
-use crate::reply::{NO_GENERATION, attr, data, errno, kind, prepare, xattr};
-use crate::root::tree::{Added, Found, Named, Place, RootTree};
-use crate::tree::ALWAYS;
-use crate::tree::look::{Attributes, is_unsupported, rootfs_attributes};
+use crate::attributes::{
+    ALWAYS, Attributes, ExtendedAttribute, is_unsupported, names_of, value_of,
+};
+use crate::dir_item::{DirItem, TakeItem};
+use crate::errno::{Errno, Result, to_errno};
+use crate::reply::{
+    attributes, data, entry, errno, link, missing, names, names_plus, prepare, xattr,
+};
+use crate::root::tree::{Added, Found, Named, NodeId, RootTree};
 
 /// Folders whose names are kept while they are being listed.
 const LISTINGS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
@@ -40,9 +43,6 @@ const ADDED: u64 = 1 << 62;
 
 /// Names and inodes of a folder.
 type Listing = Arc<Vec<Named>>;
-
-/// Name and value of an extended attribute.
-type Extended = (Vec<u8>, Vec<u8>);
 
 /// A root file system being served. Dropping this does not end it: closing the device does.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ struct Server {
     tree: RootTree,
     /// Time of what was added.
     modified: SystemTime,
-    listings: Mutex<LruCache<Place, Listing>>,
+    listings: Mutex<LruCache<NodeId, Listing>>,
 }
 
 impl Server {
@@ -96,98 +96,100 @@ impl Server {
         }
     }
 
-    fn place_of(&self, number: u64) -> Place {
+    fn node_of(&self, number: u64) -> NodeId {
         match number {
-            TOP => Place::Image(self.tree.top),
-            number if number & ADDED != 0 => Place::Added((number & !ADDED) as usize),
-            number => Place::Image(InodeNo(number.wrapping_sub(SHIFT))),
+            TOP => NodeId::Image(self.tree.top),
+            number if number & ADDED != 0 => NodeId::Added((number & !ADDED) as usize),
+            number => NodeId::Image(InodeNo(number.wrapping_sub(SHIFT))),
         }
     }
 
-    fn attributes(&self, number: u64, place: Place) -> Result<Attributes, Error> {
-        let plain = Attributes {
-            number,
-            kind: Kind::Directory,
-            mode: 0o755,
-            owner: self.tree.owner,
-            size: 0,
-            blocks: 0,
-            // One link says that the number of folders inside is not told.
-            links: 1,
-            device: 0,
-            modified: self.modified,
-            changed: self.modified,
+    fn attributes(&self, number: u64) -> Result<Attributes, Error> {
+        let owner = self.tree.owner;
+        let found = match self.node_of(number) {
+            NodeId::Added(added) => match self.tree.added.get(added) {
+                Some(Added::File { content, mode }) => {
+                    Attributes::file(owner, *mode, content.len() as u64, self.modified)
+                }
+                _ => Attributes::folder(owner, 0o755, self.modified),
+            },
+            NodeId::Image(inode) => Attributes::in_image(&self.tree.squashfs.attributes(inode)?),
         };
-        match place {
-            Place::Added(added) => Ok(match self.tree.added.get(added) {
-                Some(Added::File { content, mode }) => Attributes {
-                    size: content.len() as u64,
-                    blocks: (content.len() as u64).div_ceil(512),
-                    kind: Kind::Regular,
-                    mode: *mode,
-                    ..plain
-                },
-                _ => plain,
-            }),
-            Place::Image(inode) => {
-                let found = self.tree.squashfs.attributes(inode)?;
-                Ok(rootfs_attributes(number, &found))
-            }
-        }
-    }
-
-    fn attr(&self, number: u64, place: Place) -> Result<FileAttr, Error> {
-        Ok(attr(&self.attributes(number, place)?))
-    }
-
-    fn attr_of(&self, found: Found) -> Result<FileAttr, Error> {
-        let number = self.number(found);
-        self.attr(number, self.place_of(number))
+        Ok(found.numbered(number))
     }
 
     /// The names in a folder, kept for as long as the kernel asks for more of them.
-    fn listing(&self, number: u64) -> Result<Listing, Error> {
-        let place = self.place_of(number);
-        if let Some(listing) = self.listings.lock().get(&place) {
+    fn listing(&self, folder: NodeId) -> Result<Listing, Error> {
+        if let Some(listing) = self.listings.lock().get(&folder) {
             return Ok(Arc::clone(listing));
         }
-        let mut names = self.tree.list(place)?;
-        let parent = match place {
-            Place::Added(number) => match self.tree.added.get(number) {
+        let mut names = self.tree.list(folder)?;
+        let parent = match folder {
+            NodeId::Added(number) => match self.tree.added.get(number) {
                 Some(Added::Folder { parent }) => *parent,
-                _ => place,
+                _ => folder,
             },
             // Nobody looks at this number: the kernel knows the way up by itself.
-            Place::Image(_) => place,
+            NodeId::Image(_) => folder,
         };
-        for (name, place) in [(&b".."[..], parent), (b".", place)] {
-            let found = match place {
-                Place::Image(inode) => Found::Image(inode, Kind::Directory),
-                Place::Added(number) => Found::Added(number),
+        for (name, id) in [(&b".."[..], parent), (b".", folder)] {
+            let found = match id {
+                NodeId::Image(inode) => Found::Image(inode, FileType::Directory),
+                NodeId::Added(number) => Found::Added(number),
             };
             names.push((name.into(), found));
         }
         // The two come first.
         names.rotate_right(2);
         let listing = Arc::new(names);
-        self.listings.lock().put(place, Arc::clone(&listing));
+        self.listings.lock().put(folder, Arc::clone(&listing));
         Ok(listing)
+    }
+
+    /// Hands the names from `offset` on to `take` until it says that it is full.
+    fn read_dir(
+        &self,
+        number: INodeNo,
+        offset: u64,
+        attributes: bool,
+        take: &mut TakeItem<'_>,
+    ) -> Result<()> {
+        let listing = self.listing(self.node_of(number.0)).map_err(to_errno)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (place, (name, found)) in listing.iter().enumerate().skip(start) {
+            let number = self.number(*found);
+            let attributes = match attributes {
+                true => Some((self.attributes(number).map_err(to_errno)?, ALWAYS)),
+                false => None,
+            };
+            let item = DirItem {
+                number,
+                next: place as u64 + 1,
+                kind: self.kind_of(*found),
+                name,
+                attributes,
+            };
+            if take(item) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn kind_of(&self, found: Found) -> FileType {
         match found {
-            Found::Image(_, file_type) => kind(file_type),
-            Found::Added(_) if self.tree.place(found).is_some() => FileType::Directory,
-            Found::Added(_) => FileType::RegularFile,
+            Found::Image(_, file_type) => file_type,
+            Found::Added(_) if self.tree.folder_id(found).is_some() => FileType::Directory,
+            Found::Added(_) => FileType::Regular,
         }
     }
 
-    fn xattrs(&self, number: INodeNo) -> Result<Vec<Extended>, Errno> {
-        match self.place_of(number.0) {
-            Place::Added(_) => Ok(Vec::new()),
-            Place::Image(inode) => {
+    fn xattrs(&self, number: INodeNo) -> Result<Vec<ExtendedAttribute>> {
+        match self.node_of(number.0) {
+            NodeId::Added(_) => Ok(Vec::new()),
+            NodeId::Image(inode) => {
                 let found = self.tree.squashfs.xattrs(inode);
-                found.map_err(|error| errno_of(&error.into()))
+                found.map_err(to_errno)
             }
         }
     }
@@ -211,35 +213,34 @@ impl Filesystem for Server {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.tree.lookup(self.place_of(parent.0), name.as_bytes());
-        let attr = found.and_then(|found| found.map(|found| self.attr_of(found)).transpose());
-        match attr {
-            Ok(Some(attr)) => reply.entry(&ALWAYS, &attr, NO_GENERATION),
-            // Inode number zero is how FUSE caches that there is no such name.
-            Ok(None) => match self.attr(0, Place::Added(usize::MAX)) {
-                Ok(nothing) => reply.entry(&ALWAYS, &nothing, NO_GENERATION),
-                Err(error) => reply.error(errno(errno_of(&error.into()))),
-            },
-            Err(error) => reply.error(errno(errno_of(&error.into()))),
+        let found = self.tree.lookup(self.node_of(parent.0), name.as_bytes());
+        let found = found.and_then(|found| {
+            found
+                .map(|found| self.attributes(self.number(found)))
+                .transpose()
+        });
+        match found {
+            Ok(Some(found)) => entry(reply, Ok((found, ALWAYS))),
+            Ok(None) => missing(reply, ALWAYS),
+            Err(error) => reply.error(errno(to_errno(error))),
         }
     }
 
     fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.attr(number.0, self.place_of(number.0)) {
-            Ok(attr) => reply.attr(&ALWAYS, &attr),
-            Err(error) => reply.error(errno(errno_of(&error.into()))),
-        }
+        let found = self.attributes(number.0);
+        let found = found.map_err(to_errno);
+        attributes(reply, found.map(|found| (found, ALWAYS)));
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        match self.place_of(number.0) {
-            Place::Added(_) => reply.error(FuseErrno::EINVAL),
-            Place::Image(inode) => match self.tree.squashfs.read_link(inode) {
-                Ok(target) => reply.data(&target),
-                Err(error) => reply.error(errno(errno_of(&error.into()))),
-            },
+        match self.node_of(number.0) {
+            NodeId::Added(_) => reply.error(FuseErrno::EINVAL),
+            NodeId::Image(inode) => {
+                let target = self.tree.squashfs.read_link(inode);
+                link(reply, target.map_err(to_errno));
+            }
         }
     }
 
@@ -263,12 +264,12 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.place_of(number.0) {
-            Place::Image(inode) => data(reply, size, |buffer| {
+        match self.node_of(number.0) {
+            NodeId::Image(inode) => data(reply, size, |buffer| {
                 let read = self.tree.squashfs.read_at(inode, offset, buffer);
-                read.map_err(|error| errno_of(&error.into()))
+                read.map_err(to_errno)
             }),
-            Place::Added(number) => match self.tree.added.get(number) {
+            NodeId::Added(number) => match self.tree.added.get(number) {
                 Some(Added::File { content, .. }) => {
                     let start = usize::try_from(offset)
                         .unwrap_or(usize::MAX)
@@ -287,21 +288,9 @@ impl Filesystem for Server {
         number: INodeNo,
         _: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let listing = match self.listing(number.0) {
-            Ok(listing) => listing,
-            Err(error) => return reply.error(errno(errno_of(&error.into()))),
-        };
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (place, (name, found)) in listing.iter().enumerate().skip(start) {
-            let number = INodeNo(self.number(*found));
-            let kind = self.kind_of(*found);
-            if reply.add(number, place as u64 + 1, kind, OsStr::from_bytes(name)) {
-                break;
-            }
-        }
-        reply.ok();
+        names(reply, |take| self.read_dir(number, offset, false, take));
     }
 
     fn readdirplus(
@@ -310,25 +299,9 @@ impl Filesystem for Server {
         number: INodeNo,
         _: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let listing = match self.listing(number.0) {
-            Ok(listing) => listing,
-            Err(error) => return reply.error(errno(errno_of(&error.into()))),
-        };
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (place, (name, found)) in listing.iter().enumerate().skip(start) {
-            let attr = match self.attr_of(*found) {
-                Ok(attr) => attr,
-                Err(error) => return reply.error(errno(errno_of(&error.into()))),
-            };
-            let next = place as u64 + 1;
-            let name = OsStr::from_bytes(name);
-            if reply.add(attr.ino, next, name, &ALWAYS, &attr, NO_GENERATION) {
-                break;
-            }
-        }
-        reply.ok();
+        names_plus(reply, |take| self.read_dir(number, offset, true, take));
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -345,11 +318,8 @@ impl Filesystem for Server {
         if is_unsupported(name) {
             return reply.error(FuseErrno::EOPNOTSUPP);
         }
-        let value = self.xattrs(number).and_then(|all| {
-            all.into_iter()
-                .find_map(|(known, value)| (known == name.as_bytes()).then_some(value))
-                .ok_or(Errno::NODATA)
-        });
+        let found = self.xattrs(number);
+        let value = found.and_then(|found| value_of(found, name).ok_or(Errno::NODATA));
         xattr(reply, size, value);
     }
 
@@ -357,11 +327,7 @@ impl Filesystem for Server {
         if !self.tree.squashfs.has_xattrs() {
             return reply.error(FuseErrno::ENOSYS);
         }
-        let names = self.xattrs(number).map(|all| {
-            let ended = all.into_iter().map(|(name, _)| [&*name, b"\0"].concat());
-            ended.collect::<Vec<_>>().concat()
-        });
-        xattr(reply, size, names);
+        xattr(reply, size, self.xattrs(number).map(names_of));
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pcocc_core::cancel::Cancel;
 use pcocc_layers::squashfs::{BlockCache, FileType, Options, RootfsWriter, Squashfs};
 
-use super::tree::Place;
+use super::tree::NodeId;
 use super::*;
 
 /// An image with links of every kind.
@@ -103,7 +103,7 @@ fn added_files_hide_the_images() {
         .unwrap();
     assert_eq!(read(&tree).unwrap(), b"other");
     let (_, etc) = tree.resolve(Path::new("/etc")).unwrap();
-    let names = tree.list(tree.place(etc.unwrap()).unwrap()).unwrap();
+    let names = tree.list(tree.folder_id(etc.unwrap()).unwrap()).unwrap();
     let mut names: Vec<_> = names
         .iter()
         .map(|(name, found)| {
@@ -125,9 +125,9 @@ fn a_folder_of_its_own_is_empty_but_for_what_is_added() {
     let mut tree = tree();
     tree.ensure_file(Path::new("/a/b/c")).unwrap();
     let (_, found) = tree.resolve(Path::new("/a/b")).unwrap();
-    let place = tree.place(found.unwrap()).unwrap();
-    assert!(matches!(place, Place::Added(_)));
-    let names = tree.list(place).unwrap();
+    let folder = tree.folder_id(found.unwrap()).unwrap();
+    assert!(matches!(folder, NodeId::Added(_)));
+    let names = tree.list(folder).unwrap();
     assert_eq!(names.len(), 1);
     assert_eq!(&*names[0].0, b"c");
     let (_, link) = tree.resolve(Path::new("/")).unwrap();

@@ -44,13 +44,13 @@ pub enum Found {
 /// An added file or folder.
 #[derive(Clone, Debug)]
 pub(super) enum Added {
-    Folder { parent: Place },
+    Folder { parent: NodeId },
     File { content: Vec<u8>, mode: u16 },
 }
 
-/// A folder that things can be in.
+/// What a file or folder is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Place {
+pub(super) enum NodeId {
     Image(InodeNo),
     Added(usize),
 }
@@ -68,7 +68,7 @@ pub struct RootTree {
     /// Owner of what is added.
     pub(super) owner: (u32, u32),
     pub(super) added: Vec<Added>,
-    names: HashMap<Place, Names>,
+    names: HashMap<NodeId, Names>,
 }
 
 impl RootTree {
@@ -100,8 +100,8 @@ impl RootTree {
             };
             let found = match here {
                 None => None,
-                Some(here) => match self.place(here) {
-                    Some(place) => self.lookup(place, name.as_bytes())?,
+                Some(here) => match self.folder_id(here) {
+                    Some(folder) => self.lookup(folder, name.as_bytes())?,
                     None => {
                         let upto: PathBuf = resolved.iter().map(|(name, _)| name).collect();
                         return Err(TreeError::NotAFolder(Path::new("/").join(upto)));
@@ -156,7 +156,7 @@ impl RootTree {
     pub fn ensure_folder(&mut self, path: &Path) -> Result<PathBuf, TreeError> {
         let (path, found) = self.resolve(path)?;
         match found {
-            Some(found) if self.place(found).is_some() => Ok(path),
+            Some(found) if self.folder_id(found).is_some() => Ok(path),
             Some(_) => Err(TreeError::NotAFolder(path)),
             None => {
                 let (parent, name) = self.parent_of(&path)?;
@@ -171,7 +171,7 @@ impl RootTree {
     pub fn ensure_file(&mut self, path: &Path) -> Result<PathBuf, TreeError> {
         let (path, found) = self.resolve(path)?;
         match found {
-            Some(found) if self.place(found).is_some() => Err(TreeError::IsAFolder(path)),
+            Some(found) if self.folder_id(found).is_some() => Err(TreeError::IsAFolder(path)),
             Some(_) => Ok(path),
             None => self.put_file(&path, Vec::new(), 0o644),
         }
@@ -185,7 +185,7 @@ impl RootTree {
         mode: u16,
     ) -> Result<PathBuf, TreeError> {
         let (path, found) = self.resolve(path)?;
-        if found.is_some_and(|found| self.place(found).is_some()) {
+        if found.is_some_and(|found| self.folder_id(found).is_some()) {
             return Err(TreeError::IsAFolder(path));
         }
         let (parent, name) = self.parent_of(&path)?;
@@ -193,7 +193,7 @@ impl RootTree {
         Ok(path)
     }
 
-    fn add(&mut self, parent: Place, name: &[u8], what: Added) {
+    fn add(&mut self, parent: NodeId, name: &[u8], what: Added) {
         let number = self.added.len();
         self.added.push(what);
         self.names
@@ -203,45 +203,45 @@ impl RootTree {
     }
 
     /// The folder `path`, which is resolved, is in, made with all above it when missing; and its name.
-    fn parent_of(&mut self, path: &Path) -> Result<(Place, Vec<u8>), TreeError> {
+    fn parent_of(&mut self, path: &Path) -> Result<(NodeId, Vec<u8>), TreeError> {
         let mut names = parts(path);
-        let mut place = Place::Image(self.top);
+        let mut folder = NodeId::Image(self.top);
         while let Some(name) = names.pop() {
             if names.is_empty() {
-                return Ok((place, name.into_vec()));
+                return Ok((folder, name.into_vec()));
             }
-            let next = match self.lookup(place, name.as_bytes())? {
-                Some(found) => self.place(found),
+            let next = match self.lookup(folder, name.as_bytes())? {
+                Some(found) => self.folder_id(found),
                 None => {
-                    self.add(place, name.as_bytes(), Added::Folder { parent: place });
-                    Some(Place::Added(self.added.len() - 1))
+                    self.add(folder, name.as_bytes(), Added::Folder { parent: folder });
+                    Some(NodeId::Added(self.added.len() - 1))
                 }
             };
-            place = next.ok_or_else(|| TreeError::NotAFolder(path.to_owned()))?;
+            folder = next.ok_or_else(|| TreeError::NotAFolder(path.to_owned()))?;
         }
         // The root itself: it is a folder, so that nobody asks for its parent.
         Err(TreeError::IsAFolder(path.to_owned()))
     }
 
     /// What a folder is to those in it; `None` for what is no folder.
-    pub(super) fn place(&self, found: Found) -> Option<Place> {
+    pub(super) fn folder_id(&self, found: Found) -> Option<NodeId> {
         match found {
-            Found::Image(inode, FileType::Directory) => Some(Place::Image(inode)),
+            Found::Image(inode, FileType::Directory) => Some(NodeId::Image(inode)),
             Found::Image(..) => None,
             Found::Added(number) => match self.added.get(number)? {
-                Added::Folder { .. } => Some(Place::Added(number)),
+                Added::Folder { .. } => Some(NodeId::Added(number)),
                 Added::File { .. } => None,
             },
         }
     }
 
-    pub(super) fn lookup(&self, place: Place, name: &[u8]) -> Result<Option<Found>, Error> {
-        if let Some(number) = self.names.get(&place).and_then(|names| names.get(name)) {
+    pub(super) fn lookup(&self, folder: NodeId, name: &[u8]) -> Result<Option<Found>, Error> {
+        if let Some(number) = self.names.get(&folder).and_then(|names| names.get(name)) {
             return Ok(Some(Found::Added(*number)));
         }
-        match place {
-            Place::Added(_) => Ok(None),
-            Place::Image(inode) => {
+        match folder {
+            NodeId::Added(_) => Ok(None),
+            NodeId::Image(inode) => {
                 let entry = self.squashfs.lookup(inode, name)?;
                 Ok(entry.map(|entry| Found::Image(entry.inode, entry.file_type)))
             }
@@ -249,10 +249,10 @@ impl RootTree {
     }
 
     /// All names in a folder, in no order.
-    pub(super) fn list(&self, place: Place) -> Result<Vec<Named>, Error> {
-        let added = self.names.get(&place);
+    pub(super) fn list(&self, folder: NodeId) -> Result<Vec<Named>, Error> {
+        let added = self.names.get(&folder);
         let mut names = Vec::new();
-        if let Place::Image(inode) = place {
+        if let NodeId::Image(inode) = folder {
             for entry in self.squashfs.read_dir(inode)? {
                 if added.is_none_or(|added| !added.contains_key(&entry.name)) {
                     names.push((entry.name, Found::Image(entry.inode, entry.file_type)));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use pcocc_core::cancel::Cancel;
 
-use crate::errno::Errno;
+use crate::errno::{Errno, Result};
 use crate::process;
 
 /// How often a request looks whether it is still wanted.
@@ -25,7 +25,7 @@ const LINGER: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 struct State<T> {
     waiting: usize,
-    result: Option<Result<T, Errno>>,
+    result: Option<Result<T>>,
 }
 
 #[derive(Debug)]
@@ -53,8 +53,8 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
     pub(super) fn wait(
         &self,
         stop: &Cancel,
-        work: impl FnOnce(&Cancel) -> Result<T, Errno> + Send + 'static,
-    ) -> Result<T, Errno> {
+        work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let flight = self.enter(work);
         let mut caller = None;
         let mut state = flight.state.lock();
@@ -80,10 +80,7 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
         result
     }
 
-    fn enter(
-        &self,
-        work: impl FnOnce(&Cancel) -> Result<T, Errno> + Send + 'static,
-    ) -> Arc<Flight<T>> {
+    fn enter(&self, work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static) -> Arc<Flight<T>> {
         let mut current = self.0.lock();
         if let Some(flight) = &*current {
             let mut state = flight.state.lock();
@@ -146,7 +143,7 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
 }
 
 impl<T> Flight<T> {
-    fn end(&self, result: Result<T, Errno>) {
+    fn end(&self, result: Result<T>) {
         self.state.lock().result = Some(result);
         self.ended.notify_all();
     }

@@ -16,15 +16,16 @@ use pcocc_image::Error;
 use pcocc_image::layout::MARKER;
 use pcocc_image::oci::Image;
 use pcocc_image::origin::Origin;
-use pcocc_image::store::Store;
-use pcocc_image::transfer::{Context, Layout};
+use pcocc_image::transfer::Layout;
 use pcocc_layers::Digest;
 
-use crate::blob::BlobFile;
-use crate::errno::{Errno, errno_of};
+use crate::blob::{BlobFile, read_full_at};
+use crate::errno::{Errno, Result, errno_of_io, io_to_errno};
 use crate::status::Status;
+use crate::tree::Tree;
 use crate::tree::flight::SingleFlight;
-use crate::tree::node::{ImageKey, Part};
+use crate::tree::image_key::{ImageKey, Part};
+use crate::tree::open_file::OpenFile;
 use crate::tree::stores::StoreView;
 
 /// How long an opened layout that nobody uses is kept.
@@ -36,9 +37,6 @@ const JUST_NOW: Duration = Duration::from_millis(500);
 /// Opened images that are kept.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 
-/// Content of every `oci-layout` file (OCI image spec, "oci-layout file").
-pub const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-
 /// Content of a part.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -46,6 +44,33 @@ pub enum Content {
     Bytes(Arc<[u8]>),
     /// A layer.
     Blob(Arc<BlobFile>),
+}
+
+impl OpenFile for Content {
+    fn read(&self, _: &Tree, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Bytes(bytes) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = bytes.get(start..).unwrap_or_default();
+                let n = rest.len().min(buffer.len());
+                if let (Some(to), Some(from)) = (buffer.get_mut(..n), rest.get(..n)) {
+                    to.copy_from_slice(from);
+                }
+                Ok(n)
+            }
+            Self::Blob(blob) => {
+                let read = read_full_at(&blob.file, buffer, offset);
+                read.map_err(io_to_errno)
+            }
+        }
+    }
+
+    fn blob(&self, _: &Tree) -> Result<Option<Arc<BlobFile>>> {
+        Ok(match self {
+            Self::Blob(blob) => Some(Arc::clone(blob)),
+            Self::Bytes(_) => None,
+        })
+    }
 }
 
 /// One image that was reached into.
@@ -111,7 +136,7 @@ impl ImageView {
         match part {
             Part::Marker => Some(MARKER.len() as u64),
             Part::Index => Some(self.index.len() as u64),
-            Part::Blobs | Part::Sha256 => Some(0),
+            Part::Top | Part::Blobs | Part::Sha256 => Some(0),
             Part::Blob(digest) => self
                 .image
                 .blobs()
@@ -121,11 +146,11 @@ impl ImageView {
     }
 
     /// Opens a file of the image.
-    pub fn open(&self, part: Part) -> Result<Content, Errno> {
+    pub fn open(&self, part: Part) -> Result<Content> {
         let digest = match part {
             Part::Marker => return Ok(Content::Bytes(MARKER.into())),
             Part::Index => return Ok(Content::Bytes(Arc::clone(&self.index))),
-            Part::Blobs | Part::Sha256 => return Err(Errno::ISDIR),
+            Part::Top | Part::Blobs | Part::Sha256 => return Err(Errno::ISDIR),
             Part::Blob(digest) => digest,
         };
         if digest == self.image.manifest_digest() {
@@ -151,7 +176,7 @@ impl ImageView {
             .ok_or(Errno::STALE)?;
         let file = File::open(&path).map_err(|error| {
             tracing::warn!(path = %path.display(), %error, "cannot open a layer");
-            crate::errno::errno_of_io(&error)
+            errno_of_io(&error)
         })?;
         let blob = Arc::new(BlobFile {
             file,
@@ -177,6 +202,31 @@ impl Slot {
         let (view, used) = slot.as_mut()?;
         *used = Instant::now();
         Some(Arc::clone(view))
+    }
+
+    fn open(
+        &self,
+        key: &ImageKey,
+        view: &StoreView,
+        status: &Status,
+        cancel: &Cancel,
+    ) -> Result<Arc<ImageView>> {
+        if let Some(view) = self.view().filter(|view| view.is_final()) {
+            return Ok(view);
+        }
+        let (name, store) = (&key.name, &view.store);
+        let opened = view.transfer(name, "export", status, cancel, |context| {
+            let layout = store.layout(name, context)?;
+            let image = layout.image(context)?;
+            ImageView::new(image, name, store.origin(name).as_ref(), Some(layout))
+        })?;
+        if key.id.is_some_and(|id| id != opened.image.id()) {
+            // The name has moved on to another image since it was looked up.
+            return Err(Errno::STALE);
+        }
+        let opened = Arc::new(opened);
+        self.set(&opened);
+        Ok(opened)
     }
 
     fn set(&self, view: &Arc<ImageView>) {
@@ -239,24 +289,20 @@ impl Images {
     pub fn open(
         &self,
         key: &ImageKey,
-        store: &StoreView,
+        store: &Arc<StoreView>,
         status: &Status,
-    ) -> Result<Arc<ImageView>, Errno> {
+    ) -> Result<Arc<ImageView>> {
         let slot = self.slot(key);
         if let Some(view) = slot.view().filter(|view| view.is_final()) {
             return Ok(view);
         }
         // What nobody looks at right now makes room for this one.
         self.release(JUST_NOW);
-        let opening = Opening {
-            key: key.clone(),
-            label: store.label.clone(),
-            store: Arc::clone(&store.store),
-            status: status.clone(),
-            slot: Arc::clone(&slot),
-        };
-        slot.opening
-            .wait(&self.cancel, move |cancel| opening.run(cancel))
+        let (key, store, status) = (key.clone(), Arc::clone(store), status.clone());
+        let opening = Arc::clone(&slot);
+        slot.opening.wait(&self.cancel, move |cancel| {
+            opening.open(&key, &store, &status, cancel)
+        })
     }
 
     /// Lets go what nobody used for a while.
@@ -273,45 +319,5 @@ impl Images {
     /// Drops what is kept of an image.
     pub fn drop_image(&self, key: &ImageKey) {
         self.slots.lock().pop(key);
-    }
-}
-
-/// What opening an image takes.
-struct Opening {
-    key: ImageKey,
-    label: String,
-    store: Arc<dyn Store>,
-    status: Status,
-    slot: Arc<Slot>,
-}
-
-impl Opening {
-    fn run(self, cancel: &Cancel) -> Result<Arc<ImageView>, Errno> {
-        if let Some(view) = self.slot.view().filter(|view| view.is_final()) {
-            return Ok(view);
-        }
-        let name = &self.key.name;
-        let begun = self.status.when_moving(&self.label, name, "export");
-        let context = Context {
-            progress: begun.reporter(),
-            cancel: cancel.clone(),
-        };
-        let opened = self.store.layout(name, &context).and_then(|layout| {
-            let image = layout.image(&context)?;
-            let origin = self.store.origin(name);
-            ImageView::new(image, name, origin.as_ref(), Some(layout))
-        });
-        begun.end(&opened);
-        let opened = opened.map_err(|error| {
-            tracing::warn!(store = %self.label, image = %name, %error, "cannot open image");
-            errno_of(&error)
-        })?;
-        if self.key.id.is_some_and(|id| id != opened.image.id()) {
-            // The name has moved on to another image since it was looked up.
-            return Err(Errno::STALE);
-        }
-        let opened = Arc::new(opened);
-        self.slot.set(&opened);
-        Ok(opened)
     }
 }

@@ -1,22 +1,35 @@
 //! The file system itself, without FUSE: every request as a method.
 //!
-//! A request names inodes and handles by number. [`node`] tells what an inode is; `look` finds and
-//! describes, `files` opens and reads, `listing` lists, `write` makes and changes what is being copied in, `settle`
-//! turns a complete copy into an image and undoes what could not be one. Methods may wait for a
-//! store, unless [`Tree::may_wait`] says otherwise for the inode. Locks are held for moments only and
-//! never across a call into a store.
+//! A request names inodes and handles by number. `requests` and `readdir` are a thin dispatcher: they turn
+//! the number into a [`nodes::Node`] or an open file (`handles`) and ask it. What a kind of node does stands in
+//! one file for each kind:
+//!
+//! - `nodes/fixed`: the top of the tree, its README and status
+//! - `nodes/names`: the folders of names in a store
+//! - `nodes/image`: the folder of an image and the parts of its layout
+//! - `nodes/rootfs`: root file systems
+//! - `nodes/staged`: folders and files of an image that is being copied in
+//!
+//! They share what the tree holds: `inodes` (numbers), [`images`] and [`rootfs`] (opened images), `staging`
+//! (images being copied in), `stage` (which starts one), `commit` (which turns a complete copy into an image),
+//! `listing` (folders being read), [`stores`]. Methods may wait for a store, unless [`Tree::may_wait`] says
+//! otherwise for the inode. Locks are held for moments only and never across a call into a store.
 
-pub mod files;
+mod commit;
 mod flight;
+mod handles;
+pub mod image_key;
 pub mod images;
+pub mod inodes;
 pub mod listing;
-pub mod look;
-pub mod node;
+pub mod nodes;
+mod open_file;
+mod readdir;
+mod requests;
 pub mod rootfs;
-mod settle;
-mod staged;
+mod stage;
+mod staging;
 pub mod stores;
-pub mod write;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,23 +37,28 @@ use std::time::{Duration, SystemTime};
 
 use pcocc_core::cancel::Cancel;
 
+use crate::attributes::ExtendedAttribute;
+use crate::errno::{Errno, Result};
 use crate::naming::{Notation, StoreId};
 use crate::status::{Gauges, Status};
-use files::Handles;
+use commit::Committing;
+use handles::Handles;
 use images::Images;
+use inodes::Inodes;
 use listing::Listings;
-use node::Inodes;
+use nodes::Node;
 use rootfs::RootFilesystems;
-use staged::Staging;
+use staging::Staging;
 use stores::StoreView;
 
-use settle::Committing;
+pub use open_file::Caching;
+pub use requests::{Lookup, Space};
+
+/// The extended attribute that tells why the last copy failed.
+const ERROR_ATTRIBUTE: &[u8] = b"user.pcocc.error";
 
 /// How long the kernel may trust what can change behind the mount.
 const SOON: Duration = Duration::from_secs(1);
-
-/// How long it may trust what never changes.
-pub(crate) const ALWAYS: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a tree is made of.
 #[derive(Debug, Default)]
@@ -59,7 +77,7 @@ pub struct TreeOptions {
 #[derive(Debug)]
 pub struct Tree {
     /// The stores: repositories in order, and the daemon.
-    stores: Vec<StoreView>,
+    stores: Vec<Arc<StoreView>>,
     docker: Option<StoreId>,
     owner: (u32, u32),
     allow_delete: bool,
@@ -83,12 +101,12 @@ impl Tree {
         repositories: Vec<(String, Arc<dyn pcocc_image::store::Store>)>,
         options: TreeOptions,
     ) -> Self {
-        let mut stores: Vec<StoreView> = repositories
+        let mut stores: Vec<_> = repositories
             .into_iter()
-            .map(|(label, store)| StoreView::new(label, Notation::Repository, store))
+            .map(|(label, store)| Arc::new(StoreView::new(label, Notation::Repository, store)))
             .collect();
         let docker = docker.map(|store| {
-            stores.push(StoreView::new("docker", Notation::Docker, store));
+            stores.push(Arc::new(StoreView::new("docker", Notation::Docker, store)));
             stores.len() - 1
         });
         Self {
@@ -138,6 +156,41 @@ impl Tree {
         self.collect_abandoned(None);
         self.images.collect();
         self.rootfs.collect();
+    }
+}
+
+impl Tree {
+    fn view(&self, store: StoreId) -> Result<&Arc<StoreView>> {
+        self.stores.get(store).ok_or(Errno::STALE)
+    }
+
+    fn node(&self, number: u64) -> Result<Node> {
+        self.inodes.get(number).ok_or(Errno::STALE)
+    }
+
+    /// Notes that the kernel is told of `node` once more. Returns its number.
+    fn remember(&self, node: &Node) -> u64 {
+        if let Node::RootfsFile(file) = node
+            && let Ok(open) = self.rootfs.get(file.system)
+        {
+            open.remember();
+        }
+        self.inodes.remember(node)
+    }
+
+    /// The kernel dropped `count` references to an inode.
+    pub fn forget(&self, number: u64, count: u64) {
+        match self.inodes.get(number) {
+            Some(Node::RootfsFile(file)) => self.rootfs.forget(file.system, count),
+            _ => self.inodes.forget(number, count),
+        }
+    }
+
+    /// Why the last copy into a store failed, or that of one of its images, as extended attributes.
+    fn last_error(&self, store: StoreId, image: Option<&str>) -> Result<Vec<ExtendedAttribute>> {
+        let error = self.status.last_error(&self.view(store)?.label, image);
+        let error = error.map(|text| (ERROR_ATTRIBUTE.to_vec(), text.into_bytes()));
+        Ok(error.into_iter().collect())
     }
 }
 

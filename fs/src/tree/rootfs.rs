@@ -1,6 +1,6 @@
 //! Root file systems of images, read from their squashfs files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use pcocc_image::store::Store;
 use pcocc_image::transfer::Context;
 use pcocc_layers::squashfs::{BlockCache, InodeNo, Squashfs};
 
-use crate::errno::{Errno, errno_of};
+use crate::errno::{Errno, Result};
 use crate::status::Status;
 use crate::tree::flight::SingleFlight;
-use crate::tree::node::ImageKey;
+use crate::tree::image_key::ImageKey;
 use crate::tree::stores::StoreView;
 
 /// Bytes of decompressed blocks kept for all of them. The kernel keeps what was read of them besides.
@@ -54,7 +54,7 @@ struct Slot {
 #[derive(Debug, Default)]
 struct Table {
     slots: HashMap<ImageKey, Arc<Slot>>,
-    numbers: HashMap<u16, (ImageKey, Arc<OpenRootfs>)>,
+    numbers: BTreeMap<u16, (ImageKey, Arc<OpenRootfs>)>,
     next: u16,
 }
 
@@ -77,7 +77,7 @@ impl RootFilesystems {
     }
 
     /// The one with this number.
-    pub fn get(&self, number: u16) -> Result<Arc<OpenRootfs>, Errno> {
+    pub fn get(&self, number: u16) -> Result<Arc<OpenRootfs>> {
         self.table
             .lock()
             .numbers
@@ -96,25 +96,29 @@ impl RootFilesystems {
     pub fn open(
         &self,
         key: &ImageKey,
-        store: &StoreView,
+        store: &Arc<StoreView>,
         status: &Status,
-    ) -> Result<Arc<OpenRootfs>, Errno> {
+    ) -> Result<Arc<OpenRootfs>> {
         let slot = Arc::clone(self.table.lock().slots.entry(key.clone()).or_default());
         if let Some(open) = &*slot.open.lock() {
             *open.used.lock() = Instant::now();
             return Ok(Arc::clone(open));
         }
-        let opening = Opening {
-            key: key.clone(),
-            label: store.label.clone(),
-            store: Arc::clone(&store.store),
-            status: status.clone(),
-            slot: Arc::clone(&slot),
-            table: Arc::clone(&self.table),
-            cache: Arc::clone(&self.cache),
-        };
-        slot.opening
-            .wait(&self.cancel, move |cancel| opening.run(cancel))
+        let (key, store, status) = (key.clone(), Arc::clone(store), status.clone());
+        let (opening, table) = (Arc::clone(&slot), Arc::clone(&self.table));
+        let cache = Arc::clone(&self.cache);
+        slot.opening.wait(&self.cancel, move |cancel| {
+            if let Some(open) = &*opening.open.lock() {
+                return Ok(Arc::clone(open));
+            }
+            let (squashfs, top) =
+                store.transfer(&key.name, "rootfs", &status, cancel, |context| {
+                    read(&*store.store, &key.name, cache, context)
+                })?;
+            let opened = table.lock().add(key, squashfs, top)?;
+            *opening.open.lock() = Some(Arc::clone(&opened));
+            Ok(opened)
+        })
     }
 
     /// The kernel dropped `count` references to inodes of this one.
@@ -157,36 +161,22 @@ impl RootFilesystems {
     }
 }
 
-/// What opening a root file system takes.
-struct Opening {
-    key: ImageKey,
-    label: String,
-    store: Arc<dyn Store>,
-    status: Status,
-    slot: Arc<Slot>,
-    table: Arc<Mutex<Table>>,
+/// Opens the squashfs of an image, and finds the folder `rootfs` in it.
+fn read(
+    store: &dyn Store,
+    name: &str,
     cache: Arc<BlockCache>,
+    context: &Context,
+) -> Result<(Squashfs, InodeNo), Error> {
+    let squashfs = Squashfs::open(store.root_filesystem(name, context)?, cache)?;
+    let top = squashfs.lookup(squashfs.root(), b"rootfs")?;
+    let top = top.ok_or_else(|| Error::invalid(name, "has no rootfs in its squashfs"))?;
+    Ok((squashfs, top.inode))
 }
 
-impl Opening {
-    fn run(self, cancel: &Cancel) -> Result<Arc<OpenRootfs>, Errno> {
-        if let Some(open) = &*self.slot.open.lock() {
-            return Ok(Arc::clone(open));
-        }
-        let name = &self.key.name;
-        let begun = self.status.when_moving(&self.label, name, "rootfs");
-        let context = Context {
-            progress: begun.reporter(),
-            cancel: cancel.clone(),
-        };
-        let result = self.read(&context);
-        begun.end(&result);
-        let (squashfs, top) = result.map_err(|error| {
-            tracing::warn!(store = %self.label, image = %name, %error, "no root file system");
-            errno_of(&error)
-        })?;
-        let mut table = self.table.lock();
-        let number = table.free_number().ok_or(Errno::NFILE)?;
+impl Table {
+    fn add(&mut self, key: ImageKey, squashfs: Squashfs, top: InodeNo) -> Result<Arc<OpenRootfs>> {
+        let number = self.free_number().ok_or(Errno::NFILE)?;
         let opened = Arc::new(OpenRootfs {
             number,
             squashfs,
@@ -194,26 +184,10 @@ impl Opening {
             lookups: AtomicU64::new(0),
             used: Mutex::new(Instant::now()),
         });
-        table
-            .numbers
-            .insert(number, (self.key.clone(), Arc::clone(&opened)));
-        *self.slot.open.lock() = Some(Arc::clone(&opened));
+        self.numbers.insert(number, (key, Arc::clone(&opened)));
         Ok(opened)
     }
 
-    fn read(&self, context: &Context) -> Result<(Squashfs, InodeNo), Error> {
-        let file = self.store.root_filesystem(&self.key.name, context)?;
-        let squashfs = Squashfs::open(file, Arc::clone(&self.cache))?;
-        let top = squashfs
-            .lookup(squashfs.root(), b"rootfs")?
-            .ok_or_else(|| {
-                Error::invalid(self.key.name.to_string(), "has no rootfs in its squashfs")
-            })?;
-        Ok((squashfs, top.inode))
-    }
-}
-
-impl Table {
     /// A number below 2^14 (the rest of the inode number is taken) that none has.
     fn free_number(&mut self) -> Option<u16> {
         const NUMBERS: u16 = 1 << 14;

@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use pcocc_core::cancel::Cancel;
+use pcocc_image::Error;
 use pcocc_image::store::{Entry, Store};
+use pcocc_image::transfer::Context;
 
-use crate::errno::{Errno, errno_of};
+use crate::errno::{Errno, Result, errno_of};
 use crate::naming::{Names, Notation};
+use crate::status::Status;
 
 /// A store and its listing.
 pub struct StoreView {
@@ -42,7 +46,7 @@ impl StoreView {
     }
 
     /// The names as they are now. Lists the store only when its version changed.
-    pub fn names(&self) -> Result<Arc<Names>, Errno> {
+    pub fn names(&self) -> Result<Arc<Names>> {
         let failed = |error| {
             tracing::warn!(store = %self.label, %error, "cannot list images");
             *self.changed.lock() = SystemTime::now();
@@ -77,7 +81,29 @@ impl StoreView {
     }
 
     /// The image with this full name, as it is now.
-    pub fn entry(&self, name: &str) -> Result<Arc<Entry>, Errno> {
+    pub fn entry(&self, name: &str) -> Result<Arc<Entry>> {
         self.names()?.image(name).ok_or(Errno::NOENT)
+    }
+
+    /// Runs `work` on an image as the transfer `action`, which the status shows once it moves something.
+    pub fn transfer<T>(
+        &self,
+        name: &str,
+        action: &'static str,
+        status: &Status,
+        cancel: &Cancel,
+        work: impl FnOnce(&Context) -> Result<T, Error>,
+    ) -> Result<T> {
+        let transfer = status.begin_when_moving(&self.label, name, action);
+        let context = Context {
+            progress: transfer.reporter(),
+            cancel: cancel.clone(),
+        };
+        let result = work(&context);
+        transfer.end(&result);
+        result.map_err(|error| {
+            tracing::warn!(store = %self.label, image = %name, %error, action, "cannot read an image");
+            errno_of(&error)
+        })
     }
 }

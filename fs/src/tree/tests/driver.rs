@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use pcocc_image::store::Store;
 use pcocc_image::testing::MemoryStore;
+use pcocc_layers::squashfs::FileType;
 
+use crate::attributes::Attributes;
 use crate::errno::Errno;
-use crate::tree::look::{Attributes, Kind, Looked};
-use crate::tree::node::ROOT;
-use crate::tree::write::Change;
-use crate::tree::{Tree, TreeOptions};
+use crate::tree::inodes::ROOT;
+use crate::tree::{Lookup, Tree, TreeOptions};
 
 /// Two stores in memory and a tree over them.
 pub(super) struct World {
@@ -105,11 +105,11 @@ impl Tool {
         for name in path.split('/').filter(|name| !name.is_empty()) {
             at = match at {
                 Ok(folder) => match self.tree.lookup(folder.number, OsStr::new(name)) {
-                    Ok(Looked::Found(found, _)) => {
+                    Ok(Lookup::Found(found, _)) => {
                         told.push(found.number);
                         Ok(found)
                     }
-                    Ok(Looked::Missing(_)) => Err(Errno::NOENT),
+                    Ok(Lookup::Missing(_)) => Err(Errno::NOENT),
                     Err(error) => Err(error),
                 },
                 error => error,
@@ -208,7 +208,7 @@ impl Tool {
         self.close(target)
     }
 
-    pub(super) fn list(&self, path: &str) -> Result<Vec<(u64, String, Kind)>> {
+    pub(super) fn list(&self, path: &str) -> Result<Vec<(u64, String, FileType)>> {
         let number = self.find(path)?.number;
         let (handle, _) = self.tree.open_dir(number)?;
         let mut names = Vec::new();
@@ -263,7 +263,7 @@ impl Tool {
     /// chmod, chown, utimens.
     pub(super) fn set_times(&self, path: &str) -> Result<()> {
         let number = self.find(path)?.number;
-        self.tree.change(number, Change { size: None }).map(drop)
+        self.tree.change(number, None).map(drop)
     }
 
     /// What GNU cp -r does with a folder; `by_number` or in the order of the listing.
@@ -278,7 +278,7 @@ impl Tool {
         for (_, name, kind) in names {
             let (from, to) = (format!("{from}/{name}"), format!("{to}/{name}"));
             match (kind, order) {
-                (Kind::Directory, _) => self.copy_tree(&from, &to, order)?,
+                (FileType::Directory, _) => self.copy_tree(&from, &to, order)?,
                 (_, Order::Number) => self.copy_file(&from, &to)?,
                 _ => self.write(&to, &self.read(&from)?)?,
             }

@@ -5,42 +5,42 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pcocc_image::store::Store as _;
 use pcocc_image::testing::MemoryStore;
+use pcocc_layers::squashfs::FileType;
 use proptest::prelude::*;
 
 use super::driver::{Tool, World, world_with};
 use crate::errno::Errno;
 use crate::status::Gauges;
-use crate::tree::look::Kind;
 
 const SOURCES: usize = 3;
 const SIDES: [&str; 2] = ["docker", "repo/user"];
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 type Files = BTreeMap<String, Vec<u8>>;
-type Place = (usize, &'static str);
+type At = (usize, &'static str);
 
 #[derive(Clone, Debug)]
 enum Step {
     /// mkdir of an image to be.
-    Begin(Place),
+    Begin(At),
     /// Writes one file of a source image, by position; its folders are made on the way.
-    Put(Place, usize, usize),
+    Put(At, usize, usize),
     /// Writes something else there.
-    Spoil(Place, usize, usize),
+    Spoil(At, usize, usize),
     /// Writes all files of a source image, from a position on and around.
-    PutAll(Place, usize, usize),
-    Rename(Place, Place),
-    Remove(Place),
+    PutAll(At, usize, usize),
+    Rename(At, At),
+    Remove(At),
     /// Another program puts an image into the store.
-    Behind(Place, usize),
+    Behind(At, usize),
     /// Another program removes one.
-    BehindGone(Place),
+    BehindGone(At),
     FailCommits(bool),
     /// The tool that has written so far is killed.
     Kill,
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn place() -> impl Strategy<Value = At> {
     (0..SIDES.len(), prop::sample::select(NAMES.to_vec()))
 }
 
@@ -64,10 +64,10 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     sources: Vec<Files>,
     /// Which source image stands where.
-    images: BTreeMap<Place, usize>,
+    images: BTreeMap<At, usize>,
     /// Those that were copied in through the tree: their files may be written again, unchanged.
-    ours: BTreeSet<Place>,
-    staged: BTreeMap<Place, Files>,
+    ours: BTreeSet<At>,
+    staged: BTreeMap<At, Files>,
     allow_delete: bool,
     failing: bool,
 }
@@ -106,7 +106,7 @@ impl Model {
     }
 
     /// What closing the file just written does and answers; `None` where more than one answer is right.
-    fn close(&mut self, at: Place) -> Option<Result<(), Errno>> {
+    fn close(&mut self, at: At) -> Option<Result<(), Errno>> {
         let source = match self.judge(&self.staged[&at]) {
             Judgement::Incomplete => return Some(Ok(())),
             Judgement::Open => return None,
@@ -125,7 +125,7 @@ impl Model {
         Some(Ok(()))
     }
 
-    fn taken(&self, at: Place) -> bool {
+    fn taken(&self, at: At) -> bool {
         self.images.contains_key(&at) || self.staged.contains_key(&at)
     }
 
@@ -234,7 +234,7 @@ impl Run {
         }
     }
 
-    fn put(&mut self, at: Place, source: usize, file: usize, instead: Option<&[u8]>) {
+    fn put(&mut self, at: At, source: usize, file: usize, instead: Option<&[u8]>) {
         let files = &self.model.sources[source];
         let (name, content) = files.iter().nth(file % files.len()).unwrap();
         let (name, right) = (name.clone(), content.clone());
@@ -267,7 +267,7 @@ impl Run {
         }
     }
 
-    fn rename(&mut self, from: Place, to: Place) {
+    fn rename(&mut self, from: At, to: At) {
         let found = self.tool.rename(&path(from), &path(to));
         let expected = if from.0 != to.0 {
             Err(Errno::XDEV)
@@ -289,7 +289,7 @@ impl Run {
         assert_eq!(found, expected, "{from:?} to {to:?}");
     }
 
-    fn remove(&mut self, at: Place) {
+    fn remove(&mut self, at: At) {
         let expected = if self.model.staged.remove(&at).is_some() {
             Ok(())
         } else if !self.model.images.contains_key(&at) {
@@ -339,12 +339,12 @@ impl Run {
     }
 }
 
-fn path((side, name): Place) -> String {
+fn path((side, name): At) -> String {
     format!("{}/{name}", SIDES[side])
 }
 
 /// The name in its store.
-fn stored((side, name): Place) -> String {
+fn stored((side, name): At) -> String {
     match side {
         0 => format!("{name}:latest"),
         _ => name.to_owned(),
@@ -355,7 +355,7 @@ fn stored((side, name): Place) -> String {
 fn collect(tool: &Tool, top: &str, below: &str, files: &mut Files) {
     for (_, name, kind) in tool.list(&crate::naming::join(top, below)).unwrap() {
         let path = crate::naming::join(below, &name);
-        if kind == Kind::Directory {
+        if kind == FileType::Directory {
             collect(tool, top, &path, files);
         } else {
             let content = tool.read(&format!("{top}/{path}")).unwrap();
@@ -368,7 +368,7 @@ fn collect(tool: &Tool, top: &str, below: &str, files: &mut Files) {
 fn remove_all(tool: &Tool, top: &str) -> Result<(), Errno> {
     for (_, name, kind) in tool.list(top)? {
         let path = format!("{top}/{name}");
-        if kind == Kind::Directory {
+        if kind == FileType::Directory {
             remove_all(tool, &path)?;
         } else {
             tool.unlink(&path)?;

@@ -7,7 +7,7 @@ use pcocc_image::Error;
 use super::driver::{Order, Tool, World, world, world_with};
 use crate::errno::Errno;
 use crate::status::Gauges;
-use crate::tree::look::Looked;
+use crate::tree::Lookup;
 
 fn assert_idle(world: &World, tool: &Tool) {
     tool.let_go();
@@ -347,7 +347,7 @@ fn renames_tag_and_removals_ask_for_permission() {
     let tool = world.tool();
     let docker = tool.find("docker").unwrap().number;
     let bb = world.tree.lookup(docker, "bb".as_ref()).unwrap();
-    let Looked::Found(bb, _) = bb else {
+    let Lookup::Found(bb, _) = bb else {
         panic!("no bb");
     };
     tool.rename("docker/bb", "docker/renamed:2").unwrap();

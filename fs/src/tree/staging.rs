@@ -9,9 +9,10 @@ use pcocc_layers::Digest;
 
 use crate::naming::{StoreId, split};
 use crate::process::Process;
-use crate::staging::{Item, Phase, Staged};
+use crate::staged::{Item, Phase, StagedFolder};
 use crate::tree::Tree;
-use crate::tree::node::{ImageKey, Node, Part, Side};
+use crate::tree::image_key::{ImageKey, Part};
+use crate::tree::nodes::{NamesNode, Node, StagedDirNode};
 
 /// How long a tool may go on with an image after it was committed.
 const AFTERWARDS: Duration = Duration::from_secs(60);
@@ -41,13 +42,13 @@ struct Hidden {
 
 #[derive(Debug, Default)]
 struct Table {
-    staged: HashMap<(StoreId, String), Arc<Staged>>,
+    staged: HashMap<(StoreId, String), Arc<StagedFolder>>,
     made: HashMap<(StoreId, String), Made>,
     committed: HashMap<ImageKey, Committed>,
     hidden: HashMap<ImageKey, Hidden>,
 }
 
-/// All of them.
+/// All of them, each under its lock for moments only. Locks: a folder's state, then the table.
 #[derive(Debug, Default)]
 pub(super) struct Staging(Mutex<Table>);
 
@@ -56,7 +57,7 @@ impl Staging {
         self.0.lock().staged.len()
     }
 
-    pub(super) fn get(&self, store: StoreId, path: &str) -> Option<Arc<Staged>> {
+    pub(super) fn get(&self, store: StoreId, path: &str) -> Option<Arc<StagedFolder>> {
         let image = self.0.lock().staged.get(&(store, path.to_owned())).cloned();
         // One that somebody else takes away right now: waits until it is.
         image.filter(|image| image.state().phase != Phase::Gone)
@@ -65,13 +66,13 @@ impl Staging {
     /// The staged image or made folder at a path.
     pub(super) fn find(&self, store: StoreId, path: &str) -> Option<Node> {
         if let Some(image) = self.get(store, path) {
-            return Some(Node::StagedDir(image, "".into()));
+            return Some(StagedDirNode::top(&image));
         }
         let table = self.0.lock();
         let key = (store, path.to_owned());
         table
             .is_folder(&key)
-            .then(|| Node::Names(Side::Images, store, path.into()))
+            .then(|| NamesNode::of_images(store, path))
     }
 
     /// The staged images and made folders directly in a folder.
@@ -84,19 +85,17 @@ impl Staging {
         let mut found: Vec<(String, Node)> = table
             .staged
             .iter()
-            .filter_map(|(key, image)| {
-                Some((inside(key)?, Node::StagedDir(Arc::clone(image), "".into())))
-            })
+            .filter_map(|(key, image)| Some((inside(key)?, StagedDirNode::top(image))))
             .collect();
         found.extend(table.made.keys().filter_map(|key| {
-            let node = Node::Names(Side::Images, store, key.1.as_str().into());
+            let node = NamesNode::of_images(store, &key.1);
             Some((inside(key)?, node))
         }));
         found
     }
 
     /// Adds a staged image unless its path is taken.
-    pub(super) fn add(&self, path: &str, image: &Arc<Staged>) -> bool {
+    pub(super) fn add(&self, path: &str, image: &Arc<StagedFolder>) -> bool {
         let key = (image.store(), path.to_owned());
         let mut table = self.0.lock();
         if table.staged.contains_key(&key) || table.is_folder(&key) {
@@ -107,7 +106,7 @@ impl Staging {
     }
 
     /// Takes a staged image away, as far as its path is still its own. Returns false when somebody else did.
-    pub(super) fn remove(&self, image: &Staged) -> bool {
+    pub(super) fn remove(&self, image: &StagedFolder) -> bool {
         // Held until the name is free: who sees that it is gone may use the name.
         let mut state = image.state();
         let before = std::mem::replace(&mut state.phase, Phase::Gone);
@@ -121,7 +120,7 @@ impl Staging {
         if table
             .staged
             .get(&key)
-            .is_some_and(|known| known.id() == image.id())
+            .is_some_and(|known| **known == *image)
         {
             table.staged.remove(&key);
         }
@@ -129,7 +128,7 @@ impl Staging {
     }
 
     /// Moves a staged image to another path, which must be free.
-    pub(super) fn shift(&self, image: &Arc<Staged>, to: &str) -> bool {
+    pub(super) fn shift(&self, image: &Arc<StagedFolder>, to: &str) -> bool {
         let mut state = image.state();
         let new = (image.store(), to.to_owned());
         let mut table = self.0.lock();
@@ -144,7 +143,7 @@ impl Staging {
 
     /// Makes a folder of names.
     pub(super) fn make_folder(&self, store: StoreId, path: &str, maker: Process) {
-        let kept = matches!(&*maker.program(), "mkdir" | "install");
+        let kept = maker.makes_for_others();
         self.0.lock().made.insert(
             (store, path.to_owned()),
             Made {
@@ -248,7 +247,7 @@ impl Tree {
     /// Takes away staged images and made folders nobody will complete any more; only the one at a
     /// path, or below it, when that is given.
     pub(super) fn collect_abandoned(&self, at: Option<(StoreId, &str)>) {
-        let candidates: Vec<Arc<Staged>> = {
+        let candidates: Vec<Arc<StagedFolder>> = {
             let mut table = self.staging.0.lock();
             table.committed.retain(|_, c| c.at.elapsed() < AFTERWARDS);
             table.hidden.retain(|_, h| h.at.elapsed() < AFTERWARDS);
@@ -303,71 +302,4 @@ impl Tree {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Child, Command};
-
-    use super::*;
-    use crate::tree::TreeOptions;
-
-    fn tree() -> Tree {
-        Tree::new(None, Vec::new(), TreeOptions::default())
-    }
-
-    /// A process of a program that is called so.
-    fn program(folder: &tempfile::TempDir, name: &str) -> (Child, Process) {
-        let path = folder.path().join(name);
-        std::fs::copy("/bin/sleep", &path).unwrap();
-        let child = Command::new(&path).arg("60").spawn().unwrap();
-        let process = Process::of_thread(child.id());
-        assert_eq!(process.program(), name);
-        (child, process)
-    }
-
-    #[test]
-    fn what_mkdir_made_is_kept_for_ten_minutes_and_what_others_made_until_they_end() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, kept) in [("mkdir", true), ("cp", false)] {
-            let tree = tree();
-            let (mut child, maker) = program(&folder, name);
-            let image = Staged::new(0, "image", maker);
-            assert!(tree.staging.add("image", &image));
-            tree.staging.make_folder(0, "names", maker);
-            let there = |path| tree.staging.find(0, path).is_some();
-            tree.collect_abandoned(None);
-            assert!(there("image") && there("names"), "{name}");
-            child.kill().unwrap();
-            child.wait().unwrap();
-            let age = |seconds| {
-                let then = Instant::now() - Duration::from_secs(seconds);
-                image.state().touched = then;
-                if let Some(made) = tree.staging.0.lock().made.get_mut(&(0, "names".into())) {
-                    made.at = then;
-                }
-                tree.collect_abandoned(None);
-            };
-            age(590);
-            assert_eq!((there("image"), there("names")), (kept, kept), "{name}");
-            age(610);
-            assert!(!there("image") && !there("names"), "{name}");
-        }
-    }
-
-    #[test]
-    fn what_was_taken_off_an_image_that_stays_shows_again_after_a_minute() {
-        let tree = tree();
-        let key = ImageKey {
-            store: 0,
-            name: "image".into(),
-            id: None,
-            created: 0,
-        };
-        tree.staging.hide(&key, Part::Index);
-        for (seconds, hidden) in [(50, true), (70, false)] {
-            if let Some(hidden) = tree.staging.0.lock().hidden.get_mut(&key) {
-                hidden.at = Instant::now() - Duration::from_secs(seconds);
-            }
-            tree.collect_abandoned(None);
-            assert_eq!(tree.staging.is_hidden(&key, Part::Index), hidden);
-        }
-    }
-}
+mod tests;

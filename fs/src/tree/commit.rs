@@ -13,13 +13,12 @@ use pcocc_image::oci::Image;
 use pcocc_image::transfer::{self, Context};
 use pcocc_layers::Digest;
 
-use crate::commit::{StagedImage, Verdict, examine};
-use crate::errno::{Errno, errno_of};
+use crate::errno::{Errno, Result, errno_of};
 use crate::process::Process;
-use crate::staging::{Item, Phase, Staged};
+use crate::staged::{Item, Phase, StagedFolder, StagedImage, Verdict, examine};
 use crate::tree::Tree;
-use crate::tree::look::image_key;
-use crate::tree::node::{Node, Part};
+use crate::tree::image_key::{ImageKey, Part};
+use crate::tree::nodes::{ImageNode, StagedDirNode};
 
 /// The commits under way and whom they make wait.
 #[derive(Debug, Default)]
@@ -62,7 +61,11 @@ impl Committing {
 
 impl Tree {
     /// Commits the folder when it is complete. Returns what the tool has to be told.
-    pub(super) fn settle(&self, staged: &Arc<Staged>, caller: Process) -> Result<(), Errno> {
+    pub(super) fn commit_if_complete(
+        &self,
+        staged: &Arc<StagedFolder>,
+        caller: Process,
+    ) -> Result<()> {
         let changes = staged.changes();
         let (path, items) = {
             let state = staged.state();
@@ -74,11 +77,11 @@ impl Tree {
             {
                 return Err(errno);
             }
-            let settled = state.items.values().all(|item| match item {
-                Item::File(file) => file.is_settled(),
+            let flushed = state.items.values().all(|item| match item {
+                Item::File(file) => file.is_flushed(),
                 Item::Dir => true,
             });
-            if !settled {
+            if !flushed {
                 return Ok(());
             }
             (state.path.clone(), state.items.clone())
@@ -133,7 +136,7 @@ impl Tree {
 
     fn transfer(
         &self,
-        staged: &Staged,
+        staged: &StagedFolder,
         name: &str,
         image: &StagedImage,
         cancel: &Cancel,
@@ -157,7 +160,7 @@ impl Tree {
     /// The kernel's inodes of the staged folder become those of the image.
     fn become_image(
         &self,
-        staged: &Arc<Staged>,
+        staged: &Arc<StagedFolder>,
         name: &str,
         image: Image,
         items: &std::collections::BTreeMap<String, Item>,
@@ -168,7 +171,7 @@ impl Tree {
             view.entry(name)
         });
         let key = match entry {
-            Ok(entry) => image_key(staged.store(), &entry),
+            Ok(entry) => ImageKey::of(staged.store(), &entry),
             Err(errno) => {
                 tracing::warn!(%errno, image = name, "an image just written is not listed");
                 self.staging.remove(staged);
@@ -186,11 +189,16 @@ impl Tree {
         self.images.note(&key, image, origin.as_ref());
         // Only now: whoever finds the image before its blobs are noted would have it exported.
         self.staging.remove(staged);
-        let folder = |path: &str| Node::StagedDir(Arc::clone(staged), path.into());
-        self.inodes.rebind(&folder(""), Node::Image(key.clone()));
-        for (path, part) in [("blobs", Part::Blobs), ("blobs/sha256", Part::Sha256)] {
-            self.inodes
-                .rebind(&folder(path), Node::Part(key.clone(), part));
+        let parts = [
+            ("", Part::Top),
+            ("blobs", Part::Blobs),
+            ("blobs/sha256", Part::Sha256),
+        ];
+        for (path, part) in parts {
+            self.inodes.rebind(
+                &StagedDirNode::at(staged, path),
+                ImageNode::part(&key, part),
+            );
         }
     }
 }

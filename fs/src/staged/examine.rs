@@ -1,4 +1,4 @@
-//! When a copy is complete, and the transfer that makes an image of it.
+//! When a staged folder is complete.
 //!
 //! Complete = `oci-layout` + an `index.json` that parses and names a manifest + every blob it reaches,
 //! of the right size and content. Nothing else counts: neither temporary names nor times, and never
@@ -17,7 +17,8 @@ use pcocc_image::transfer::{Context, Layout};
 use pcocc_image::{Error, Result};
 use pcocc_layers::Digest;
 
-use crate::staging::{Item, StagedFile};
+use super::file::StagedFile;
+use super::folder::Item;
 
 /// Most documents an index may reach.
 const MAX_DOCUMENTS: usize = 1000;

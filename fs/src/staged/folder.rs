@@ -1,0 +1,138 @@
+//! A folder that is to become an image: its names, its state, and who writes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::StagedId;
+use super::file::StagedFile;
+use crate::errno::{Errno, Result};
+use crate::naming::StoreId;
+use crate::process::Process;
+
+/// How far an image folder has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Tools write it.
+    Filling,
+    /// The transfer into its store runs.
+    Committing,
+    /// It is an image, or was taken away: what is left of it can no longer be written.
+    Gone,
+}
+
+/// A name inside a staged image.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A folder.
+    Dir,
+    /// A file.
+    File(Arc<StagedFile>),
+}
+
+/// The part of a staged image that changes.
+#[derive(Debug)]
+pub struct State {
+    /// Its path in the store's tree.
+    pub path: String,
+    /// Files and folders by path inside.
+    pub items: BTreeMap<String, Item>,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The change that failed to commit, and how.
+    pub failed: Option<(u64, Errno)>,
+    /// Why it is not complete, as found at the last look.
+    pub missing: Option<String>,
+    /// Who made the folder, and who last touched it.
+    pub users: (Process, Process),
+    /// When it was last touched.
+    pub touched: Instant,
+    /// When names in it last changed.
+    pub modified: SystemTime,
+}
+
+/// An image folder that is being written.
+#[derive(Debug)]
+pub struct StagedFolder {
+    pub(super) id: StagedId,
+    store: StoreId,
+    /// Made on purpose by a program whose end says nothing (`mkdir`), so kept for a while.
+    kept: bool,
+    changes: AtomicU64,
+    state: Mutex<State>,
+}
+
+impl StagedFolder {
+    /// Starts an empty folder at `path` of a store.
+    pub fn new(store: StoreId, path: &str, maker: Process) -> Arc<Self> {
+        Arc::new(Self {
+            id: StagedId::next(),
+            store,
+            kept: maker.makes_for_others(),
+            changes: AtomicU64::new(0),
+            state: Mutex::new(State {
+                path: path.to_owned(),
+                items: BTreeMap::new(),
+                phase: Phase::Filling,
+                failed: None,
+                missing: None,
+                users: (maker, maker),
+                touched: Instant::now(),
+                modified: SystemTime::now(),
+            }),
+        })
+    }
+
+    /// The store it is meant for.
+    pub fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// Its state, locked.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Counts a change of names or content.
+    pub fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of changes so far.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Fails unless the folder can be written, and notes who does.
+    pub fn touch(&self, by: Option<Process>) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        match state.phase {
+            Phase::Filling => {
+                if let Some(by) = by {
+                    state.users.1 = by;
+                }
+                state.touched = Instant::now();
+                Ok(state)
+            }
+            Phase::Committing => Err(Errno::BUSY),
+            Phase::Gone => Err(Errno::STALE),
+        }
+    }
+
+    /// Whether nobody will complete the folder any more: those who made it and touched it last have
+    /// ended. A folder made by `mkdir` is given ten minutes.
+    pub fn is_abandoned(&self) -> bool {
+        const KEPT: Duration = Duration::from_secs(600);
+        let (phase, users, idle) = {
+            let state = self.state();
+            (state.phase, state.users, state.touched.elapsed())
+        };
+        phase == Phase::Filling
+            && !users.0.is_alive()
+            && (users.1 == users.0 || !users.1.is_alive())
+            && (!self.kept || idle > KEPT)
+    }
+}
