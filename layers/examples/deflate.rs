@@ -1,6 +1,6 @@
 //! Compresses a file as a layer, on one thread, and tells how fast beside libdeflate at level 1.
 //!
-//! `cargo run --release --example deflate -p pcocc-image -- FILE`. Both work on pieces of 1 MiB and add a
+//! `cargo run --release --example deflate -p pcocc-layers -- FILE`. Both work on pieces of 1 MiB and add a
 //! check sum. CPU time counts, the least of three rounds in turn, so that a busy machine does little harm.
 
 use std::io::{self, Write};

@@ -1,21 +1,21 @@
 //! Compresses a plain tar into a gzip layer blob on several threads.
 //!
 //! Data path: [`GzipWriter::write`] cuts the tar into pieces of 1 MiB → workers make one gzip member of
-//! each (format: see `member.rs`) → members go to the output in order. The deflate streams are our own
-//! (`deflate.rs`): of a Debian system, 1.7 times as fast as libdeflate at level 1 and 6 % larger (0.40
-//! against 0.38 of the tar; zlib-rs at level 1 has libdeflate's speed and 0.46).
+//! each (format: see `member.rs`) → members go to the output in order. ISA-L at level 1 makes the deflate
+//! streams: twice as fast as libdeflate at level 1, and 5 % larger (`docs/PERFORMANCE.md`).
 
 use std::io::{self, Write};
 
+use isal::{Codec, CompressionLevel};
+
 use super::buffer::{Buffer, Buffers, PIECE};
-use super::deflate::Deflater;
 use super::member;
 use super::ordered::Ordered;
 
 /// Compresses what is written to it into `out`.
 pub struct GzipWriter<W> {
     out: W,
-    pool: Ordered<Buffer, Buffer>,
+    pool: Ordered<Buffer, io::Result<Buffer>>,
     buffers: Buffers,
     piece: Buffer,
     is_empty: bool,
@@ -35,9 +35,8 @@ impl<W: Write> GzipWriter<W> {
         Self {
             out,
             pool: Ordered::new(threads, move || {
-                let mut deflater = Deflater::new();
                 let outputs = outputs.clone();
-                move |piece: Buffer| compress(&mut deflater, &piece, outputs.take())
+                move |piece: Buffer| compress(&piece, outputs.take())
             }),
             piece: buffers.take(),
             buffers,
@@ -51,7 +50,7 @@ impl<W: Write> GzipWriter<W> {
             self.submit()?;
         }
         while let Some(member) = self.pool.pop() {
-            self.out.write_all(&member?)?;
+            self.out.write_all(&member??)?;
         }
         Ok(self.out)
     }
@@ -60,7 +59,7 @@ impl<W: Write> GzipWriter<W> {
         if self.pool.is_full()
             && let Some(member) = self.pool.pop()
         {
-            self.out.write_all(&member?)?;
+            self.out.write_all(&member??)?;
         }
         let next = self.buffers.take();
         self.is_empty = false;
@@ -84,12 +83,19 @@ impl<W: Write> Write for GzipWriter<W> {
     }
 }
 
-fn compress(deflater: &mut Deflater, piece: &[u8], mut out: Buffer) -> Buffer {
-    out.resize(member::HEADER, 0);
-    deflater.deflate(piece, &mut out);
+fn compress(piece: &[u8], mut out: Buffer) -> io::Result<Buffer> {
+    out.resize(member::LONGEST, 0);
+    let length = isal::compress_into(
+        piece,
+        &mut out[member::HEADER..],
+        CompressionLevel::One,
+        Codec::Deflate,
+    )
+    .map_err(io::Error::other)?;
+    out.truncate(member::HEADER + length);
     out.extend_from_slice(&libdeflater::crc32(piece).to_le_bytes());
     out.extend_from_slice(&(piece.len() as u32).to_le_bytes());
     let header = member::header(out.len() as u32);
     out[..member::HEADER].copy_from_slice(&header);
-    out
+    Ok(out)
 }

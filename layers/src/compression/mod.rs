@@ -5,7 +5,6 @@
 
 mod buffer;
 mod compress;
-mod deflate;
 mod format;
 mod inflate;
 mod member;
