@@ -6,10 +6,10 @@ use pcocc_core::batch::{BatchConfig, BatchType};
 use pcocc_vm::job::{Job, JobId, Jobs};
 use pcocc_vm::slurm::Squeue;
 
-use crate::app::Invocation;
 use crate::contexts;
 use crate::environment::Environment;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs::{self, Unasked};
 use crate::stores;
 

@@ -4,17 +4,16 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{CommandFactory, Parser};
 use pcocc_core::cancel::Cancel;
-use pcocc_image::transfer::Context;
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments;
 use crate::complete;
 use crate::environment::Environment;
 use crate::errors::Failure;
-use crate::output;
-use crate::progress::Drawing;
+use crate::invocation::Invocation;
+use crate::progress::ProgressMode;
 use crate::signals::Signals;
 use crate::verbs::Verb;
 
@@ -59,66 +58,6 @@ struct Globals {
     debug: bool,
 }
 
-/// How progress is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ProgressMode {
-    // No doc comments: the option's own help says it all, on one line.
-    Auto,
-    Plain,
-    None,
-}
-
-/// One run of the command: what every verb is given.
-#[derive(Debug)]
-pub(crate) struct Invocation {
-    /// The environment, read once.
-    pub(crate) environment: Environment,
-    /// Raised by the first signal that asks to stop.
-    pub(crate) cancel: Cancel,
-    /// The signals that ask to stop.
-    pub(crate) signals: Signals,
-    /// What is logged, as a filter.
-    pub(crate) log: Option<String>,
-    progress: ProgressMode,
-}
-
-impl Invocation {
-    /// Whether only warnings and errors are to be shown.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.progress == ProgressMode::None
-    }
-
-    /// Accompanies work that is too short to draw.
-    pub(crate) fn quietly(&self) -> Context {
-        Context {
-            cancel: self.cancel.clone(),
-            ..Context::silent()
-        }
-    }
-
-    /// Whether anything but warnings and errors is to be said.
-    pub(crate) fn speaks(&self) -> bool {
-        self.progress != ProgressMode::None
-    }
-
-    /// Says on stderr what goes on.
-    pub(crate) fn tell(&self, text: &str) {
-        if self.speaks() {
-            output::complain(&format!("{text}\n"));
-        }
-    }
-
-    /// Starts to draw an operation's progress; dropping the drawing leaves the terminal clean.
-    pub(crate) fn draw(&self) -> (Drawing, Context) {
-        let drawing = Drawing::new(self.progress, &self.environment.terminal);
-        let context = Context {
-            progress: drawing.reporter(),
-            cancel: self.cancel.clone(),
-        };
-        (drawing, context)
-    }
-}
-
 /// The whole command line, for those who describe it.
 pub(crate) fn command() -> clap::Command {
     let mut command = CommandLine::command();
@@ -128,7 +67,7 @@ pub(crate) fn command() -> clap::Command {
 
 /// Runs the command.
 pub(crate) fn run() -> ExitCode {
-    if let Some(answered) = complete::requested() {
+    if let Some(answered) = complete::requested(CommandLine::command) {
         return answered;
     }
     // Clap prints help, version and usage errors by itself and exits 0 or 2.
@@ -149,17 +88,12 @@ pub(crate) fn run() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return Failure::new("install signal handlers", error).report(None),
     };
-    let invocation = Invocation {
-        environment,
-        cancel,
-        signals,
-        log,
-        progress: match globals.quiet {
-            true => ProgressMode::None,
-            false => globals.progress,
-        },
+    let progress = match globals.quiet {
+        true => ProgressMode::None,
+        false => globals.progress,
     };
-    match verb.run(&invocation) {
+    let invocation = Invocation::new(environment, cancel, signals, log, progress);
+    match verb.run(&invocation, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(invocation.signals.received()),
     }

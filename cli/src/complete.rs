@@ -15,12 +15,10 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use clap::CommandFactory;
 use clap_complete::CompleteEnv;
 use clap_complete::env::{EnvCompleter, Shells};
 use pcocc_shellenv::Dialect;
 
-use crate::app::CommandLine;
 use crate::environment::Environment;
 use crate::stores;
 
@@ -37,8 +35,8 @@ pub(crate) const VARIABLE: &str = "COMPLETE";
 /// What COMPLETE is set to for the names of docker's images, which a slow daemon gives in the background.
 const DOCKER_IMAGES: &str = "pcocc-docker-images";
 
-/// Answers a shell, if one asks; then there is nothing else to do.
-pub(crate) fn requested() -> Option<ExitCode> {
+/// Answers a shell, if one asks, for the command line that `command` makes; then there is nothing else to do.
+pub(crate) fn requested(command: fn() -> clap::Command) -> Option<ExitCode> {
     let asked = env::var_os(VARIABLE)?;
     // Whatever goes wrong, who pressed TAB does not want to read it.
     std::panic::set_hook(Box::new(|_| {}));
@@ -51,7 +49,7 @@ pub(crate) fn requested() -> Option<ExitCode> {
     let program = env::current_exe().unwrap_or_else(|_| "pcocc".into());
     let folder = env::current_dir().ok();
     let shells: [&dyn EnvCompleter; 3] = [&BASH, &ZSH, &FISH];
-    let answered = CompleteEnv::with_factory(|| arguments::completed(CommandLine::command()))
+    let answered = CompleteEnv::with_factory(|| arguments::completed(command()))
         .shells(Shells(&shells))
         .completer(program.to_string_lossy())
         .try_complete(env::args_os(), folder.as_deref());

@@ -19,6 +19,7 @@ mod complete;
 mod contexts;
 mod environment;
 mod errors;
+mod invocation;
 mod jobs;
 mod mounted;
 mod output;

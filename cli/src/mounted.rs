@@ -9,9 +9,9 @@ use pcocc_core::process::die_with_parent;
 use pcocc_vm::job::Job;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::app::Invocation;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs;
 
 /// Images shown as folders for as long as this is kept.

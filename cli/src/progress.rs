@@ -9,11 +9,20 @@ mod plain;
 
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use pcocc_core::progress::{Event, Progress, Reporter};
 
-use crate::app::ProgressMode;
 use crate::environment::Terminal;
 use crate::output::{complain, printable};
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    // No doc comments: the option's own help says it all, on one line.
+    Auto,
+    Plain,
+    None,
+}
 
 /// Progress being drawn; dropping it leaves the terminal clean.
 #[derive(Debug)]

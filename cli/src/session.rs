@@ -22,7 +22,7 @@ use self::console::last_line;
 pub(crate) use self::console::show_console;
 pub(crate) use self::limits::{Countdown, GiveUp};
 pub(crate) use self::shell::{exit_code, hang_up, start_shell};
-use crate::app::Invocation;
+use crate::invocation::Invocation;
 use crate::contexts;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::mounted;
@@ -80,7 +80,7 @@ impl Session<'_> {
             None => None,
         };
         if self.script.is_none() {
-            invocation.tell("Starting the docker shell ...");
+            invocation.announce("Starting the docker shell ...");
         }
         let mut child = start_shell(invocation, &job, self.script)?;
         self.wait_for_shell(invocation, &job, &mut child)
@@ -132,7 +132,7 @@ impl Session<'_> {
 
     /// Waits for the launcher's first report from its node, or for the end of the wait.
     fn reach_node(&mut self, invocation: &Invocation) -> Outcome<Option<Report>> {
-        let speaks = invocation.speaks();
+        let speaks = !invocation.is_quiet();
         if speaks {
             output::complain("Configuring hosts...");
         }

@@ -16,9 +16,9 @@ use pcocc_remote::docker::{Daemon, Endpoint};
 use pcocc_remote::registry::Access;
 use pcocc_vm::job::Job;
 
-use crate::app::Invocation;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs;
 
 /// The repositories that `repos.yaml` of the user and of the site define.

@@ -17,8 +17,8 @@ mod manpages;
 mod run;
 mod transfer;
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -55,8 +55,8 @@ impl Verb {
         matches!(self, Self::Docker(args) if args.launches() || args.serves())
     }
 
-    /// Does it.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+    /// Runs the verb; `command` makes the whole command line.
+    pub(crate) fn run(self, invocation: &Invocation, command: fn() -> clap::Command) -> Outcome {
         match self {
             Self::Image(args) => args.run(invocation),
             Self::Docker(args) => args.run(invocation),
@@ -65,8 +65,8 @@ impl Verb {
             Self::Hook(args) => args.run(invocation),
             Self::Run(args) => args.run(invocation),
             Self::Completions(args) => args.run(invocation),
-            Self::Help(args) => args.run(),
-            Self::Manpages(args) => args.run(),
+            Self::Help(args) => args.run(&command()),
+            Self::Manpages(args) => args.run(command()),
         }
     }
 }

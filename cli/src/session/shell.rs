@@ -8,7 +8,7 @@ use pcocc_shellenv::spawn::Spawn;
 use pcocc_vm::job::Job;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::app::Invocation;
+use crate::invocation::Invocation;
 use crate::environment::Environment;
 use crate::errors::{CANNOT_RUN, Failure, NOT_FOUND, Outcome, While as _};
 use crate::jobs;

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use pcocc_shellenv::Dialect;
 
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 
 use stubs::Stub;

@@ -3,8 +3,8 @@
 mod schema;
 mod show;
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 
 /// Show and check the configuration
 ///

@@ -19,8 +19,8 @@ mod status;
 mod stop;
 mod umount;
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 
 /// Allocate docker VMs and exchange images with a docker daemon
 ///

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::app::Invocation;
 use crate::ask::{self, Said};
 use crate::errors::{FAILED, Failure, Outcome};
+use crate::invocation::Invocation;
 use crate::output::{self, Format};
 
 /// Longest time that all checks may take together.

@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal as _;
 
-use crate::app;
 use crate::errors::{Failure, Outcome, USAGE};
 use crate::output;
 
@@ -18,10 +17,9 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Shows it.
-    pub(crate) fn run(self) -> Outcome {
-        let command = app::command();
-        let mut found = &command;
+    /// Shows the help of a verb of `command`.
+    pub(crate) fn run(self, command: &clap::Command) -> Outcome {
+        let mut found = command;
         for name in &self.verb {
             found = found.find_subcommand(name).ok_or_else(|| {
                 let known: Vec<&str> = found

@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use clap::ValueEnum;
 use pcocc_shellenv::{Dialect, hook};
 
-use crate::app::Invocation;
 use crate::complete;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 
 /// Show the job in your prompt

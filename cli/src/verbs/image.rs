@@ -9,8 +9,8 @@ mod list;
 mod repo;
 mod show;
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 
 /// List and manage images in repositories
 ///

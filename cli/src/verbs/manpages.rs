@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use crate::app;
 use crate::errors::{Outcome, While as _};
 
 /// Write the manual pages
@@ -17,10 +16,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Writes them.
-    pub(crate) fn run(self) -> Outcome {
+    /// Writes the pages of `command`.
+    pub(crate) fn run(self, command: clap::Command) -> Outcome {
         let action = || format!("write the manual pages to {}", self.folder.display());
         std::fs::create_dir_all(&self.folder).when(action)?;
-        clap_mangen::generate_to(app::command(), &self.folder).when(action)
+        clap_mangen::generate_to(command, &self.folder).when(action)
     }
 }

@@ -20,9 +20,9 @@ use pcocc_run::slurm::Tasks;
 use pcocc_run::variables::Environment as CommandEnvironment;
 
 use self::said::Said;
-use crate::app::Invocation;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::invocation::Invocation;
 use crate::progress::warn;
 
 /// Run a command in an image, without docker and without root

@@ -17,8 +17,8 @@ use pcocc_image::{Error, Result};
 use pcocc_remote::docker::{DaemonSink, DaemonSource};
 use pcocc_remote::registry::RegistryImage;
 
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 use crate::stores;
 

@@ -7,9 +7,9 @@ use pcocc_core::settings::{self, Origin, Setting};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::app::Invocation;
 use crate::environment::Variable;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output::{self, Format};
 use crate::stores;
 

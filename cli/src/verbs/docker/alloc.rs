@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use pcocc_core::batch::BatchType;
 
 use crate::allocation;
-use crate::app::Invocation;
+use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, USAGE};
 use crate::session::{GiveUp, Session};
 use crate::verbs::docker::launch::{LocalJob, MachineArgs, absolute_path};
@@ -59,7 +59,7 @@ impl Args {
         let code = match allocation::backend(invocation, action)? {
             BatchType::Slurm => slurm::run(invocation, self, give_up, action)?,
             BatchType::Local => {
-                invocation.tell("Starting the docker VM ...");
+                invocation.announce("Starting the docker VM ...");
                 let local =
                     LocalJob::create(invocation, &self.batch, true, None, self.machine, action)?;
                 let launcher = local.launch(action)?;

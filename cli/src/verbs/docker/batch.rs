@@ -11,8 +11,8 @@ use pcocc_vm::job::{Backend, JobId, Jobs};
 use pcocc_vm::{options, slurm};
 
 use crate::allocation;
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 use crate::session::show_console;
 use crate::verbs::docker::launch::{self, LaunchRequest, LocalJob, MachineArgs, absolute_path};

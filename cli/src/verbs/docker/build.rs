@@ -19,9 +19,9 @@ use pcocc_layers::Digest;
 use pcocc_remote::docker::{DaemonSource, ImageStore};
 use pcocc_remote::dockerfile::Dockerfile;
 
-use crate::app::Invocation;
 use crate::environment::Environment;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 use crate::stores;
 

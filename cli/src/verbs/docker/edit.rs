@@ -18,8 +18,8 @@ use pcocc_image::transfer::{self, Layout as _, Sink as _};
 use pcocc_remote::docker::Daemon;
 use pcocc_remote::docker::edit::{EditContainer, EditOptions, EditedImage, HistoryEntry, Kept};
 
-use crate::app::Invocation;
 use crate::errors::{FAILED, Failure, Outcome, USAGE, While as _};
+use crate::invocation::Invocation;
 use crate::output::{self, complain};
 use crate::progress::warn;
 use crate::prompt;

@@ -12,10 +12,10 @@ use clap::ValueEnum;
 use pcocc_shellenv::{Changes, Dialect, leave, parent};
 use serde::Serialize;
 
-use crate::app::Invocation;
 use crate::contexts;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome};
+use crate::invocation::Invocation;
 use crate::jobs;
 use crate::output;
 use crate::session::GiveUp;

@@ -4,8 +4,8 @@ use pcocc_image::Error;
 use pcocc_image::formats::Location;
 use pcocc_image::repository::Kind;
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 use crate::verbs::transfer;
 
 /// Send an image from a repository to docker

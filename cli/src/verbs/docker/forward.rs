@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use pcocc_vm::forward::{Rule, forward};
 
 use crate::allocation::{self, JobOption};
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs;
 use crate::output;
 use crate::progress::warn;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::Kind;
 
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::stores;
 
 /// Build and look into the guest of docker VMs

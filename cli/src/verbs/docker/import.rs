@@ -2,8 +2,8 @@
 
 use pcocc_image::formats::Location;
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 use crate::verbs::transfer;
 
 /// Import an image from docker into a repository

@@ -29,7 +29,7 @@ use pcocc_vm::job::{Backend, JobFolder, JobId, Jobs, Record};
 use pcocc_vm::report::Report;
 pub(crate) use request::{LaunchRequest, MachineArgs, absolute_path};
 
-use crate::app::Invocation;
+use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::progress::warn;
 

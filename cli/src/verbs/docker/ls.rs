@@ -5,8 +5,8 @@ use pcocc_vm::job::Job;
 use serde::Serialize;
 
 use crate::allocation;
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs;
 use crate::output::{self, Format};
 

@@ -19,8 +19,8 @@ use pcocc_image::store::Store;
 use pcocc_remote::docker::{Daemon, DaemonStore};
 use rustix::io::Errno;
 
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 use crate::progress::warn;
 use crate::stores;

@@ -12,8 +12,8 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::allocation;
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::session::{GiveUp, Session};
 use crate::verbs::docker::launch::{self, LaunchRequest, MachineArgs};
 

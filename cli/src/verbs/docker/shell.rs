@@ -10,8 +10,8 @@ use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Job, State};
 
 use crate::allocation::{self, JobOption};
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs;
 use crate::mounted;
 use crate::progress::warn;
@@ -65,7 +65,7 @@ impl Args {
             None => None,
         };
         if self.script.is_none() {
-            invocation.tell("Starting the docker shell ...");
+            invocation.announce("Starting the docker shell ...");
         }
         match attend(invocation, &job, self.script.as_deref())? {
             0 => Ok(()),
@@ -86,7 +86,7 @@ pub(crate) fn wait(
     let id = job.id();
     let action = format!("wait for the VM of job {id}");
     let jobs = jobs::open(&invocation.environment, &action)?;
-    invocation.tell("Waiting for docker VM to start ...");
+    invocation.announce("Waiting for docker VM to start ...");
     let (drawing, context) = invocation.draw();
     let mut told = None;
     let mut asked = Instant::now();

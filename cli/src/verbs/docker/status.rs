@@ -4,8 +4,8 @@ use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Job, State};
 
 use crate::allocation::JobOption;
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output::{self, Format};
 use crate::session::show_console;
 use crate::verbs::docker::ls;

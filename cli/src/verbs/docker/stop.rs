@@ -11,9 +11,9 @@ use pcocc_vm::slurm;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::allocation::{self, JobOption};
-use crate::app::Invocation;
 use crate::contexts;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs;
 use crate::output;
 

@@ -3,8 +3,8 @@
 mod gc;
 mod list;
 
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome};
+use crate::invocation::Invocation;
 
 /// List and manage the cache of root filesystems
 ///

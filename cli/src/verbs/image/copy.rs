@@ -1,7 +1,7 @@
 //! `pcocc image copy`: between repositories, or under a second name.
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 use crate::verbs::transfer;
 
 /// Copy an image to another name or repository

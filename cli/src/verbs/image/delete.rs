@@ -2,8 +2,8 @@
 
 use pcocc_image::reference::ImageUri;
 
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 use crate::stores;
 

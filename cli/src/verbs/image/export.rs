@@ -3,8 +3,8 @@
 use pcocc_image::formats::Location;
 use pcocc_image::repository::Kind;
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 use crate::verbs::transfer;
 
 /// Export an image from a repository

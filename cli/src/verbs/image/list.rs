@@ -8,8 +8,8 @@ use pcocc_layers::Digest;
 use regex::Regex;
 use serde::Serialize;
 
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::invocation::Invocation;
 use crate::output::{self, Format};
 use crate::progress::warn;
 use crate::stores;

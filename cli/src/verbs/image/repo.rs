@@ -4,8 +4,8 @@ mod gc;
 mod list;
 mod verify;
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 
 /// List and manage image repositories
 #[derive(Debug, clap::Args)]

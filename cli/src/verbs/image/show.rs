@@ -11,8 +11,8 @@ use pcocc_image::repository::{CacheKey, Kind, Meta, Repositories, Repository};
 use serde::{Deserialize, Serialize};
 
 use super::list::total_size;
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output::{self, Format, printable};
 use crate::stores;
 

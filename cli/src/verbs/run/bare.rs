@@ -10,8 +10,8 @@ use pcocc_run::sandbox::{NOT_EXECUTABLE, NOT_FOUND};
 use pcocc_run::slurm::Tasks;
 
 use super::{Args, host};
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::invocation::Invocation;
 
 impl Args {
     /// Runs the command here with nothing but the variables that were asked for, or through Slurm, which

@@ -12,8 +12,8 @@ use pcocc_layers::squashfs::{BlockCache, Squashfs};
 use pcocc_run::account::Account;
 use pcocc_run::config::ImageConfig;
 
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::stores;
 
 /// Bytes of inflated blocks that are kept: the kernel keeps what was read.

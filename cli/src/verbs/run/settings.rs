@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::image::RunImage;
 use super::said::Said;
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 
 /// The site's and the user's `containers.yaml`.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use pcocc_run::sandbox::NOT_FOUND;
 use pcocc_run::slurm::Tasks;
 
 use super::{Args, image};
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome};
+use crate::invocation::Invocation;
 
 /// What to do where there is no srun.
 pub(super) const NO_SLURM: &str =

@@ -11,7 +11,7 @@ use pcocc_vm::{options, slurm};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Args;
-use crate::app::Invocation;
+use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
 use crate::session::{GiveUp, exit_code};
 use crate::verbs::docker::launch;
@@ -53,10 +53,10 @@ pub(super) fn run(
         .arg(launch::program(action)?)
         .args(["docker", "session"])
         .arg(file.path());
-    if !invocation.speaks() {
+    if invocation.is_quiet() {
         command.arg("--silent");
     }
-    invocation.tell("Starting the docker VM ...");
+    invocation.announce("Starting the docker VM ...");
     // salloc gives the allocation back on SIGTERM.
     die_with_parent(&mut command, Signal::TERM);
     let mut salloc = command.spawn().map_err(|error| {

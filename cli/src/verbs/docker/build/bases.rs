@@ -8,8 +8,8 @@ use pcocc_image::repository::{Kind, Repositories, RepositoryImage};
 use pcocc_image::transfer;
 use pcocc_remote::docker::{Daemon, DaemonSink};
 
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::progress::warn;
 use crate::prompt;
 

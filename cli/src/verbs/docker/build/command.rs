@@ -16,8 +16,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::Args;
 use super::name::Built;
-use crate::app::Invocation;
 use crate::errors::{FAILED, Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs;
 
 /// How often the command is looked at.

@@ -8,8 +8,8 @@ use pcocc_image::reference::ImageUri;
 use pcocc_image::vmdisk::DiskFormat;
 use pcocc_vm::guest_image::{self, BuildOptions, IMAGE_NAME};
 
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::session::Session;
 use crate::stores;
 use crate::verbs::docker::launch::{LocalJob, MachineArgs};

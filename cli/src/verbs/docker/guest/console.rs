@@ -1,8 +1,8 @@
 //! `pcocc docker guest console`: the VM's serial console, as it is written.
 
 use crate::allocation::JobOption;
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 use crate::verbs::docker::logs::{self, Source};
 
 /// Watch a docker VM's console

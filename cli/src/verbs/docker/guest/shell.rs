@@ -10,9 +10,9 @@ use std::os::fd::AsFd as _;
 use pcocc_vm::shell;
 
 use crate::allocation::JobOption;
-use crate::app::Invocation;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::jobs;
 
 /// Start a root shell inside a docker VM

@@ -2,8 +2,8 @@
 
 use pcocc_vm::guest_image::{self, IMAGE_NAME, Manifest};
 
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output::{self, Format};
 
 /// Show what a guest image was made from

@@ -18,9 +18,9 @@ use super::Assignment;
 use super::folders::NodeFolders;
 use super::node::Node;
 use crate::allocation;
-use crate::app::Invocation;
 use crate::contexts;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 
 /// How long a worker may take to stop the VM.
 const PATIENCE: Duration = Duration::from_secs(8);

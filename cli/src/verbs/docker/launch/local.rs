@@ -10,7 +10,7 @@ use pcocc_vm::options::LocalRequest;
 
 use super::{LaunchRequest, MachineArgs, VERB, first_record, program};
 use crate::allocation;
-use crate::app::Invocation;
+use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
 use crate::progress::warn;
 

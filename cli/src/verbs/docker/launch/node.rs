@@ -8,8 +8,8 @@ use pcocc_vm::job::{Backend, Here};
 use pcocc_vm::launcher::EndpointSpec;
 
 use crate::allocation;
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::stores;
 
 /// The node, and what the site says about it.

@@ -20,7 +20,7 @@ use super::Assignment;
 use super::folders::NodeFolders;
 use super::node::Node;
 use super::settings::Settings;
-use crate::app::Invocation;
+use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::stores;
 use crate::verbs::docker::guest;

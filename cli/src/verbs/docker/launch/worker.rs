@@ -12,7 +12,7 @@ use pcocc_vm::slurm::Squeue;
 
 use super::plan::VmPlan;
 use super::{Assignment, first_record};
-use crate::app::Invocation;
+use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::mounted;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use pcocc_core::cancel::Cancel;
 use pcocc_vm::job::{Error, JobId, Jobs};
 
-use crate::app::Invocation;
 use crate::errors::Outcome;
+use crate::invocation::Invocation;
 use crate::jobs::{self, Unasked};
 use crate::progress::warn;
 

@@ -3,8 +3,8 @@
 use pcocc_image::repository::GcOptions;
 
 use super::no_cache;
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 use crate::stores;
 

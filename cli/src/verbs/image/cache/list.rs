@@ -8,8 +8,8 @@ use pcocc_image::repository::{Cache, CacheEntry, CacheKey, Meta, Repositories};
 use serde::Serialize;
 
 use super::no_cache;
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output::{self, Format};
 use crate::progress::warn;
 use crate::stores;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pcocc_image::repository::GcOptions;
 
-use crate::app::Invocation;
 use crate::errors::{Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output;
 use crate::stores;
 

@@ -1,7 +1,7 @@
 //! `pcocc image repo verify`: reads a repository through.
 
-use crate::app::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
 use crate::output::{self, printable};
 use crate::stores;
 
