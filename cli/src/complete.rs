@@ -14,13 +14,14 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use clap_complete::CompleteEnv;
 use clap_complete::env::{EnvCompleter, Shells};
 use pcocc_shellenv::Dialect;
 
 use crate::environment::Environment;
-use crate::stores;
+use crate::host::Host;
 
 use shells::Shell;
 
@@ -78,7 +79,8 @@ fn docker_images_query() -> Command {
 fn docker_images() -> Option<()> {
     use io::Write as _;
     let environment = Environment::read().ok()?;
-    let endpoint = stores::endpoint(&environment, "complete").ok()?;
+    let host = Host::new(Arc::new(environment));
+    let endpoint = host.endpoint().ok()?.clone();
     let daemon = pcocc_remote::docker::Daemon::open(endpoint).ok()?;
     let names: String = daemon
         .list()

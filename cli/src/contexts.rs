@@ -18,12 +18,10 @@ use std::time::Duration;
 
 use pcocc_shellenv::DockerEnvironment;
 use pcocc_vm::job::{Job, JobFolder, JobId};
-use pcocc_vm::slurm::Squeue;
 
 use crate::ask::ask;
-use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
-use crate::jobs;
+use crate::host::Host;
 
 /// Begins the names of our contexts.
 const PREFIX: &str = "pcocc-";
@@ -31,20 +29,20 @@ const PREFIX: &str = "pcocc-";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes or renews the context of a job, removes those of jobs that are over, and gives its name.
-pub(crate) fn make(
-    environment: &Environment,
-    job: &Job,
-    docker: &DockerEnvironment,
-) -> Outcome<String> {
+pub(crate) fn make(host: &Host, job: &Job, docker: &DockerEnvironment) -> Outcome<String> {
     let name = name(job.id());
-    let action = format!("make docker context {name}");
+    write(host, job, docker, &name).when(|| format!("make docker context {name}"))?;
+    Ok(name)
+}
+
+fn write(host: &Host, job: &Job, docker: &DockerEnvironment, name: &str) -> Outcome {
     let store = Store {
         program: program(docker.docker_path.as_deref()),
-        folder: environment.docker_config.clone(),
+        folder: host.environment().docker_config.clone(),
     };
-    prune(environment, &store, &action)?;
-    note(&job.folder, &store.folder).when(|| &*action)?;
-    let there = store.names(&action)?.contains(&name);
+    prune(host, &store)?;
+    note(&job.folder, &store.folder)?;
+    let there = store.names()?.iter().any(|there| there == name);
     let file = |name: &str| docker.cert_path.join(name).to_string_lossy().into_owned();
     let endpoint = [
         format!("host={}", docker.host),
@@ -57,37 +55,36 @@ pub(crate) fn make(
     let verb = if there { "update" } else { "create" };
     let description = format!("docker VM of pcocc job {}", docker.job);
     let words = [verb, "--description", &description, "--docker", &endpoint];
-    store.run(&[&words[..], &[&name]].concat(), &action)?;
+    store.run(&[&words[..], &[name]].concat())?;
     // Who ended the job meanwhile may have looked for the context before it was there.
     let over = |job: &JobFolder| job.read().map_or(true, |record| record.state.is_over());
     if over(&job.folder) {
-        store.remove(&name, &action)?;
+        store.remove(name)?;
         let why = format!("job {} has ended meanwhile", job.id());
-        return Err(Failure::message(action, why));
+        return Err(Failure::because(why));
     }
-    Ok(name)
+    Ok(())
 }
 
 /// Removes the contexts that were made of a job, if it is over; where the docker command is not to be had, a later
 /// call from elsewhere will.
-pub(crate) fn forget(environment: &Environment, folder: &JobFolder) {
+pub(crate) fn forget(host: &Host, folder: &JobFolder) {
     let noted = noted(folder);
     if noted.is_empty() || !folder.read().is_ok_and(|record| record.state.is_over()) {
         return;
     }
     let name = name(folder.id());
-    let action = format!("remove docker context {name}");
-    let removed = jobs::docker_path(environment, &action).and_then(|path| {
+    let removed = host.docker_path().and_then(|path| {
         let program = program(path.as_deref());
         for folder in noted {
             // With its folder the store has gone.
             if folder.is_dir() {
                 let program = program.clone();
                 let store = Store { program, folder };
-                store.remove(&name, &action)?;
+                store.remove(&name)?;
             }
         }
-        fs::remove_file(note_file(folder)).when(|| &*action)
+        Ok(fs::remove_file(note_file(folder))?)
     });
     if let Err(failure) = removed {
         tracing::debug!(?failure, "a context stays");
@@ -95,18 +92,17 @@ pub(crate) fn forget(environment: &Environment, folder: &JobFolder) {
 }
 
 /// Removes the contexts of jobs that are over or gone.
-fn prune(environment: &Environment, store: &Store, action: &str) -> Outcome {
-    let jobs = jobs::open(environment, action)?;
-    for name in store.names(action)? {
+fn prune(host: &Host, store: &Store) -> Outcome {
+    for name in store.names()? {
         let number = name
             .strip_prefix(PREFIX)
             .and_then(|id| id.parse::<JobId>().ok());
         let Some(id) = number else { continue };
-        let alive = jobs
-            .get(id, &Squeue)
+        let alive = host
+            .job_now(id)
             .is_ok_and(|job| !job.record.state.is_over());
         if !alive {
-            store.remove(&name, action)?;
+            store.remove(&name)?;
         }
     }
     Ok(())
@@ -155,29 +151,29 @@ struct Store {
 
 impl Store {
     /// Removes a context, if it is there; if it is the selected one, docker goes back to its default.
-    fn remove(&self, name: &str, action: &str) -> Outcome {
-        let removed = self.run(&["rm", "--force", name], action);
+    fn remove(&self, name: &str) -> Outcome {
+        let removed = self.run(&["rm", "--force", name]);
         match removed {
             // Some versions say so of one that is not there.
-            Err(failure) if self.names(action)?.iter().any(|other| other == name) => Err(failure),
+            Err(failure) if self.names()?.iter().any(|other| other == name) => Err(failure),
             _ => Ok(()),
         }
     }
 
     /// The names of all contexts of ours.
-    fn names(&self, action: &str) -> Outcome<Vec<String>> {
-        let text = self.run(&["ls", "--format", "{{.Name}}"], action)?;
+    fn names(&self) -> Outcome<Vec<String>> {
+        let text = self.run(&["ls", "--format", "{{.Name}}"])?;
         let ours = text.lines().filter(|name| name.starts_with(PREFIX));
         Ok(ours.map(str::to_owned).collect())
     }
 
     /// Runs `docker context`, which need not reach any daemon for this, and gives what it printed.
-    fn run(&self, arguments: &[&str], action: &str) -> Outcome<String> {
+    fn run(&self, arguments: &[&str]) -> Outcome<String> {
         const HINT: &str = "contexts are docker's own: install its command, or name its folder as docker_path in \
                             containers.yaml";
         let cannot = |error: io::Error| {
             let why = format!("cannot run {}: {error}", self.program.display());
-            Failure::message(action, why).hint(HINT)
+            Failure::because(why).hint(HINT)
         };
         let mut command = Command::new(&self.program);
         command
@@ -197,7 +193,7 @@ impl Store {
         }
         let verb = arguments.first().unwrap_or(&"");
         let why = format!("`docker context {verb}` said: {}", said.err.trim());
-        Err(Failure::message(action, why))
+        Err(Failure::because(why))
     }
 }
 

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use pcocc_core::template::Variables;
 use pcocc_run::account::Account;
 use pcocc_vm::job::JobId;
 
@@ -280,6 +281,15 @@ impl Environment {
     pub(crate) fn has_program(&self, name: &str) -> bool {
         let path = self.path.clone().unwrap_or_default();
         env::split_paths(&path).any(|folder| folder.join(name).is_file())
+    }
+
+    /// What the path templates of configuration files may use.
+    pub(crate) fn path_variables(&self) -> Variables {
+        Variables {
+            homedir: self.home.clone(),
+            user: self.user.clone(),
+            env: Self::variables(),
+        }
     }
 
     /// All variables, for children and for shell code.

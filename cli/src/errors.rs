@@ -1,9 +1,13 @@
-//! The one table that turns an error into an exit code, words and a hint.
+//! Failures of verbs, and the one table that turns an error into an exit code, words and a hint.
+//!
+//! A failure names an action, a part of the action, and an error. Most failures are made from a library's error by `?` and
+//! have only that: the action is the verb's, added where the verb is run ([`crate::invocation`]). A phase of a verb that
+//! fails under a name of its own says so by [`While::when`].
 //!
 //! Shape on stderr:
 //!
 //! ```text
-//! pcocc: failed to import docker image bb as newbb: <error>: <its cause>
+//! pcocc: failed to import docker image bb as newbb: <part>: <error>: <its cause>
 //! hint: <the next thing to do>
 //! ```
 
@@ -15,7 +19,7 @@ use std::process::ExitCode;
 use pcocc_image::Error as ImageError;
 use pcocc_vm::job::Error as JobError;
 
-use crate::output;
+use crate::messages;
 
 /// Exit status of a failed command.
 pub(crate) const FAILED: u8 = 1;
@@ -40,38 +44,82 @@ fn shortened(text: &str, most: usize) -> std::borrow::Cow<'_, str> {
 /// A verb's outcome.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
+/// What a failed write to stdout was for; a broken pipe there is no failure.
+pub(crate) const WRITE_RESULT: &str = "write the result";
+
 /// Why a verb failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// What was tried, as it follows "failed to".
-    action: String,
-    error: Box<dyn StdError + Send + Sync>,
+    /// What was tried, as it follows "failed to"; `None` for the verb's own action.
+    action: Option<String>,
+    /// The part of the action that failed.
+    part: Option<String>,
+    /// `None` when the user was told already.
+    error: Option<Box<dyn StdError + Send + Sync>>,
     hint: Option<String>,
     code: Option<u8>,
 }
 
+impl<E: StdError + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::of(Some(error.into()))
+    }
+}
+
 impl Failure {
-    /// Failed to do `action` because of `error`.
-    pub(crate) fn new(
-        action: impl Into<String>,
-        error: impl StdError + Send + Sync + 'static,
-    ) -> Self {
+    fn of(error: Option<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
-            action: action.into(),
-            error: Box::new(error),
+            action: None,
+            part: None,
+            error,
             hint: None,
             code: None,
         }
     }
 
+    /// Failed to do `action` because of `error`.
+    pub(crate) fn new(
+        action: impl Into<String>,
+        error: impl StdError + Send + Sync + 'static,
+    ) -> Self {
+        Self::from(error).action(|| action)
+    }
+
     /// Failed to do `action` for a reason in words.
     pub(crate) fn message(action: impl Into<String>, why: impl Into<String>) -> Self {
-        Self {
-            action: action.into(),
-            error: why.into().into(),
-            hint: None,
-            code: None,
+        Self::because(why).action(|| action)
+    }
+
+    /// Failed for a reason in words.
+    pub(crate) fn because(why: impl Into<String>) -> Self {
+        Self::of(Some(why.into().into()))
+    }
+
+    /// A failure that was told to the user already.
+    pub(crate) fn reported(code: u8) -> Self {
+        Self::of(None).code(code)
+    }
+
+    /// The outcome of a verb that ends as a shell or a script did.
+    pub(crate) fn passed_on(code: u8) -> Outcome {
+        match code {
+            0 => Ok(()),
+            code => Err(Self::reported(code)),
         }
+    }
+
+    /// The same in `action`, unless the failure names an action already.
+    fn action<A: Into<String>>(mut self, action: impl FnOnce() -> A) -> Self {
+        self.action.get_or_insert_with(|| action().into());
+        self
+    }
+
+    /// The same in a part of the action, unless the failure names an action or a part already.
+    pub(crate) fn part(mut self, part: impl Into<String>) -> Self {
+        if self.action.is_none() {
+            self.part.get_or_insert_with(|| part.into());
+        }
+        self
     }
 
     /// The same, with what to do next instead of the table's hint.
@@ -100,16 +148,6 @@ impl Failure {
         self
     }
 
-    /// A failure that was told to the user already.
-    pub(crate) fn reported(code: u8) -> Self {
-        Self {
-            action: String::new(),
-            error: String::new().into(),
-            hint: None,
-            code: Some(code),
-        }
-    }
-
     /// The exit code, when no signal was received.
     pub(crate) fn exit_code(&self) -> u8 {
         self.code.unwrap_or_else(|| self.classify().0)
@@ -119,13 +157,13 @@ impl Failure {
     pub(crate) fn report(&self, signal: Option<u8>) -> ExitCode {
         if let Some(io) = self.find::<io::Error>()
             && io.kind() == io::ErrorKind::BrokenPipe
-            && self.action == output::ACTION
+            && self.action.as_deref() == Some(WRITE_RESULT)
         {
             // Whoever read our result has seen enough.
             return ExitCode::SUCCESS;
         }
-        if !self.action.is_empty() {
-            output::complain(&self.text());
+        if self.error.is_some() {
+            messages::complain(&self.text());
         }
         match signal {
             Some(signal) => ExitCode::from(128 + signal),
@@ -133,34 +171,40 @@ impl Failure {
         }
     }
 
-    /// What went wrong, without what was tried.
+    /// The error and its causes, without what was tried.
     pub(crate) fn why(&self) -> String {
-        chain(&*self.error)
+        self.error
+            .as_deref()
+            .map_or_else(String::new, |error| chain(error))
     }
 
-    /// What went wrong and what to do next, for a place that has one line and says itself that it is about `action`. What
-    /// part of that failed is told.
-    pub(crate) fn why_and_hint(&self, action: &str) -> String {
-        let part = self.action.strip_prefix(action);
-        let why = match part.and_then(|part| part.strip_prefix(": ")) {
+    /// What went wrong and what to do next on one line, for a place that names the action itself.
+    pub(crate) fn why_and_hint(&self) -> String {
+        let mut text = match &self.part {
             Some(part) => format!("{part}: {}", self.why()),
             None => self.why(),
         };
-        match self.hint.clone().or_else(|| self.classify().1) {
-            Some(hint) => format!("{why}; {hint}"),
-            None => why,
+        if let Some(hint) = self.next() {
+            text += &format!("; {hint}");
         }
+        text
+    }
+
+    /// What to do next.
+    fn next(&self) -> Option<String> {
+        self.hint.clone().or_else(|| self.classify().1)
     }
 
     /// The message, with its hint.
     fn text(&self) -> String {
+        let names = self.action.iter().chain(&self.part);
+        let action = names.map(String::as_str).collect::<Vec<_>>().join(": ");
         let mut text = format!(
-            "pcocc: failed to {}: {}",
-            shortened(&self.action, 400),
-            shortened(&chain(&*self.error), 2000)
+            "pcocc: failed to {}: {}\n",
+            shortened(&action, 400),
+            shortened(&self.why(), 2000)
         );
-        text.push('\n');
-        if let Some(hint) = self.hint.clone().or_else(|| self.classify().1) {
+        if let Some(hint) = self.next() {
             let _ = writeln!(text, "hint: {hint}");
         }
         text
@@ -168,7 +212,10 @@ impl Failure {
 
     /// The first error of type `E` in the chain.
     fn find<E: StdError + 'static>(&self) -> Option<&E> {
-        let mut next: Option<&(dyn StdError + 'static)> = Some(&*self.error);
+        let mut next: Option<&(dyn StdError + 'static)> = match &self.error {
+            Some(error) => Some(&**error),
+            None => None,
+        };
         while let Some(error) = next {
             if let Some(found) = error.downcast_ref::<E>() {
                 return Some(found);
@@ -252,15 +299,22 @@ fn job_hint(error: &JobError) -> Option<&'static str> {
     }
 }
 
-/// Says what was being done when a library call failed.
+/// Says what was being done when a call failed.
 pub(crate) trait While<T> {
-    /// Turns the error into a [`Failure`] "failed to `action`: …".
+    /// Makes the error a [`Failure`] "failed to `action`: …", unless it names an action already.
     fn when<A: Into<String>>(self, action: impl FnOnce() -> A) -> Outcome<T>;
+
+    /// Makes the error a [`Failure`] in this part of the verb's action: "failed to ACTION: `part`: …".
+    fn part<P: Into<String>>(self, part: impl FnOnce() -> P) -> Outcome<T>;
 }
 
-impl<T, E: StdError + Send + Sync + 'static> While<T> for Result<T, E> {
+impl<T, E: Into<Failure>> While<T> for Result<T, E> {
     fn when<A: Into<String>>(self, action: impl FnOnce() -> A) -> Outcome<T> {
-        self.map_err(|error| Failure::new(action(), error))
+        self.map_err(|error| error.into().action(action))
+    }
+
+    fn part<P: Into<String>>(self, part: impl FnOnce() -> P) -> Outcome<T> {
+        self.map_err(|error| error.into().part(part()))
     }
 }
 
@@ -281,11 +335,24 @@ mod tests {
 
     #[test]
     fn one_line_has_the_part_of_the_action_that_failed() {
-        let why = |action: &str| Failure::message(action, "no such file").hint("make it");
-        let whole = why("start a VM: read /ca.pem").why_and_hint("start a VM");
+        let failure = || Failure::because("no such file").hint("make it");
+        let whole = failure().part("read /ca.pem").why_and_hint();
         assert_eq!(whole, "read /ca.pem: no such file; make it");
-        let other = why("read repos.yaml").why_and_hint("start a VM");
-        assert_eq!(other, "no such file; make it");
+        assert_eq!(failure().why_and_hint(), "no such file; make it");
+    }
+
+    #[test]
+    fn the_action_is_the_innermost_and_the_part_is_told_behind() {
+        let read = || Err::<(), _>(io::Error::from(io::ErrorKind::NotFound));
+        let failure = read().part(|| "read /ca.pem").unwrap_err();
+        assert_eq!(failure.why_and_hint(), "read /ca.pem: entity not found");
+        let outcome: Outcome = Err(failure);
+        let failure = outcome.when(|| "start a VM").unwrap_err();
+        let failure = Err::<(), _>(failure).when(|| "run").unwrap_err();
+        assert_eq!(
+            failure.text(),
+            "pcocc: failed to start a VM: read /ca.pem: entity not found\n"
+        );
     }
 
     #[test]

@@ -1,18 +1,33 @@
-//! One run of the command: what every verb is given.
+//! One run of the command: what every verb is given, and how a verb is run.
+
+use std::sync::Arc;
 
 use pcocc_core::cancel::Cancel;
 use pcocc_image::transfer::Context;
 
 use crate::environment::Environment;
-use crate::output;
+use crate::errors::{Outcome, While as _};
+use crate::host::Host;
+use crate::messages;
 use crate::progress::{Drawing, ProgressMode};
 use crate::signals::Signals;
+
+/// A verb with its arguments.
+pub(crate) trait Run {
+    /// What the verb does, as it follows "failed to".
+    fn action(&self) -> String;
+
+    /// Runs the verb.
+    fn run(self, invocation: &Invocation) -> Outcome;
+}
 
 /// One run of the command.
 #[derive(Debug)]
 pub(crate) struct Invocation {
     /// The environment, read once.
-    pub(crate) environment: Environment,
+    pub(crate) environment: Arc<Environment>,
+    /// The surroundings, each fact found out once.
+    pub(crate) host: Arc<Host>,
     /// Raised by the first signal that asks to stop.
     pub(crate) cancel: Cancel,
     /// The signals that ask to stop.
@@ -31,13 +46,21 @@ impl Invocation {
         log: Option<String>,
         progress: ProgressMode,
     ) -> Self {
+        let environment = Arc::new(environment);
         Self {
+            host: Arc::new(Host::new(Arc::clone(&environment))),
             environment,
             cancel,
             signals,
             log,
             progress,
         }
+    }
+
+    /// Runs a verb; a failure without an action of its own is one of the verb's action.
+    pub(crate) fn run(&self, verb: impl Run) -> Outcome {
+        let action = verb.action();
+        verb.run(self).when(|| action)
     }
 
     /// Whether the user wants warnings and errors only.
@@ -56,8 +79,14 @@ impl Invocation {
     /// Writes a line about the work on stderr, unless the user wants it quiet.
     pub(crate) fn announce(&self, text: &str) {
         if !self.is_quiet() {
-            output::complain(&format!("{text}\n"));
+            messages::complain(&format!("{text}\n"));
         }
+    }
+
+    /// Does `work` with its progress drawn.
+    pub(crate) fn drawn<T>(&self, work: impl FnOnce(&Context) -> T) -> T {
+        let (_drawing, context) = self.draw();
+        work(&context)
     }
 
     /// Starts to draw an operation's progress; dropping the drawing leaves the terminal clean.

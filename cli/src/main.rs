@@ -11,7 +11,6 @@
     reason = "doc comments of arguments are their help texts, not Markdown"
 )]
 
-mod allocation;
 mod app;
 mod arguments;
 mod ask;
@@ -19,16 +18,17 @@ mod complete;
 mod contexts;
 mod environment;
 mod errors;
+mod host;
 mod invocation;
-mod jobs;
+mod messages;
 mod mounted;
+mod old_jobs;
 mod output;
 mod private_folder;
 mod progress;
 mod prompt;
 mod session;
 mod signals;
-mod stores;
 mod verbs;
 
 use std::process::ExitCode;

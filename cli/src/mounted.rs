@@ -12,7 +12,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::invocation::Invocation;
-use crate::jobs;
 
 /// Images shown as folders for as long as this is kept.
 #[derive(Debug)]
@@ -20,9 +19,12 @@ pub(crate) struct Mounted(Child);
 
 /// Shows the images of a job's docker daemon and of the repositories at `point`.
 pub(crate) fn mount(invocation: &Invocation, job: &Job, point: &Path) -> Outcome<Mounted> {
-    let action = format!("mount {}", point.display());
-    let docker = jobs::docker_environment(&invocation.environment, job, &action)?;
-    let program = std::env::current_exe().when(|| &*action)?;
+    start(invocation, job, point).when(|| format!("mount {}", point.display()))
+}
+
+fn start(invocation: &Invocation, job: &Job, point: &Path) -> Outcome<Mounted> {
+    let docker = invocation.host.docker_environment(job)?;
+    let program = std::env::current_exe()?;
     let mut command = Command::new(program);
     command
         .args(["docker", "mount", "--foreground", "--"])
@@ -34,15 +36,12 @@ pub(crate) fn mount(invocation: &Invocation, job: &Job, point: &Path) -> Outcome
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0)
-        .spawn()
-        .when(|| &*action)?;
+        .spawn()?;
     let stdout = child.stdout.take();
     let mounted = Mounted(child);
     let mut line = String::new();
     if let Some(stdout) = stdout {
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .when(|| &*action)?;
+        BufReader::new(stdout).read_line(&mut line)?;
     }
     match line.starts_with("Mounted") {
         true => Ok(mounted),
@@ -53,10 +52,8 @@ pub(crate) fn mount(invocation: &Invocation, job: &Job, point: &Path) -> Outcome
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself.
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        // It may have ended by itself.
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         if let Err(error) = self.0.wait() {
             tracing::debug!(%error, "the mount's process is not waited for");
         }

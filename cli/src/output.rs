@@ -8,10 +8,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::errors::{Outcome, While as _};
-
-/// What a failed write to stdout was for; a broken pipe there is no failure.
-pub(crate) const ACTION: &str = "write the result";
+use crate::errors::{Outcome, WRITE_RESULT, While as _};
+use crate::messages::printable;
 
 /// How a listing is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -20,6 +18,22 @@ pub(crate) enum Format {
     #[default]
     Table,
     Json,
+}
+
+impl Format {
+    /// Writes a list: its rows as JSON, or their `cells` as a table; see [`table`].
+    pub(crate) fn list<R: Serialize>(
+        self,
+        header: &[&str],
+        right: &[&str],
+        rows: Vec<R>,
+        cells: fn(R) -> Vec<String>,
+    ) -> Outcome {
+        match self {
+            Self::Json => json(&rows),
+            Self::Table => table(header, right, rows.into_iter().map(cells).collect()),
+        }
+    }
 }
 
 /// Writes `text` to stdout.
@@ -33,17 +47,12 @@ pub(crate) fn bytes(bytes: &[u8]) -> Outcome {
     stdout
         .write_all(bytes)
         .and_then(|()| stdout.flush())
-        .when(|| ACTION)
-}
-
-/// Writes `text` to stderr. Whoever closed it does not want to know: that is no failure.
-pub(crate) fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+        .when(|| WRITE_RESULT)
 }
 
 /// Writes `value` to stdout as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
-    let mut document = serde_json::to_string_pretty(value).when(|| ACTION)?;
+    let mut document = serde_json::to_string_pretty(value).when(|| WRITE_RESULT)?;
     document.push('\n');
     text(&document)
 }
@@ -69,20 +78,6 @@ fn lines(header: &[&str], right: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut text = table.trim_fmt();
     text.push('\n');
     text
-}
-
-/// Escapes what would move the cursor or break a line: names come from others.
-pub(crate) fn printable(text: &str) -> String {
-    if text.chars().any(char::is_control) {
-        text.chars()
-            .flat_map(|c| match c.is_control() {
-                true => c.escape_default().collect::<Vec<_>>(),
-                false => vec![c],
-            })
-            .collect()
-    } else {
-        text.to_owned()
-    }
 }
 
 /// A size as people read it, in the manual's notation: `575 B`, `744.86 KB`, `1.37 MB` (1 KB is 1024 B).

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use pcocc_core::progress::{Event, Progress, Reporter};
 
 use crate::environment::Terminal;
-use crate::output::{complain, printable};
+use crate::messages::warn;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,11 +81,6 @@ impl Progress for WarningsOnly {
     }
 }
 
-/// Warns the user of something although the verb goes on.
-pub(crate) fn warn(text: &str) {
-    complain(&format!("{}\n", warning(text)));
-}
-
 /// `42s`, `3m 07s`, `1h 02m`.
 fn elapsed(seconds: u64) -> String {
     match seconds {
@@ -93,9 +88,4 @@ fn elapsed(seconds: u64) -> String {
         60..3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
         _ => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
     }
-}
-
-/// A warning's line.
-fn warning(text: &str) -> String {
-    format!("pcocc: warning: {}", printable(text))
 }

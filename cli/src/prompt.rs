@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::stdio::stdin;
 
-use crate::output::{complain, printable};
+use crate::messages::{complain, printable};
 
 /// How long a signal may go unnoticed.
 const TICK: Duration = Duration::from_millis(50);

@@ -22,12 +22,11 @@ use self::console::last_line;
 pub(crate) use self::console::show_console;
 pub(crate) use self::limits::{Countdown, GiveUp};
 pub(crate) use self::shell::{exit_code, hang_up, start_shell};
-use crate::invocation::Invocation;
 use crate::contexts;
 use crate::errors::{Failure, Outcome, While as _};
+use crate::invocation::Invocation;
+use crate::messages::{self, warn};
 use crate::mounted;
-use crate::output;
-use crate::progress::warn;
 
 /// How long a shell may take to end after SIGHUP.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,15 +60,16 @@ impl Session<'_> {
         }
         // The start files of the shell are of no use any more; the rest of the folder is kept for the job's logs.
         let _ = fs::remove_dir_all(self.folder.path().join("shell"));
-        contexts::forget(&invocation.environment, &self.folder);
+        contexts::forget(&invocation.host, &self.folder);
         let code = result?;
         released?;
         Ok(code)
     }
 
     fn live(&mut self, invocation: &Invocation) -> Outcome<u8> {
-        let action = format!("start the VM of job {}", self.folder.id());
-        let record = self.wait(invocation, &action)?;
+        let record = self
+            .wait(invocation)
+            .when(|| format!("start the VM of job {}", self.folder.id()))?;
         let job = Job {
             folder: self.folder.clone(),
             record,
@@ -84,10 +84,11 @@ impl Session<'_> {
         }
         let mut child = start_shell(invocation, &job, self.script)?;
         self.wait_for_shell(invocation, &job, &mut child)
+            .when(|| format!("run a shell for job {}", self.folder.id()))
     }
 
     /// Waits until docker answers.
-    fn wait(&mut self, invocation: &Invocation, action: &str) -> Outcome<Record> {
+    fn wait(&mut self, invocation: &Invocation) -> Outcome<Record> {
         let mut first = match self.elsewhere {
             true => self.reach_node(invocation)?,
             false => None,
@@ -109,15 +110,15 @@ impl Session<'_> {
             }
             if invocation.cancel.is_cancelled() {
                 drop(drawing);
-                return Err(Failure::message(action, "interrupted"));
+                return Err(Failure::because("interrupted"));
             }
             if let Some(give_up) = self.give_up.filter(GiveUp::is_over) {
                 drop(drawing);
-                let failure = give_up.failure(action);
+                let failure = give_up.failure();
                 show_console(&self.folder);
                 return Err(failure);
             }
-            if let Some(status) = self.launcher.ended().when(|| action)? {
+            if let Some(status) = self.launcher.ended()? {
                 drop(drawing);
                 // The last reports may still be on their way.
                 while let Some(report) = self.launcher.next(Duration::from_millis(20)) {
@@ -125,7 +126,7 @@ impl Session<'_> {
                         over = Some(record);
                     }
                 }
-                return Err(self.start_failure(over.map(|record| *record), status, action));
+                return Err(self.start_failure(over.map(|record| *record), status));
             }
         }
     }
@@ -134,7 +135,7 @@ impl Session<'_> {
     fn reach_node(&mut self, invocation: &Invocation) -> Outcome<Option<Report>> {
         let speaks = !invocation.is_quiet();
         if speaks {
-            output::complain("Configuring hosts...");
+            messages::complain("Configuring hosts...");
         }
         let report = loop {
             let report = self.launcher.next(Duration::from_millis(20));
@@ -146,7 +147,7 @@ impl Session<'_> {
             }
         };
         if speaks {
-            output::complain(match report {
+            messages::complain(match report {
                 Some(_) => " (done)\n",
                 None => "\n",
             });
@@ -155,7 +156,7 @@ impl Session<'_> {
     }
 
     /// The reason why there is no VM.
-    fn start_failure(&self, record: Option<Record>, status: ExitStatus, action: &str) -> Failure {
+    fn start_failure(&self, record: Option<Record>, status: ExitStatus) -> Failure {
         let record = record.or_else(|| self.folder.read().ok());
         let why = match record {
             Some(Record {
@@ -179,7 +180,7 @@ impl Session<'_> {
             }
         }
         show_console(&self.folder);
-        Failure::message(action, why)
+        Failure::because(why)
     }
 
     /// Waits for the shell's end; warns its user before the end of the VM, and hangs up when the VM is gone.
@@ -189,12 +190,11 @@ impl Session<'_> {
         job: &Job,
         child: &mut Child,
     ) -> Outcome<u8> {
-        let action = || format!("run a shell for job {}", self.folder.id());
         let mut deadline = job.record.deadline;
         let mut countdown = Countdown::new(deadline, SystemClock.unix());
         let mut hung_up: Option<Instant> = None;
         loop {
-            if let Some(status) = child.try_wait().when(action)? {
+            if let Some(status) = child.try_wait()? {
                 return Ok(exit_code(status));
             }
             match self.launcher.next(Duration::from_millis(10)) {
@@ -209,10 +209,10 @@ impl Session<'_> {
                 ));
             }
             match hung_up {
-                Some(since) if since.elapsed() > PATIENCE => child.kill().when(action)?,
+                Some(since) if since.elapsed() > PATIENCE => child.kill()?,
                 Some(_) => {}
                 None => {
-                    let gone = self.launcher.ended().when(action)?.is_some();
+                    let gone = self.launcher.ended()?.is_some();
                     if gone {
                         let why = self.folder.read().ok().and_then(|record| record.error);
                         let because = why.map_or_else(String::new, |why| format!(": {why}"));

@@ -63,7 +63,7 @@ impl Verb {
             Self::Config(args) => args.run(invocation),
             Self::Doctor(args) => args.run(invocation),
             Self::Hook(args) => args.run(invocation),
-            Self::Run(args) => args.run(invocation),
+            Self::Run(args) => invocation.run(*args),
             Self::Completions(args) => args.run(invocation),
             Self::Help(args) => args.run(&command()),
             Self::Manpages(args) => args.run(command()),

@@ -1,7 +1,8 @@
 //! Which argument is completed with what: one table for all verbs.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Command;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
@@ -11,7 +12,7 @@ use pcocc_core::templates::Templates;
 
 use super::docker_images_query;
 use crate::environment::Environment;
-use crate::stores;
+use crate::host::Host;
 
 /// Stands for files, which the shell completes itself. No candidate of ours begins with a slash.
 pub(super) const FILES: &str = "/files";
@@ -19,7 +20,7 @@ pub(super) const FILES: &str = "/files";
 pub(super) const DIRECTORIES: &str = "/directories";
 
 /// Gives the candidates for what is typed.
-type Source = fn(&Environment, &str) -> Vec<Candidate>;
+type Source = fn(&Host, &str) -> Vec<Candidate>;
 
 /// Verb, argument, source. An argument that has the same meaning everywhere has the verb `*`.
 const TABLE: &[(&str, &str, Source)] = &[
@@ -95,7 +96,7 @@ fn ask(source: Source, typed: &OsStr) -> Vec<CompletionCandidate> {
     let Some((environment, typed)) = Environment::read().ok().zip(typed.to_str()) else {
         return Vec::new();
     };
-    offered(source(&environment, typed))
+    offered(source(&Host::new(Arc::new(environment)), typed))
 }
 
 /// Candidates as clap's engine takes them, in their own order.
@@ -108,35 +109,40 @@ pub(super) fn offered(candidates: Vec<Candidate>) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-fn job(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    jobs::living(&environment.user_conf, typed)
+fn job(host: &Host, typed: &str) -> Vec<Candidate> {
+    jobs::living(&host.environment().user_conf, typed)
 }
 
-fn image(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    let repositories = stores::repositories(environment);
-    repositories.map_or_else(|_| Vec::new(), |all| images::in_repositories(&all, typed))
+fn image(host: &Host, typed: &str) -> Vec<Candidate> {
+    let repositories = host.repositories();
+    repositories.map_or_else(|_| Vec::new(), |all| images::in_repositories(all, typed))
 }
 
-fn repository(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    let repositories = stores::repositories(environment);
-    repositories.map_or_else(|_| Vec::new(), |all| images::repositories(&all, typed))
+fn repository(host: &Host, typed: &str) -> Vec<Candidate> {
+    let repositories = host.repositories();
+    repositories.map_or_else(|_| Vec::new(), |all| images::repositories(all, typed))
 }
 
 /// An image that is not there yet can only be in one of the repositories.
-fn new_image(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    let repositories = repository(environment, typed);
+fn new_image(host: &Host, typed: &str) -> Vec<Candidate> {
+    let repositories = repository(host, typed);
     let whole = |repository: Candidate| Candidate::new(repository.value + ":", "repository");
     repositories.into_iter().map(whole).collect()
 }
 
-fn docker_image(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    let recent = Recent::new(&answers(environment));
-    let daemon = environment.docker.host.as_deref().unwrap_or_default();
+fn docker_image(host: &Host, typed: &str) -> Vec<Candidate> {
+    let recent = Recent::new(&answers(host.environment()));
+    let daemon = host
+        .environment()
+        .docker
+        .host
+        .as_deref()
+        .unwrap_or_default();
     images::in_docker(&recent, daemon, docker_images_query(), typed)
 }
 
 /// Formats of images outside of repositories, and files of them.
-fn location(environment: &Environment, typed: &str) -> Vec<Candidate> {
+fn location(host: &Host, typed: &str) -> Vec<Candidate> {
     const FORMATS: [(&str, &str); 4] = [
         ("docker-archive:", "file of docker save"),
         ("oci:", "folder with an OCI image layout"),
@@ -144,7 +150,7 @@ fn location(environment: &Environment, typed: &str) -> Vec<Candidate> {
         ("docker://", "image in a registry"),
     ];
     match typed.split_once(':') {
-        Some(("docker-daemon", name)) => docker_image(environment, name)
+        Some(("docker-daemon", name)) => docker_image(host, name)
             .into_iter()
             .map(|image| Candidate::plain(format!("docker-daemon:{}", image.value)))
             .collect(),
@@ -166,16 +172,18 @@ fn location(environment: &Environment, typed: &str) -> Vec<Candidate> {
 }
 
 /// What a VM can be made of.
-fn template(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    let templates = Templates::load(&environment.user_conf, &environment.system_conf);
+fn template(host: &Host, typed: &str) -> Vec<Candidate> {
+    let templates = Templates::load(
+        &host.environment().user_conf,
+        &host.environment().system_conf,
+    );
     let templates = templates.unwrap_or_default();
     named(templates.names(), typed)
 }
 
 /// Modules of containers.yaml.
-fn module(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    let file = |folder: &Path| folder.join(containers::FILE);
-    let (system, user) = (file(&environment.system_conf), file(&environment.user_conf));
+fn module(host: &Host, typed: &str) -> Vec<Candidate> {
+    let [system, user] = host.containers_files();
     let templates = containers::Templates::load(&system, &user).unwrap_or_default();
     named(templates.module_names(), typed)
 }
@@ -187,21 +195,21 @@ fn named<'a>(names: impl Iterator<Item = &'a str>, typed: &str) -> Vec<Candidate
         .collect()
 }
 
-fn partition(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    let recent = Recent::new(&answers(environment));
-    scheduler::partitions(&recent, &environment.user, typed)
+fn partition(host: &Host, typed: &str) -> Vec<Candidate> {
+    let recent = Recent::new(&answers(host.environment()));
+    scheduler::partitions(&recent, &host.environment().user, typed)
 }
 
-fn file(_: &Environment, _: &str) -> Vec<Candidate> {
+fn file(_: &Host, _: &str) -> Vec<Candidate> {
     vec![Candidate::plain(FILES)]
 }
 
-fn folder(_: &Environment, _: &str) -> Vec<Candidate> {
+fn folder(_: &Host, _: &str) -> Vec<Candidate> {
     vec![Candidate::plain(DIRECTORIES)]
 }
 
-fn mount_point(environment: &Environment, typed: &str) -> Vec<Candidate> {
-    let home = environment.home.to_string_lossy();
+fn mount_point(host: &Host, typed: &str) -> Vec<Candidate> {
+    let home = host.environment().home.to_string_lossy();
     let points = pcocc_fs::mount_points().unwrap_or_default();
     let typed_full = typed.strip_prefix('~').map(|rest| format!("{home}{rest}"));
     let found: Vec<_> = points

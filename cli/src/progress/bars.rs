@@ -12,7 +12,8 @@ use pcocc_core::progress::{BlobKind, Event, Progress};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::echo::QuietKeys;
-use crate::output::{printable, size};
+use crate::messages::{printable, warning};
+use crate::output::size;
 
 /// Columns of a bar where the terminal is wide enough.
 const WIDEST_BAR: usize = 60;
@@ -139,7 +140,7 @@ impl Progress for Bars {
     fn event(&self, event: Event) {
         match event {
             Event::Stage(text) => self.start_stage(printable(&text)),
-            Event::Warning(text) => self.line(&super::warning(&text)),
+            Event::Warning(text) => self.line(&warning(&text)),
             Event::BlobStarted {
                 id,
                 kind,

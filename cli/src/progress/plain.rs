@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use pcocc_core::progress::{BlobKind, Event, Progress};
 
-use crate::output::{printable, size};
+use crate::messages::{printable, warning};
+use crate::output::size;
 
 /// Time between two lines about the same blob.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -128,7 +129,7 @@ impl<W: Write> State<W> {
                     told: now,
                 });
             }
-            Event::Warning(text) => self.line(&super::warning(&text)),
+            Event::Warning(text) => self.line(&warning(&text)),
             Event::BlobStarted {
                 id,
                 kind,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pcocc_vm::job::JobFolder;
 
-use crate::output;
+use crate::messages;
 
 /// How many lines are shown.
 const LAST_LINES: usize = 15;
@@ -15,9 +15,9 @@ const LAST_LINES: usize = 15;
 pub(crate) fn show_console(folder: &JobFolder) {
     let lines = last_lines(&folder.console_log(), LAST_LINES);
     if !lines.is_empty() {
-        output::complain("Last lines of the VM's console:\n");
+        messages::complain("Last lines of the VM's console:\n");
         for line in lines {
-            output::complain(&format!("  {}\n", output::printable(line.trim_end())));
+            messages::complain(&format!("  {}\n", messages::printable(line.trim_end())));
         }
     }
 }

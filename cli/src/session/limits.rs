@@ -33,9 +33,9 @@ impl GiveUp {
     }
 
     /// The failure of a wait for the VM of a job.
-    pub(crate) fn failure(&self, what: &str) -> Failure {
+    pub(crate) fn failure(&self) -> Failure {
         let why = format!("it was not ready within {} seconds", self.seconds);
-        Failure::message(what, why)
+        Failure::because(why)
             .hint("give it more time with -T, or see what it does with `pcocc docker logs`")
             .code(TIMED_OUT)
     }

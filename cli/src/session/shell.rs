@@ -8,10 +8,9 @@ use pcocc_shellenv::spawn::Spawn;
 use pcocc_vm::job::Job;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::invocation::Invocation;
 use crate::environment::Environment;
 use crate::errors::{CANNOT_RUN, Failure, NOT_FOUND, Outcome, While as _};
-use crate::jobs;
+use crate::invocation::Invocation;
 
 /// Starts the user's shell, or a script, with the docker environment of a job.
 pub(crate) fn start_shell(
@@ -19,18 +18,21 @@ pub(crate) fn start_shell(
     job: &Job,
     script: Option<&str>,
 ) -> Outcome<Child> {
-    let action = || match script {
+    spawn(invocation, job, script).when(|| match script {
         Some(script) => format!("run {script}"),
         None => format!("start a docker shell for job {}", job.id()),
-    };
+    })
+}
+
+fn spawn(invocation: &Invocation, job: &Job, script: Option<&str>) -> Outcome<Child> {
     let environment = &invocation.environment;
-    let docker = jobs::docker_environment(environment, job, &action())?;
+    let docker = invocation.host.docker_environment(job)?;
     let variables = Environment::all();
     let shell = environment
         .shell
         .clone()
         .unwrap_or_else(|| "/bin/sh".into());
-    let pcocc = std::env::current_exe().when(action)?;
+    let pcocc = std::env::current_exe()?;
     let spawn = Spawn {
         shell: &shell,
         environment: &docker,
@@ -41,8 +43,8 @@ pub(crate) fn start_shell(
     let mut command = match script {
         Some(script) => spawn
             .script(script)
-            .map_err(|error| Failure::new(action(), error).code(crate::errors::USAGE))?,
-        None => spawn.interactive().when(action)?,
+            .map_err(|error| Failure::from(error).code(crate::errors::USAGE))?,
+        None => spawn.interactive()?,
     };
     die_with_parent(&mut command, Signal::HUP);
     command.spawn().map_err(|error| {
@@ -50,7 +52,7 @@ pub(crate) fn start_shell(
             io::ErrorKind::NotFound => NOT_FOUND,
             _ => CANNOT_RUN,
         };
-        Failure::new(action(), error).code(code)
+        Failure::from(error).code(code)
     })
 }
 

@@ -27,7 +27,7 @@ impl Args {
     /// Runs the verb that was chosen.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
-            Verb::Show(args) => args.run(invocation),
+            Verb::Show(args) => invocation.run(args),
             Verb::Schema(args) => args.run(),
         }
     }

@@ -9,14 +9,16 @@ mod storage;
 
 use std::io;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::ask::{self, Said};
 use crate::errors::{FAILED, Failure, Outcome};
+use crate::host::Host;
 use crate::invocation::Invocation;
+use crate::messages;
 use crate::output::{self, Format};
 
 /// Longest time that all checks may take together.
@@ -105,7 +107,7 @@ impl Args {
     /// Looks.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         let mut findings = self.examine(invocation);
-        settle(&mut findings);
+        spare_alternatives(&mut findings);
         let hopeless = findings
             .iter()
             .filter(|finding| finding.state == Verdict::Failed)
@@ -122,12 +124,12 @@ impl Args {
 
     fn examine(&self, invocation: &Invocation) -> Vec<Finding> {
         type Check = Box<dyn FnOnce() -> Answer + Send>;
-        let of = |check: fn(&crate::environment::Environment) -> Answer| -> Check {
-            let environment = invocation.environment.clone();
-            Box::new(move || check(&environment))
+        let of = |check: fn(&Host) -> Answer| -> Check {
+            let host = Arc::clone(&invocation.host);
+            Box::new(move || check(&host))
         };
         let on_node = self.on_node;
-        let environment = invocation.environment.clone();
+        let host = Arc::clone(&invocation.host);
         let checks: Vec<(&'static str, Check)> = vec![
             ("configuration", of(storage::configuration)),
             ("repository", of(storage::repository)),
@@ -144,7 +146,7 @@ impl Args {
             ("slurm", of(services::slurm)),
             (
                 "home on nodes",
-                Box::new(move || services::home(&environment, on_node)),
+                Box::new(move || services::home(&host, on_node)),
             ),
             ("jobs", of(storage::jobs)),
             ("clock", of(storage::clock)),
@@ -177,8 +179,8 @@ impl Args {
     }
 }
 
-/// A daemon that answers or a VM that can be made: one of the two is enough.
-fn settle(findings: &mut [Finding]) {
+/// Makes a failed way to a docker daemon a warning where the other way works.
+fn spare_alternatives(findings: &mut [Finding]) {
     let works = |name: &str| {
         findings
             .iter()
@@ -222,9 +224,9 @@ impl Finding {
             Verdict::Warning => "warning",
             Verdict::Failed => "FAILED",
         };
-        let found = output::printable(&self.found);
+        let found = messages::printable(&self.found);
         let fix = match &self.fix {
-            Some(fix) => format!(" -> {}", output::printable(fix)),
+            Some(fix) => format!(" -> {}", messages::printable(fix)),
             None => String::new(),
         };
         format!("{state:<8} {:<16} {found}{fix}\n", self.check)
@@ -247,7 +249,7 @@ mod tests {
                 Finding::new(QEMU, answer(qemu)),
                 Finding::new(GUEST, answer(guest)),
             ];
-            settle(&mut findings);
+            spare_alternatives(&mut findings);
             findings.map(|finding| finding.state)
         };
         use Verdict::{Failed, Ok as Fine, Warning};

@@ -43,12 +43,12 @@ impl Args {
     /// Runs the verb that was chosen.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
-            Verb::List(args) => args.run(invocation),
-            Verb::Show(args) => args.run(invocation),
-            Verb::Import(args) => args.run(invocation),
-            Verb::Export(args) => args.run(invocation),
-            Verb::Copy(args) => args.run(invocation),
-            Verb::Delete(args) => args.run(invocation),
+            Verb::List(args) => invocation.run(args),
+            Verb::Show(args) => invocation.run(args),
+            Verb::Import(args) => invocation.run(args),
+            Verb::Export(args) => invocation.run(args),
+            Verb::Copy(args) => invocation.run(args),
+            Verb::Delete(args) => invocation.run(args),
             Verb::Repo(args) => args.run(invocation),
             Verb::Cache(args) => args.run(invocation),
         }

@@ -18,8 +18,8 @@ pub(crate) struct Args {
 impl Args {
     /// Writes the pages of `command`.
     pub(crate) fn run(self, command: clap::Command) -> Outcome {
-        let action = || format!("write the manual pages to {}", self.folder.display());
-        std::fs::create_dir_all(&self.folder).when(action)?;
-        clap_mangen::generate_to(command, &self.folder).when(action)
+        std::fs::create_dir_all(&self.folder)
+            .and_then(|()| clap_mangen::generate_to(command, &self.folder))
+            .when(|| format!("write the manual pages to {}", self.folder.display()))
     }
 }

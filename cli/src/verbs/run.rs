@@ -1,29 +1,29 @@
 //! `pcocc run`: a command in an image, without docker and without root.
 //!
 //! Data path: the image's squashfs and config ([`image`]) → the plan, with what `containers.yaml` and its
-//! generators say ([`settings`]) → with `-s` here, in namespaces of its own; otherwise through srun, which
+//! generators say ([`generators`]) → with `-s` here, in namespaces of its own; otherwise through srun, which
 //! runs this verb with `-s` on each node ([`tasks`]). Without an image the command runs as it is ([`bare`]).
 
 mod bare;
+mod generators;
 mod image;
-mod said;
-mod settings;
+mod sources;
 mod tasks;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use pcocc_core::template::Variables;
+use pcocc_core::containers::Templates;
 use pcocc_run::plan::{Host, Request, plan};
 use pcocc_run::sandbox::{self, Surroundings};
 use pcocc_run::slurm::Tasks;
 use pcocc_run::variables::Environment as CommandEnvironment;
 
-use self::said::Said;
+use self::sources::Sources;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
-use crate::invocation::Invocation;
-use crate::progress::warn;
+use crate::invocation::{Invocation, Run};
+use crate::messages::warn;
 
 /// Run a command in an image, without docker and without root
 ///
@@ -126,37 +126,44 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-impl Args {
-    /// Runs it.
-    pub(crate) fn run(self: Box<Self>, invocation: &Invocation) -> Outcome {
-        let action = self.action();
-        self.check_command(&action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        let command = match (&self.script, self.command.as_slice()) {
+            (Some(script), _) => script.display().to_string(),
+            (None, []) => "the image's command".to_owned(),
+            (None, words) => shell_words::join(words.iter().map(|word| word.to_string_lossy())),
+        };
+        match &self.image {
+            Some(image) => format!("run {command} in {image}"),
+            None => format!("run {command}"),
+        }
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        self.check_command()?;
         let tasks = self.tasks();
-        tasks
-            .check()
-            .when(|| &*action)
-            .map_err(|failure| failure.code(USAGE))?;
+        let usage = |error| Failure::from(error).code(USAGE);
+        tasks.check().map_err(usage)?;
         if self.singleton {
-            tasks
-                .check_local()
-                .when(|| &*action)
-                .map_err(|failure| failure.code(USAGE))?;
+            tasks.check_local().map_err(usage)?;
         }
         if self.pty && !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
             let why = "--pty needs a terminal, and standard output is none";
-            return Err(Failure::message(action, why).code(USAGE));
+            return Err(Failure::because(why).code(USAGE));
         }
         let outcome = match (&self.image, self.singleton) {
-            (None, _) => self.run_bare(invocation, &tasks, &action),
-            (Some(_), true) => self.run_here(invocation, &action),
-            (Some(_), false) => self.run_tasks(invocation, &tasks, &action),
+            (None, _) => self.run_bare(invocation, &tasks),
+            (Some(_), true) => self.run_here(invocation),
+            (Some(_), false) => self.run_tasks(invocation, &tasks),
         };
         // What docker run says when the command was not even started.
         outcome.map_err(|failure| failure.or_code(sandbox::FAILED))
     }
+}
 
+impl Args {
     /// A command that looks like an option is one that was misspelt, unless "--" stands before it.
-    fn check_command(&self, action: &str) -> Outcome {
+    fn check_command(&self) -> Outcome {
         let Some(word) = self.command.first().map(|word| word.to_string_lossy()) else {
             return Ok(());
         };
@@ -166,27 +173,9 @@ impl Args {
             return Ok(());
         }
         let why = format!("there is no option {word}");
-        Err(Failure::message(action, why)
+        Err(Failure::because(why)
             .hint("see `pcocc run --help`; a command that begins with a dash comes behind `--`")
             .code(USAGE))
-    }
-
-    /// What is done, as it follows "failed to".
-    fn action(&self) -> String {
-        let words: Vec<_> = self
-            .command
-            .iter()
-            .map(|word| word.to_string_lossy())
-            .collect();
-        let command = match (&self.script, words.as_slice()) {
-            (Some(script), _) => script.display().to_string(),
-            (None, []) => "the image's command".to_owned(),
-            (None, words) => shell_words::join(words),
-        };
-        match &self.image {
-            Some(image) => format!("run {command} in {image}"),
-            None => format!("run {command}"),
-        }
     }
 
     fn tasks(&self) -> Tasks {
@@ -200,13 +189,13 @@ impl Args {
         }
     }
 
-    fn request(&self, action: &str) -> Outcome<Request> {
+    fn request(&self) -> Outcome<Request> {
         let entry_point = self
             .entry_point
             .as_ref()
             .map(|text| shell_words::split(text));
         Ok(Request {
-            entry_point: entry_point.transpose().when(|| action)?,
+            entry_point: entry_point.transpose()?,
             command: self.command.clone(),
             script: self.script.clone(),
             cwd: self.cwd.clone(),
@@ -221,40 +210,39 @@ impl Args {
     }
 
     /// Runs one task in the image, here.
-    fn run_here(&self, invocation: &Invocation, action: &str) -> Outcome {
-        let request = self.request(action)?;
+    fn run_here(&self, invocation: &Invocation) -> Outcome {
+        let request = self.request()?;
         let host = host(invocation)?;
         let name = self.image.as_deref().unwrap_or_default();
-        let image = image::open(invocation, name, action)?;
-        let site = settings::load(invocation)?;
-        let mut settings = site
-            .templates
-            .settings(&image.names(), &self.module, !self.no_defaults)
-            .when(|| action)?;
-        let mut said = Said::new(&site.templates);
+        let image = image::open(invocation, name)?;
+        let [system, user] = invocation.host.containers_files();
+        let templates =
+            Templates::load(&system, &user).when(|| "read what containers are given")?;
+        let runtime = invocation.host.runtime()?;
+        let mut settings = templates.settings(&image.names(), &self.module, !self.no_defaults)?;
+        let mut sources = Sources::new(&templates);
         let generated = match settings.generators.is_empty() {
             true => Vec::new(),
-            false => settings::generate(
+            false => generators::generate(
                 invocation,
                 &mut settings,
-                &site,
-                &mut said,
+                &templates,
+                &mut sources,
                 &image,
                 &request,
                 &host,
-                action,
             )?,
         };
         let mut plan = plan(&image.config, &settings, &request, &host)
-            .map_err(|error| said.of_plan(error, &settings, action))?;
+            .map_err(|error| sources.of_plan(error, &settings))?;
         plan.add_mounts(generated);
-        let tree = image.tree(&host.account).when(|| action)?;
+        let tree = image.tree(&host.account)?;
         // From here on signals are the command's.
         if invocation.cancel.is_cancelled() {
-            return Err(Failure::new(action, pcocc_image::Error::Cancelled));
+            return Err(pcocc_image::Error::Cancelled.into());
         }
         let surroundings = Surroundings {
-            image_mountpoints: &site.runtime.image_mountpoints,
+            image_mountpoints: &runtime.image_mountpoints,
             program: program(),
             warn: &mut |text| warn(&text),
             release_signals: &mut || invocation.signals.release(),
@@ -264,7 +252,7 @@ impl Args {
             Ok(code) => Err(Failure::reported(code)),
             Err(error) => {
                 let code = error.exit_code();
-                Err(Failure::new(action, error).code(code))
+                Err(Failure::from(error).code(code))
             }
         }
     }
@@ -275,11 +263,7 @@ fn host(invocation: &Invocation) -> Outcome<Host> {
     let environment = &invocation.environment;
     Ok(Host {
         environment: CommandEnvironment::new(Environment::all_variables()),
-        variables: Variables {
-            homedir: environment.home.clone(),
-            user: environment.user.clone(),
-            env: Environment::variables(),
-        },
+        variables: environment.path_variables(),
         account: environment.account(),
         cwd: Environment::working_directory()?,
     })

@@ -17,63 +17,48 @@ use pcocc_image::{Error, Result};
 use pcocc_remote::docker::{DaemonSink, DaemonSource};
 use pcocc_remote::registry::RegistryImage;
 
-use crate::errors::{Outcome, While as _};
+use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
 use crate::output;
-use crate::stores;
 
-/// Imports what is at `source` as the image `dest`; `action` is what a failure failed to do. `verb` is
-/// noted as what made the image.
+/// Imports what is at `source` as the image `dest`. `verb` is noted as what made the image.
 pub(crate) fn import(
     invocation: &Invocation,
     source: &Location,
     dest: &str,
     verb: &str,
-    action: &str,
 ) -> Outcome {
-    let uri: ImageUri = dest.parse().when(|| action)?;
-    let repositories = stores::repositories(&invocation.environment)?;
-    let repository = repositories.destination(&uri).when(|| action)?;
+    let uri: ImageUri = dest.parse()?;
+    let repositories = invocation.host.repositories()?;
+    let repository = repositories.destination(&uri)?;
     let made = format!("{}:{}", repository.name(), uri.name);
     if let Location::VmDisk { path, format } = source {
-        let (_drawing, context) = invocation.draw();
-        import_disk(&repositories, &uri, path, *format, &context).when(|| action)?;
+        invocation.drawn(|context| import_disk(repositories, &uri, path, *format, context))?;
         return output::text(&format!("Imported image: {made}\n"));
     }
-    let sink = RepositorySink::new(Arc::clone(&repositories), &uri, repository.options())
-        .when(|| action)?
-        .with_origin(origin(invocation, source, verb, action)?);
-    let source = open_source(invocation, source, action)?;
-    let image = {
-        let (_drawing, context) = invocation.draw();
-        transfer::copy(&*source, &sink, &context).when(|| action)?
-    };
+    let sink = RepositorySink::new(Arc::clone(repositories), &uri, repository.options())?
+        .with_origin(origin(invocation, source, verb)?);
+    let source = open_source(invocation, source)?;
+    let image = invocation.drawn(|context| transfer::copy(&*source, &sink, context))?;
     output::text(&format!("Imported image: {made} ({})\n", image.id()))
 }
 
-/// Copies the image `source` to the image `dest`; `action` is what a failure failed to do.
-pub(crate) fn copy(invocation: &Invocation, source: &str, dest: &str, action: &str) -> Outcome {
-    let from: ImageUri = source.parse().when(|| action)?;
-    let to: ImageUri = dest.parse().when(|| action)?;
-    let repositories = stores::repositories(&invocation.environment)?;
-    let (repository, meta) = repositories.find(&from).when(|| action)?;
-    let target = repositories.destination(&to).when(|| action)?;
+/// Copies the image `source` to the image `dest`.
+pub(crate) fn copy(invocation: &Invocation, source: &str, dest: &str) -> Outcome {
+    let from: ImageUri = source.parse()?;
+    let to: ImageUri = dest.parse()?;
+    let repositories = invocation.host.repositories()?;
+    let (repository, meta) = repositories.find(&from)?;
+    let target = repositories.destination(&to)?;
     let made = format!("{}:{}", target.name(), to.name);
     if meta.kind() == Kind::VirtualMachine {
-        let (_drawing, context) = invocation.draw();
-        repositories
-            .copy_virtual_machine(&from, &to, &context)
-            .when(|| action)?;
+        invocation.drawn(|context| repositories.copy_virtual_machine(&from, &to, context))?;
         return output::text(&format!("Copied image: {made}\n"));
     }
-    let sink = RepositorySink::new(Arc::clone(&repositories), &to, target.options())
-        .when(|| action)?
+    let sink = RepositorySink::new(Arc::clone(repositories), &to, target.options())?
         .with_origin(meta.origin());
     let source = RepositoryImage::new(Arc::clone(repository), meta);
-    let image = {
-        let (_drawing, context) = invocation.draw();
-        transfer::copy(&source, &sink, &context).when(|| action)?
-    };
+    let image = invocation.drawn(|context| transfer::copy(&source, &sink, context))?;
     output::text(&format!("Copied image: {made} ({})\n", image.id()))
 }
 
@@ -82,23 +67,18 @@ pub(crate) fn export(
     invocation: &Invocation,
     source: &str,
     dest: impl FnOnce(Kind) -> pcocc_image::Result<Location>,
-    action: &str,
 ) -> Outcome {
-    let uri: ImageUri = source.parse().when(|| action)?;
-    let repositories = stores::repositories(&invocation.environment)?;
-    let (repository, meta) = repositories.find(&uri).when(|| action)?;
-    let dest = dest(meta.kind()).when(|| action)?;
+    let uri: ImageUri = source.parse()?;
+    let repositories = invocation.host.repositories()?;
+    let (repository, meta) = repositories.find(&uri)?;
+    let dest = dest(meta.kind())?;
     if let Location::VmDisk { path, format } = &dest {
-        let (_drawing, context) = invocation.draw();
-        export_disk(repository, &meta, path, *format, &context).when(|| action)?;
+        invocation.drawn(|context| export_disk(repository, &meta, path, *format, context))?;
         return output::text(&format!("Exported image: {}\n", path.display()));
     }
     let source = RepositoryImage::new(Arc::clone(repository), meta);
-    let sink = open_sink(invocation, &dest, action)?;
-    let image = {
-        let (_drawing, context) = invocation.draw();
-        transfer::copy(&source, &*sink, &context).when(|| action)?
-    };
+    let sink = open_sink(invocation, &dest)?;
+    let image = invocation.drawn(|context| transfer::copy(&source, &*sink, context))?;
     output::text(&format!(
         "Exported image: {} ({})\n",
         shown(&dest),
@@ -107,16 +87,9 @@ pub(crate) fn export(
 }
 
 /// What is noted of where an image comes from. Files are not: their places mean little to others.
-fn origin(
-    invocation: &Invocation,
-    source: &Location,
-    verb: &str,
-    action: &str,
-) -> Outcome<Option<Origin>> {
+fn origin(invocation: &Invocation, source: &Location, verb: &str) -> Outcome<Option<Origin>> {
     let daemon = match source {
-        Location::DockerDaemon { .. } => {
-            Some(stores::endpoint(&invocation.environment, action)?.to_string())
-        }
+        Location::DockerDaemon { .. } => Some(invocation.host.endpoint()?.to_string()),
         Location::Registry { .. } => None,
         _ => return Ok(None),
     };
@@ -178,53 +151,46 @@ fn shown(location: &Location) -> String {
     }
 }
 
-fn open_source(
-    invocation: &Invocation,
-    location: &Location,
-    action: &str,
-) -> Outcome<Box<dyn Source>> {
-    let environment = &invocation.environment;
+fn open_source(invocation: &Invocation, location: &Location) -> Outcome<Box<dyn Source>> {
     Ok(match location {
         Location::DockerArchive { path, reference } => {
             let context = invocation.quietly();
-            Box::new(ArchiveFile::open(path, reference.as_deref(), &context).when(|| action)?)
+            Box::new(ArchiveFile::open(path, reference.as_deref(), &context)?)
         }
-        Location::OciFolder { path, tag } => {
-            Box::new(LayoutFolder::open(path, tag.as_deref()).when(|| action)?)
-        }
+        Location::OciFolder { path, tag } => Box::new(LayoutFolder::open(path, tag.as_deref())?),
         Location::DockerDaemon { reference } => Box::new(DaemonSource::new(
-            stores::daemon(invocation, action)?,
+            invocation.host.daemon(&invocation.cancel)?,
             reference,
         )),
         Location::Registry { reference } => {
-            let access = stores::registries(environment)?;
-            Box::new(RegistryImage::new(reference, access).when(|| action)?)
+            let access = invocation.host.registries()?;
+            Box::new(RegistryImage::new(reference, access)?)
         }
-        Location::VmDisk { path, .. } => return Err(not_an_image(path, action)),
+        Location::VmDisk { path, .. } => return Err(not_an_image(path)),
     })
 }
 
-fn open_sink(invocation: &Invocation, location: &Location, action: &str) -> Outcome<Box<dyn Sink>> {
-    let environment = &invocation.environment;
+fn open_sink(invocation: &Invocation, location: &Location) -> Outcome<Box<dyn Sink>> {
     Ok(match location {
         Location::DockerArchive { path, reference } => {
             Box::new(ArchiveSink::new(path, reference.as_deref()))
         }
         Location::OciFolder { path, tag } => Box::new(LayoutSink::new(path, tag.as_deref())),
-        Location::DockerDaemon { reference } => Box::new(
-            DaemonSink::new(stores::daemon(invocation, action)?, reference).when(|| action)?,
-        ),
+        Location::DockerDaemon { reference } => Box::new(DaemonSink::new(
+            invocation.host.daemon(&invocation.cancel)?,
+            reference,
+        )?),
         Location::Registry { reference } => {
-            let access = stores::registries(environment)?;
-            Box::new(RegistryImage::new(reference, access).when(|| action)?)
+            let access = invocation.host.registries()?;
+            Box::new(RegistryImage::new(reference, access)?)
         }
-        Location::VmDisk { path, .. } => return Err(not_an_image(path, action)),
+        Location::VmDisk { path, .. } => return Err(not_an_image(path)),
     })
 }
 
-fn not_an_image(path: &Path, action: &str) -> crate::errors::Failure {
-    crate::errors::Failure::message(
-        action,
-        format!("{} is the disk of a virtual machine", path.display()),
-    )
+fn not_an_image(path: &Path) -> Failure {
+    Failure::because(format!(
+        "{} is the disk of a virtual machine",
+        path.display()
+    ))
 }

@@ -8,10 +8,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::environment::Variable;
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
 use crate::output::{self, Format};
-use crate::stores;
 
 /// Name under which environment variables are listed.
 const ENVIRONMENT: &str = "environment";
@@ -53,16 +52,18 @@ struct From {
     line: Option<u64>,
 }
 
-impl Args {
-    /// Shows the values.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+impl Run for Args {
+    fn action(&self) -> String {
+        "show the configuration".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let environment = &invocation.environment;
         let settings = settings::settings(
             &environment.user_conf,
             &environment.system_conf,
-            &stores::path_variables(environment),
-        )
-        .when(|| "show the configuration")?;
+            &environment.path_variables(),
+        )?;
         let rows: Vec<Row> = settings
             .into_iter()
             .map(Row::of_setting)

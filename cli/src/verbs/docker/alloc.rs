@@ -10,9 +10,8 @@ use std::path::PathBuf;
 
 use pcocc_core::batch::BatchType;
 
-use crate::allocation;
-use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, USAGE};
+use crate::invocation::{Invocation, Run};
 use crate::session::{GiveUp, Session};
 use crate::verbs::docker::launch::{LocalJob, MachineArgs, absolute_path};
 
@@ -48,21 +47,22 @@ pub(crate) struct Args {
     batch: Vec<OsString>,
 }
 
-impl Args {
-    /// Allocates, and stays with the shell.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "allocate a docker VM";
+impl Run for Args {
+    fn action(&self) -> String {
+        "allocate a docker VM".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         if let Some(script) = &self.script {
-            check_script(script, action)?;
+            check_script(script)?;
         }
         let give_up = self.timeout.map(GiveUp::after);
-        let code = match allocation::backend(invocation, action)? {
-            BatchType::Slurm => slurm::run(invocation, self, give_up, action)?,
+        let code = match invocation.host.backend()? {
+            BatchType::Slurm => slurm::run(invocation, self, give_up)?,
             BatchType::Local => {
                 invocation.announce("Starting the docker VM ...");
-                let local =
-                    LocalJob::create(invocation, &self.batch, true, None, self.machine, action)?;
-                let launcher = local.launch(action)?;
+                let local = LocalJob::create(invocation, &self.batch, true, None, self.machine)?;
+                let launcher = local.launch()?;
                 let session = Session {
                     folder: local.folder,
                     launcher,
@@ -74,19 +74,16 @@ impl Args {
                 session.run(invocation)?
             }
         };
-        match code {
-            0 => Ok(()),
-            code => Err(Failure::reported(code)),
-        }
+        Failure::passed_on(code)
     }
 }
 
 /// Refuses a script that could not be run, before anything is allocated for it.
-pub(crate) fn check_script(script: &str, action: &str) -> Outcome {
+pub(crate) fn check_script(script: &str) -> Outcome {
     let why = match shell_words::split(script) {
         Ok(words) if !words.is_empty() => return Ok(()),
         Ok(_) => "names no program",
         Err(_) => "has a quote that is not closed",
     };
-    Err(Failure::message(action, format!("the script {script:?} {why}")).code(USAGE))
+    Err(Failure::because(format!("the script {script:?} {why}")).code(USAGE))
 }

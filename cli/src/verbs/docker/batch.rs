@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pcocc_core::batch::BatchType;
-use pcocc_vm::job::{Backend, JobId, Jobs};
+use pcocc_vm::job::{Backend, JobId};
 use pcocc_vm::{options, slurm};
 
-use crate::allocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
+use crate::old_jobs;
 use crate::output;
 use crate::session::show_console;
 use crate::verbs::docker::launch::{self, LaunchRequest, LocalJob, MachineArgs, absolute_path};
@@ -45,34 +45,31 @@ pub(crate) struct Args {
     batch: Vec<OsString>,
 }
 
-impl Args {
-    /// Submits.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "allocate a docker VM";
-        match allocation::backend(invocation, action)? {
-            BatchType::Slurm => self.through_slurm(invocation, action),
-            BatchType::Local => self.here(invocation, action),
-        }
+impl Run for Args {
+    fn action(&self) -> String {
+        "allocate a docker VM".to_owned()
     }
 
+    fn run(self, invocation: &Invocation) -> Outcome {
+        match invocation.host.backend()? {
+            BatchType::Slurm => self.through_slurm(invocation),
+            BatchType::Local => self.here(invocation),
+        }
+    }
+}
+
+impl Args {
     /// Starts a launcher on this machine that outlives us, and sees it take over.
-    fn here(self, invocation: &Invocation, action: &str) -> Outcome {
-        let local = LocalJob::create(
-            invocation,
-            &self.batch,
-            false,
-            self.mount,
-            self.machine,
-            action,
-        )?;
-        let mut child = local.launch_alone(action)?;
+    fn here(self, invocation: &Invocation) -> Outcome {
+        let local = LocalJob::create(invocation, &self.batch, false, self.mount, self.machine)?;
+        let mut child = local.launch_alone()?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let record = local.folder.read().when(|| action)?;
+            let record = local.folder.read()?;
             if record.state.is_over() {
                 let why = record.error.unwrap_or_else(|| "it has ended".to_owned());
                 show_console(&local.folder);
-                return Err(Failure::message(action, why));
+                return Err(Failure::because(why));
             }
             let ours = record
                 .launcher
@@ -80,12 +77,12 @@ impl Args {
             if !ours {
                 break;
             }
-            if let Some(status) = child.try_wait().when(|| action)? {
-                return Err(local.fail(&format!("its launcher ended: {status}"), action));
+            if let Some(status) = child.try_wait()? {
+                return Err(local.fail(&format!("its launcher ended: {status}")));
             }
             if Instant::now() > deadline {
                 let _ = child.kill();
-                return Err(local.fail("its launcher does not start", action));
+                return Err(local.fail("its launcher does not start"));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -93,15 +90,15 @@ impl Args {
     }
 
     /// Passes a script to sbatch, and makes the folder of the submitted job.
-    fn through_slurm(&self, invocation: &Invocation, action: &str) -> Outcome {
-        options::check(&self.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
+    fn through_slurm(&self, invocation: &Invocation) -> Outcome {
+        options::check(&self.batch).map_err(|error| Failure::from(error).code(USAGE))?;
         let environment = &invocation.environment;
         // The variable is refused as the option is.
         if let Some(indices) = environment.slurm.variable(ARRAY) {
             let why = format!(
                 "{ARRAY}={indices} asks for many jobs, and a docker VM is one; submit them one by one"
             );
-            return Err(Failure::message(action, why)
+            return Err(Failure::because(why)
                 .hint(format!("unset {ARRAY}"))
                 .code(USAGE));
         }
@@ -114,9 +111,9 @@ impl Args {
         };
         let script = slurm::script(
             &logs.join("job-%j.out").to_string_lossy(),
-            &launch::program(action)?,
+            &launch::program()?,
             &launch::VERB,
-            &request.line(action)?,
+            &request.line()?,
         );
         let mut sbatch = Command::new("sbatch")
             .args(&self.batch)
@@ -124,7 +121,8 @@ impl Args {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| {
-                Failure::new(format!("{action}: run sbatch"), error)
+                Failure::from(error)
+                    .part("run sbatch")
                     .hint("without Slurm, say `type: local` in batch.yaml")
             })?;
         if let Some(mut stdin) = sbatch.stdin.take() {
@@ -133,14 +131,14 @@ impl Args {
         }
         if let Some(stdout) = sbatch.stdout.take() {
             for line in BufReader::new(stdout).lines() {
-                let line = line.when(|| action)?;
+                let line = line?;
                 if let Some(id) = slurm::submitted(&line) {
-                    self.note(invocation, id, action)?;
+                    self.note(invocation, id)?;
                 }
                 output::text(&format!("{line}\n"))?;
             }
         }
-        match sbatch.wait().when(|| action)?.success() {
+        match sbatch.wait()?.success() {
             true => Ok(()),
             // sbatch has said why.
             false => Err(Failure::reported(1)),
@@ -148,15 +146,14 @@ impl Args {
     }
 
     /// Makes the folder of a job that was submitted, unless its launcher was faster.
-    fn note(&self, invocation: &Invocation, id: JobId, action: &str) -> Outcome {
-        let environment = &invocation.environment;
-        let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-        allocation::forget_old(environment, &jobs);
-        let folder = jobs.create_slurm(id, false).when(|| action)?;
+    fn note(&self, invocation: &Invocation, id: JobId) -> Outcome {
+        let jobs = invocation.host.jobs()?;
+        old_jobs::clean_up(&invocation.host);
+        let folder = jobs.create_slurm(id, false)?;
         let name = options::value_of(&self.batch, &["J", "job-name"]);
         let mut record = launch::first_record(invocation, id, Backend::Slurm, name.as_deref());
         record.mount.clone_from(&self.mount);
-        folder.write_first(&record).when(|| action)?;
+        folder.write_first(&record)?;
         Ok(())
     }
 }

@@ -20,10 +20,9 @@ use pcocc_remote::docker::{DaemonSource, ImageStore};
 use pcocc_remote::dockerfile::Dockerfile;
 
 use crate::environment::Environment;
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
 use crate::output;
-use crate::stores;
 
 /// Build an image from a Dockerfile inside docker
 ///
@@ -70,36 +69,36 @@ pub(crate) struct Args {
     docker: Vec<String>,
 }
 
-impl Args {
-    /// Builds the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = format!("build image {} from {}", self.dest, self.path);
-        let uri: ImageUri = self.dest.parse().when(|| &action)?;
-        let repositories = stores::repositories(&invocation.environment)?;
-        let target = repositories.destination(&uri).when(|| &action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("build image {} from {}", self.dest, self.path)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let uri: ImageUri = self.dest.parse()?;
+        let repositories = invocation.host.repositories()?;
+        let target = repositories.destination(&uri)?;
         let made = format!("{}:{}", target.name(), uri.name);
-        let sink = RepositorySink::new(Arc::clone(&repositories), &uri, target.options())
-            .when(|| &action)?;
+        let sink = RepositorySink::new(Arc::clone(repositories), &uri, target.options())?;
         // Before the build, not after it.
-        sink.open(&invocation.quietly()).when(|| &action)?;
-        let daemon = stores::daemon(invocation, &action)?;
+        sink.open(&invocation.quietly())?;
+        let daemon = invocation.host.daemon(&invocation.cancel)?;
 
         let (dockerfile, digest) = self.dockerfile();
         let bases = bases::Bases {
             daemon: &daemon,
-            repositories: &repositories,
+            repositories,
             invocation,
-            action: &action,
         };
         let missing = bases.provide(&dockerfile.images(), self.export_from, self.path != "-")?;
 
         let built = name::Built::new(daemon.clone(), &invocation.environment.temporary);
         let id =
-            command::build(&self, &built, &daemon, invocation, &action).map_err(|failure| {
-                match missing.is_empty() {
-                    true => failure,
-                    false => failure.or_hint(|| bases::hint(&missing)),
-                }
+            command::build(&self, &built, &daemon, invocation).map_err(|failure| match missing
+                .is_empty()
+            {
+                true => failure,
+                false => failure.or_hint(|| bases::hint(&missing)),
             })?;
         let parent = dockerfile
             .parent(self.target.as_deref())
@@ -117,18 +116,17 @@ impl Args {
             dockerfile: digest,
         };
         let sink = sink.with_origin(Some(origin));
-        let store = daemon.info().when(|| &action)?.image_store;
+        let store = daemon.info()?.image_store;
         let mut source = DaemonSource::new(daemon, built.name());
         if store == ImageStore::GraphDriver {
             source = source.pinned(id);
         }
-        let image = {
-            let (_drawing, context) = invocation.draw();
-            transfer::copy(&source, &sink, &context).when(|| &action)?
-        };
+        let image = invocation.drawn(|context| transfer::copy(&source, &sink, context))?;
         output::text(&format!("Built image: {made} ({})\n", image.id()))
     }
+}
 
+impl Args {
     /// The Dockerfile and its digest, as far as it is a file here; docker says what is wrong with it.
     fn dockerfile(&self) -> (Dockerfile, Option<Digest>) {
         let file = match &self.file {

@@ -19,11 +19,10 @@ use pcocc_remote::docker::Daemon;
 use pcocc_remote::docker::edit::{EditContainer, EditOptions, EditedImage, HistoryEntry, Kept};
 
 use crate::errors::{FAILED, Failure, Outcome, USAGE, While as _};
-use crate::invocation::Invocation;
-use crate::output::{self, complain};
-use crate::progress::warn;
+use crate::invocation::{Invocation, Run};
+use crate::messages::{complain, warn};
+use crate::output;
 use crate::prompt;
-use crate::stores;
 
 const EDITING: &str = "\
 ###########################################
@@ -82,7 +81,6 @@ pub(crate) struct Args {
 
 /// Both images, as the repositories know them.
 struct Job {
-    action: String,
     repositories: Arc<Repositories>,
     source: RepositoryImage,
     /// `REPO:IMAGE`.
@@ -91,30 +89,35 @@ struct Job {
     dest_name: String,
 }
 
-impl Args {
-    /// Edits the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let options = self.options(invocation)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("edit image {} as {}", self.source, self.dest)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let options = self
+            .options(invocation)
+            .when(|| format!("edit image {}", self.source))?;
         let job = self.job(invocation)?;
-        let daemon = stores::daemon(invocation, &job.action)?;
+        let daemon = invocation.host.daemon(&invocation.cancel)?;
         let container = match &self.save {
             Some(name) => {
                 let context = invocation.quietly();
-                let base = job.source.image(&context).when(|| &job.action)?;
-                EditContainer::reopen(&daemon, name, &job.source_name, base, &context)
-                    .when(|| &job.action)?
+                let base = job.source.image(&context)?;
+                EditContainer::reopen(&daemon, name, &job.source_name, base, &context)?
             }
             None => self.edit(&job, &daemon, &options, invocation)?,
         };
         self.store(job, &daemon, container, invocation)
     }
+}
 
+impl Args {
     fn options(&self, invocation: &Invocation) -> Outcome<EditOptions> {
-        let action = || format!("edit image {}", self.source);
         let shell = self.shell.as_deref().map(|shell| {
-            let words = shell_words::split(shell).when(action)?;
+            let words = shell_words::split(shell)?;
             match words.is_empty() {
-                true => Err(Failure::message(action(), "--shell is empty").code(USAGE)),
+                true => Err(Failure::because("--shell is empty").code(USAGE)),
                 false => Ok(words),
             }
         });
@@ -125,38 +128,35 @@ impl Args {
             terminal: self.script.is_none() && invocation.environment.terminal.types,
             user: self.user.clone(),
             network: self.network.clone(),
-            tools: tools.transpose().when(action)?,
+            tools: tools.transpose()?,
         })
     }
 
     /// Finds the source, and makes sure that the destination can be made.
     fn job(&self, invocation: &Invocation) -> Outcome<Job> {
-        let action = format!("edit image {} as {}", self.source, self.dest);
-        let from: ImageUri = self.source.parse().when(|| &action)?;
-        let to: ImageUri = self.dest.parse().when(|| &action)?;
-        let repositories = stores::repositories(&invocation.environment)?;
-        let (repository, meta) = repositories.find(&from).when(|| &action)?;
-        let target = repositories.destination(&to).when(|| &action)?;
+        let from: ImageUri = self.source.parse()?;
+        let to: ImageUri = self.dest.parse()?;
+        let repositories = invocation.host.repositories()?;
+        let (repository, meta) = repositories.find(&from)?;
+        let target = repositories.destination(&to)?;
         if meta.kind() == Kind::VirtualMachine {
             let why = format!("{from} is the disk of a virtual machine, which docker cannot run");
-            return Err(Failure::message(action, why));
+            return Err(Failure::because(why));
         }
         if repository.path() == target.path() && meta.name() == to.name {
             let why = "an image is not changed in place, and both names are of the same one";
-            return Err(Failure::message(action, why)
+            return Err(Failure::because(why)
                 .hint("give the changed image another name")
                 .code(USAGE));
         }
         let source_name = format!("{}:{}", repository.name(), meta.name());
         let source = RepositoryImage::new(Arc::clone(repository), meta);
-        let sink = RepositorySink::new(Arc::clone(&repositories), &to, target.options())
-            .when(|| &action)?;
+        let sink = RepositorySink::new(Arc::clone(repositories), &to, target.options())?;
         // Before an hour of work, not after it.
-        sink.open(&invocation.quietly()).when(|| &action)?;
+        sink.open(&invocation.quietly())?;
         Ok(Job {
             dest_name: format!("{}:{}", target.name(), to.name),
-            action,
-            repositories: Arc::clone(&repositories),
+            repositories: Arc::clone(repositories),
             source,
             source_name,
             sink,
@@ -171,15 +171,12 @@ impl Args {
         options: &EditOptions,
         invocation: &Invocation,
     ) -> Outcome<EditContainer> {
-        let action = || job.action.as_str();
         Self::collect(daemon, &job.repositories, invocation);
-        let (container, attached) = {
-            let (_drawing, context) = invocation.draw();
-            let container = EditContainer::prepare(daemon, &job.source, &job.source_name, &context)
-                .when(action)?;
-            let attached = container.start(options, &context).when(action)?;
-            (container, attached)
-        };
+        let (container, attached) = invocation.drawn(|context| {
+            let container = EditContainer::prepare(daemon, &job.source, &job.source_name, context)?;
+            let attached = container.start(options, context)?;
+            Ok::<_, Error>((container, attached))
+        })?;
         if options.terminal && !invocation.is_quiet() {
             complain(EDITING);
         }
@@ -199,9 +196,9 @@ impl Args {
                 // A script can be run again, what was typed cannot.
                 let lost = is_script && matches!(error, Error::Cancelled);
                 if !lost && container.is_changed().unwrap_or(true) {
-                    return Err(self.kept(action(), container, error));
+                    return Err(self.kept(container, error));
                 }
-                return Err(Failure::new(action(), error));
+                return Err(Failure::from(error));
             }
         };
         if status == 0 {
@@ -214,17 +211,17 @@ impl Args {
                 None => "the shell",
             };
             let code = u8::try_from(status).unwrap_or(FAILED);
-            return Err(Failure::message(action(), why(what)).code(code));
+            return Err(Failure::because(why(what)).code(code));
         }
         if self.discard {
-            return Err(Failure::message(action(), why("the shell")));
+            return Err(Failure::because(why("the shell")));
         }
         let question =
             format!("The shell ended with status {status}. Save the modified image anyway?");
         match prompt::yes(&question, &invocation.cancel) {
             Some(true) => Ok(container),
-            Some(false) => Err(Failure::message(action(), why("the shell"))),
-            None => Err(self.kept(action(), container, Error::Cancelled)),
+            Some(false) => Err(Failure::because(why("the shell"))),
+            None => Err(self.kept(container, Error::Cancelled)),
         }
     }
 
@@ -255,11 +252,8 @@ impl Args {
             ..Origin::default()
         };
         let sink = job.sink.with_origin(Some(origin));
-        let copied = {
-            let (_drawing, context) = invocation.draw();
-            let edited = EditedImage::new(&container, &job.source, entry);
-            transfer::copy(&edited, &sink, &context)
-        };
+        let edited = EditedImage::new(&container, &job.source, entry);
+        let copied = invocation.drawn(|context| transfer::copy(&edited, &sink, context));
         match copied {
             Ok(image) => {
                 container.release();
@@ -270,12 +264,12 @@ impl Args {
                     image.id()
                 ))
             }
-            Err(error) => Err(self.kept(&job.action, container, error)),
+            Err(error) => Err(self.kept(container, error)),
         }
     }
 
     /// Keeps the container, and says how its changes can be saved.
-    fn kept(&self, action: &str, mut container: EditContainer, error: Error) -> Failure {
+    fn kept(&self, mut container: EditContainer, error: Error) -> Failure {
         container.keep();
         let name = container.name();
         let first = match &error {
@@ -283,7 +277,7 @@ impl Args {
             Error::Unreachable { .. } => ", once the daemon answers again,",
             _ => "",
         };
-        Failure::new(action, error).hint(format!(
+        Failure::from(error).hint(format!(
             "the changes are kept in docker container {name}: save them{first} with `{}`, or drop them with \
              `docker rm -f {name}`",
             self.command_line(Some(&name))

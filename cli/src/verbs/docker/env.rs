@@ -15,8 +15,7 @@ use serde::Serialize;
 use crate::contexts;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome};
-use crate::invocation::Invocation;
-use crate::jobs;
+use crate::invocation::{Invocation, Run};
 use crate::output;
 use crate::session::GiveUp;
 use crate::verbs::docker::shell::wait;
@@ -100,29 +99,33 @@ struct Document<'a> {
     unset: &'a [String],
 }
 
-impl Args {
-    /// Writes the code, the document, or the context's name.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+impl Run for Args {
+    fn action(&self) -> String {
+        match &self.job {
+            Some(job) => format!("find the docker daemon of job {job}"),
+            None => "find the docker daemon of a job".to_owned(),
+        }
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let environment = &invocation.environment;
         let variables = Environment::all();
         if self.unset {
             return self.write(environment, None, &leave(&variables));
         }
-        let action = match &self.job {
-            Some(job) => format!("find the docker daemon of job {job}"),
-            None => "find the docker daemon of a job".to_owned(),
-        };
-        let job = jobs::choose(environment, self.job.as_deref(), &action)?;
+        let job = invocation.host.choose_job(self.job.as_deref())?;
         let give_up = self.timeout.map(GiveUp::after);
         let job = wait(invocation, job, give_up.as_ref())?;
-        let docker = jobs::docker_environment(environment, &job, &action)?;
+        let docker = invocation.host.docker_environment(&job)?;
         if self.context {
-            let name = contexts::make(environment, &job, &docker)?;
+            let name = contexts::make(&invocation.host, &job, &docker)?;
             return output::text(&format!("{name}\n"));
         }
         self.write(environment, Some(&docker.job), &docker.activate(&variables))
     }
+}
 
+impl Args {
     fn write(&self, environment: &Environment, job: Option<&str>, changes: &Changes) -> Outcome {
         match self.format {
             Format::Shell => {

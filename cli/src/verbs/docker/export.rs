@@ -5,7 +5,7 @@ use pcocc_image::formats::Location;
 use pcocc_image::repository::Kind;
 
 use crate::errors::Outcome;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::verbs::transfer;
 
 /// Send an image from a repository to docker
@@ -20,10 +20,12 @@ pub(crate) struct Args {
     dest: String,
 }
 
-impl Args {
-    /// Sends the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = format!("export image {} to docker as {}", self.source, self.dest);
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("export image {} to docker as {}", self.source, self.dest)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let dest = |kind| match kind {
             Kind::Container => Ok(Location::DockerDaemon {
                 reference: self.dest,
@@ -33,6 +35,6 @@ impl Args {
                 "is the disk of a virtual machine, which docker cannot run",
             )),
         };
-        transfer::export(invocation, &self.source.clone(), dest, &action)
+        transfer::export(invocation, &self.source.clone(), dest)
     }
 }

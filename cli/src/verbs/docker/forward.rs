@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use pcocc_vm::forward::{Rule, forward};
 
-use crate::allocation::{self, JobOption};
-use crate::errors::{Failure, Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::jobs;
+use crate::errors::{Failure, Outcome};
+use crate::host::jobs::JobOption;
+use crate::invocation::{Invocation, Run};
+use crate::messages::warn;
 use crate::output;
-use crate::progress::warn;
 
 /// How often it is looked whether the job is still there.
 const LOOK: Duration = Duration::from_secs(2);
@@ -42,12 +41,14 @@ fn parse(text: &str) -> Result<(u16, u16), String> {
     }
 }
 
-impl Args {
-    /// Forwards.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "forward ports of a docker VM";
-        let job = self.job.choose(invocation, action)?;
-        let client = jobs::endpoint_client(&invocation.environment, &job, action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        "forward ports of a docker VM".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let job = self.job.choose(&invocation.host)?;
+        let client = invocation.host.endpoint_client(&job)?;
         let mut rules = Vec::new();
         for (here, port) in self.ports {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, here));
@@ -56,33 +57,33 @@ impl Args {
                     io::ErrorKind::AddrInUse => "choose another port, or 0 for any that is free",
                     _ => "choose a port above 1023",
                 };
-                Failure::new(format!("{action}: listen at {address}"), error).hint(hint)
+                Failure::from(error)
+                    .part(format!("listen at {address}"))
+                    .hint(hint)
             })?;
-            let bound = listener.local_addr().when(|| action)?;
+            let bound = listener.local_addr()?;
             output::text(&format!(
                 "Forwarding {bound} to port {port} of job {}\n",
                 job.id()
             ))?;
             rules.push(Rule { listener, port });
         }
-        let jobs = jobs::open(&invocation.environment, action)?;
         let mut looked = Instant::now();
         let mut gone = false;
         let mut ended = || {
             if looked.elapsed() > LOOK {
                 looked = Instant::now();
-                gone = allocation::look_again(&jobs, job.id())
+                gone = invocation
+                    .host
+                    .job_now(job.id())
                     .map_or(true, |job| job.record.state.is_over());
             }
             gone
         };
         let failed = Arc::new(|why: String| warn(&why));
-        forward(rules, &client, &invocation.cancel, &mut ended, failed).when(|| action)?;
+        forward(rules, &client, &invocation.cancel, &mut ended, failed)?;
         match gone {
-            true => Err(Failure::message(
-                action,
-                format!("job {} is over", job.id()),
-            )),
+            true => Err(Failure::because(format!("job {} is over", job.id()))),
             false => Ok(()),
         }
     }

@@ -10,9 +10,8 @@ use std::path::PathBuf;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::Kind;
 
-use crate::errors::{Failure, Outcome, While as _};
+use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
-use crate::stores;
 
 /// Build and look into the guest of docker VMs
 #[derive(Debug, clap::Args)]
@@ -36,30 +35,26 @@ impl Args {
     /// Runs the verb that was chosen.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
-            Verb::Build(args) => args.run(invocation),
-            Verb::Show(args) => args.run(invocation),
-            Verb::Shell(args) => args.run(invocation),
-            Verb::Console(args) => args.run(invocation),
+            Verb::Build(args) => invocation.run(args),
+            Verb::Show(args) => invocation.run(args),
+            Verb::Shell(args) => invocation.run(args),
+            Verb::Console(args) => invocation.run(args),
         }
     }
 }
 
 /// Finds the guest image `name` in the repositories: its disk, and what identifies its content.
-pub(crate) fn image(
-    invocation: &Invocation,
-    name: &str,
-    action: &str,
-) -> Outcome<(PathBuf, String)> {
+pub(crate) fn image(invocation: &Invocation, name: &str) -> Outcome<(PathBuf, String)> {
     const HINT: &str = "make it with `pcocc docker guest build`";
-    let uri: ImageUri = name.parse().when(|| action)?;
-    let repositories = stores::repositories(&invocation.environment)?;
+    let uri: ImageUri = name.parse()?;
+    let repositories = invocation.host.repositories()?;
     let (repository, meta) = repositories
         .find(&uri)
-        .map_err(|error| Failure::new(action, error).hint(HINT))?;
+        .map_err(|error| Failure::from(error).hint(HINT))?;
     let blob = meta.data_blobs().last().copied();
     let (Kind::VirtualMachine, Some(blob)) = (meta.kind(), blob) else {
         let why = format!("image {name} is no image of a virtual machine");
-        return Err(Failure::message(action, why).hint(HINT));
+        return Err(Failure::because(why).hint(HINT));
     };
     let id = blob.to_string().replace("sha256:", "");
     Ok((repository.blob_path(blob), id))

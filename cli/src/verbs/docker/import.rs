@@ -3,7 +3,7 @@
 use pcocc_image::formats::Location;
 
 use crate::errors::Outcome;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::verbs::transfer;
 
 /// Import an image from docker into a repository
@@ -18,19 +18,15 @@ pub(crate) struct Args {
     dest: String,
 }
 
-impl Args {
-    /// Imports the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = format!("import docker image {} as {}", self.source, self.dest);
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("import docker image {} as {}", self.source, self.dest)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let source = Location::DockerDaemon {
             reference: self.source,
         };
-        transfer::import(
-            invocation,
-            &source,
-            &self.dest,
-            "pcocc docker import",
-            &action,
-        )
+        transfer::import(invocation, &source, &self.dest, "pcocc docker import")
     }
 }

@@ -25,13 +25,13 @@ use std::path::PathBuf;
 
 pub(crate) use local::LocalJob;
 use pcocc_vm::clock::{Clock as _, SystemClock};
-use pcocc_vm::job::{Backend, JobFolder, JobId, Jobs, Record};
+use pcocc_vm::job::{Backend, JobFolder, JobId, Record};
 use pcocc_vm::report::Report;
 pub(crate) use request::{LaunchRequest, MachineArgs, absolute_path};
 
-use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
-use crate::progress::warn;
+use crate::invocation::Invocation;
+use crate::messages::warn;
 
 /// The words that start a launcher; [`LaunchRequest`] is the rest, on its standard input.
 pub(crate) const VERB: [&str; 2] = ["docker", "launch"];
@@ -58,10 +58,11 @@ impl Args {
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         let request = LaunchRequest::read(&mut io::stdin().lock())?;
         let assignment = Assignment::new(request, invocation)?;
-        match self.worker {
+        let ended = match self.worker {
             Some(keeper) => worker::run(invocation, &assignment, keeper),
             None => keeper::run(invocation, &assignment),
-        }
+        };
+        ended.when(|| format!("launch the VM of job {}", assignment.id))
     }
 }
 
@@ -91,13 +92,14 @@ impl Assignment {
     }
 
     /// The job's folder, which a job of Slurm's may not have yet.
-    fn folder(&self, invocation: &Invocation, jobs: &Jobs, action: &str) -> Outcome<JobFolder> {
+    fn folder(&self, invocation: &Invocation) -> Outcome<JobFolder> {
+        let jobs = invocation.host.jobs()?;
         match self.backend {
             Backend::Local => Ok(jobs.folder(self.id)),
             Backend::Slurm => {
                 let slurm = &invocation.environment.slurm;
                 let again = slurm.variable("SLURM_RESTART_COUNT").is_some();
-                jobs.create_slurm(self.id, again).when(|| action)
+                Ok(jobs.create_slurm(self.id, again)?)
             }
         }
     }
@@ -135,6 +137,6 @@ pub(crate) fn first_record(
 }
 
 /// The path of this program, also for processes on other nodes.
-pub(crate) fn program(action: &str) -> Outcome<PathBuf> {
-    std::env::current_exe().map_err(|error| Failure::new(action, error))
+pub(crate) fn program() -> Outcome<PathBuf> {
+    Ok(std::env::current_exe()?)
 }

@@ -5,11 +5,9 @@ use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::allocation::{self, JobOption};
-use crate::errors::{Failure, Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::jobs;
-use crate::output;
+use crate::errors::{Failure, Outcome, WRITE_RESULT, While as _};
+use crate::host::jobs::JobOption;
+use crate::invocation::{Invocation, Run};
 
 /// Show what a docker VM's console said
 ///
@@ -28,9 +26,12 @@ pub(crate) struct Args {
     launcher: bool,
 }
 
-impl Args {
-    /// Shows them.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+impl Run for Args {
+    fn action(&self) -> String {
+        "show the log of a docker VM".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let source = match self.launcher {
             true => Source::Launcher,
             false => Source::Console,
@@ -55,13 +56,11 @@ pub(crate) fn show(
     source: Source,
     follow: bool,
 ) -> Outcome {
-    let action = "show the log of a docker VM";
-    let job = job.find(invocation, action)?;
+    let job = job.find(&invocation.host)?;
     let path = match source {
         Source::Launcher => job.folder.launcher_log(),
         Source::Console => job.folder.console_log(),
     };
-    let jobs = jobs::open(&invocation.environment, action)?;
     let mut log = Log::new(path);
     let mut looked = Instant::now();
     loop {
@@ -70,7 +69,8 @@ pub(crate) fn show(
             || job.folder.read().is_ok_and(|record| record.state.is_over())
             || (looked.elapsed() > Duration::from_secs(2) && {
                 looked = Instant::now();
-                allocation::look_again(&jobs, job.id()).is_ok_and(|job| job.record.state.is_over())
+                let now = invocation.host.job_now(job.id());
+                now.is_ok_and(|job| job.record.state.is_over())
             });
         log.show().map_err(|error| match error {
             LogError::Output(failure) => failure,
@@ -83,7 +83,7 @@ pub(crate) fn show(
     }
     if !log.seen && !follow {
         let why = format!("job {} has not written one yet", job.id());
-        return Err(Failure::message(action, why));
+        return Err(Failure::because(why));
     }
     Ok(())
 }
@@ -162,7 +162,7 @@ impl Log {
             stdout
                 .write_all(&words)
                 .and_then(|()| stdout.flush())
-                .when(|| output::ACTION)
+                .when(|| WRITE_RESULT)
                 .map_err(LogError::Output)?;
         }
     }

@@ -4,10 +4,8 @@ use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::Job;
 use serde::Serialize;
 
-use crate::allocation;
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::jobs;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
 use crate::output::{self, Format};
 
 /// List docker VMs
@@ -43,12 +41,13 @@ struct Line {
     error: Option<String>,
 }
 
-impl Args {
-    /// Lists.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "list docker VMs";
-        let jobs = jobs::open(&invocation.environment, action)?;
-        let mut list = allocation::list(&jobs).when(|| action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        "list docker VMs".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let mut list = invocation.host.list_jobs()?;
         list.retain(|job| self.all || !job.record.state.is_over());
         match self.format {
             Format::Json => {

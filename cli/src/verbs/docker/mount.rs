@@ -20,10 +20,9 @@ use pcocc_remote::docker::{Daemon, DaemonStore};
 use rustix::io::Errno;
 
 use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
+use crate::messages::warn;
 use crate::output;
-use crate::progress::warn;
-use crate::stores;
 
 /// Show docker and the repositories as folders
 ///
@@ -60,23 +59,28 @@ pub(crate) struct Args {
     guard: Option<u32>,
 }
 
-impl Args {
-    /// Mounts, and serves or goes to the background.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || format!("mount {}", self.mount_point.display());
-        let mount_point = std::path::absolute(&self.mount_point).when(action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("mount {}", self.mount_point.display())
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let mount_point = std::path::absolute(&self.mount_point)?;
+        // The path that was typed may be relative.
+        let action = || format!("mount {}", mount_point.display());
+        let serve = || self.serve(invocation, &mount_point).when(action);
         if let Some(server) = self.guard {
             return guard::run(&mount_point, server);
         }
         if self.announce {
             background::leave_session()?;
-            return self.serve(invocation, &mount_point);
+            return serve();
         }
         create(&mount_point).when(|| format!("create the folder {}", mount_point.display()))?;
         if self.foreground {
-            return self.serve(invocation, &mount_point);
+            return serve();
         }
-        let mut command = Command::new(std::env::current_exe().when(action)?);
+        let mut command = Command::new(std::env::current_exe()?);
         command.args(["docker", "mount", "--foreground", "--announce"]);
         if self.allow_delete {
             command.arg("--allow-delete");
@@ -88,38 +92,37 @@ impl Args {
         if let Some(log) = &invocation.log {
             command.env("PCOCC_LOG", log);
         }
-        background::start(command, &mount_point, &invocation.cancel)?;
+        background::start(command, &invocation.cancel).when(action)?;
         output::text(&format!("Mounted at {}\n", mount_point.display()))
     }
+}
 
+impl Args {
     fn serve(&self, invocation: &Invocation, mount_point: &Path) -> Outcome {
-        let action = || format!("mount {}", mount_point.display());
-        let environment = &invocation.environment;
-        let work = work::WorkFolders::create(&environment.temporary).when(action)?;
-        let job = stores::job(environment, &action())?;
-        let endpoint = stores::endpoint_of(environment, job.as_ref(), &action())?;
-        let daemon = Daemon::open(endpoint).when(action)?;
+        let (environment, host) = (&invocation.environment, &invocation.host);
+        let work = work::WorkFolders::create(&environment.temporary)?;
+        let daemon = Daemon::open(host.endpoint()?.clone())?;
         let bound = match self.spool_size {
             Some(size) => size,
-            None => spool_size::default_for(work.staging()).when(action)?,
+            None => spool_size::default_for(work.staging())?,
         };
-        let spool = Spool::open(work.spool().to_owned(), bound).when(action)?;
-        let repositories = stores::repositories(environment)?;
+        let spool = Spool::open(work.spool().to_owned(), bound)?;
+        let repositories = host.repositories()?;
         let log = self
             .announce
             .then(|| background::log_path(&environment.user_conf, mount_point));
         let options = MountOptions {
             mountpoint: mount_point.to_owned(),
             docker: Some(Arc::new(DaemonStore::new(daemon.clone(), Arc::new(spool)))),
-            repositories: repository_stores(&repositories).when(action)?,
+            repositories: repository_stores(repositories)?,
             allow_delete: self.allow_delete,
             staging_dir: work.staging().to_owned(),
             guard: guard::command(mount_point, log.as_deref()),
         };
-        if let Some(job) = &job {
-            job_end::watch(invocation, job.id(), &action())?;
+        if let Some(job) = host.job()? {
+            job_end::watch(invocation, job.id(), mount_point)?;
         }
-        let mounted = pcocc_fs::mount(options).when(action)?;
+        let mounted = pcocc_fs::mount(options)?;
         if let Err(error) = daemon.ping() {
             // It may come up later; the repositories are of use without it.
             warn(&format!("{error}; docker/ works once it is there"));

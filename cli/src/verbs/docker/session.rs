@@ -5,15 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use pcocc_vm::job::{Backend, JobId, Jobs};
+use pcocc_vm::job::{Backend, JobId};
 use pcocc_vm::lifeline::HeldLauncher;
 use pcocc_vm::slurm;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
-use crate::allocation;
 use crate::errors::{Failure, Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
+use crate::old_jobs;
 use crate::session::{GiveUp, Session};
 use crate::verbs::docker::launch::{self, LaunchRequest, MachineArgs};
 
@@ -52,36 +52,36 @@ pub(crate) enum Handover {
 
 impl Handover {
     /// Reads the file.
-    pub(crate) fn read(file: &Path, action: &str) -> Outcome<Self> {
-        let text = fs::read(file).when(|| action)?;
-        serde_json::from_slice(&text).when(|| format!("{action}: read {}", file.display()))
+    pub(crate) fn read(file: &Path) -> Outcome<Self> {
+        let text = fs::read(file)?;
+        serde_json::from_slice(&text).part(|| format!("read {}", file.display()))
     }
 
     /// Replaces the file's content.
-    pub(crate) fn write(&self, file: &Path, action: &str) -> Outcome {
-        let text = serde_json::to_vec(self).when(|| action)?;
-        fs::write(file, text).when(|| action)
+    pub(crate) fn write(&self, file: &Path) -> Outcome {
+        let text = serde_json::to_vec(self)?;
+        Ok(fs::write(file, text)?)
     }
 }
 
-impl Args {
-    /// Runs in the allocation.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "start a docker VM in the allocation";
+impl Run for Args {
+    fn action(&self) -> String {
+        "start a docker VM in the allocation".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let salloc = getppid();
-        set_parent_process_death_signal(Some(Signal::TERM))
-            .map_err(io::Error::from)
-            .when(|| action)?;
+        set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)?;
         let environment = &invocation.environment;
         let id = environment
             .slurm
             .job()
-            .ok_or_else(|| Failure::message(action, "SLURM_JOB_ID is not set"))?;
-        let Handover::Requested(request) = Handover::read(&self.file, action)? else {
-            return Err(Failure::message(action, "it was started before"));
+            .ok_or_else(|| Failure::because("SLURM_JOB_ID is not set"))?;
+        let Handover::Requested(request) = Handover::read(&self.file)? else {
+            return Err(Failure::because("it was started before"));
         };
-        Handover::Begun(id).write(&self.file, action)?;
-        let outcome = session(invocation, *request, id, action);
+        Handover::Begun(id).write(&self.file)?;
+        let outcome = session(invocation, *request, id);
         if getppid() != salloc {
             // salloc is gone and cannot give the allocation back.
             slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
@@ -91,43 +91,33 @@ impl Args {
             // This process prints the failure; `alloc` needs the code only.
             Err(failure) => failure.exit_code(),
         };
-        Handover::Ended(code).write(&self.file, action)?;
-        match outcome? {
-            0 => Ok(()),
-            code => Err(Failure::reported(code)),
-        }
+        Handover::Ended(code).write(&self.file)?;
+        Failure::passed_on(outcome?)
     }
 }
 
-fn session(
-    invocation: &Invocation,
-    request: SessionRequest,
-    id: JobId,
-    action: &str,
-) -> Outcome<u8> {
+fn session(invocation: &Invocation, request: SessionRequest, id: JobId) -> Outcome<u8> {
     let environment = &invocation.environment;
-    let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-    allocation::forget_old(environment, &jobs);
-    let folder = jobs.create_slurm(id, false).when(|| action)?;
+    let jobs = invocation.host.jobs()?;
+    old_jobs::clean_up(&invocation.host);
+    let folder = jobs.create_slurm(id, false)?;
     let name = environment.slurm.variable("SLURM_JOB_NAME");
     let mut record = launch::first_record(invocation, id, Backend::Slurm, name.as_deref());
     record.mount.clone_from(&request.mount);
-    record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
-    folder.write(&record).when(|| action)?;
+    record.launcher = Some(jobs.here().holder(std::process::id())?);
+    folder.write(&record)?;
     let log = fs::OpenOptions::new()
         .append(true)
         .create(true)
-        .open(folder.launcher_log())
-        .when(|| action)?;
+        .open(folder.launcher_log())?;
     let launch = LaunchRequest {
         held: true,
         machine: request.machine,
         ..LaunchRequest::default()
     };
-    let mut step = slurm::step(&launch::program(action)?, &launch::VERB);
+    let mut step = slurm::step(&launch::program()?, &launch::VERB);
     step.stderr(Stdio::from(log));
-    let launcher = HeldLauncher::spawn(&mut step, &launch.line(action)?)
-        .when(|| format!("{action}: run srun"))?;
+    let launcher = HeldLauncher::spawn(&mut step, &launch.line()?).part(|| "run srun")?;
     let session = Session {
         folder,
         launcher,
@@ -157,10 +147,10 @@ mod tests {
             Handover::Begun("7".parse().unwrap()),
             Handover::Ended(124),
         ] {
-            handover.write(file.path(), "write").unwrap();
-            assert_eq!(Handover::read(file.path(), "read").unwrap(), handover);
+            handover.write(file.path()).unwrap();
+            assert_eq!(Handover::read(file.path()).unwrap(), handover);
         }
         fs::write(file.path(), "").unwrap();
-        assert!(Handover::read(file.path(), "read").is_err());
+        assert!(Handover::read(file.path()).is_err());
     }
 }

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Job, State};
 
-use crate::allocation::{self, JobOption};
 use crate::errors::{Failure, Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::jobs;
+use crate::host::jobs::JobOption;
+use crate::invocation::{Invocation, Run};
+use crate::messages::warn;
 use crate::mounted;
-use crate::progress::warn;
 use crate::session::{Countdown, GiveUp, exit_code, hang_up, show_console, start_shell};
 use crate::verbs::docker::alloc::check_script;
 
@@ -47,19 +46,21 @@ pub(crate) struct Args {
     mount: Option<PathBuf>,
 }
 
-impl Args {
-    /// Waits, and runs the shell.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "start a docker shell";
+impl Run for Args {
+    fn action(&self) -> String {
+        "start a docker shell".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         if let Some(script) = &self.script {
-            check_script(script, action)?;
+            check_script(script)?;
         }
-        let job = self.job.choose(invocation, action)?;
+        let job = self.job.choose(&invocation.host)?;
         let give_up = self.timeout.map(GiveUp::after);
         let job = wait(invocation, job, give_up.as_ref())?;
         let _mount = match &self.mount {
             Some(point) => {
-                let point = std::path::absolute(point).when(|| action)?;
+                let point = std::path::absolute(point)?;
                 Some(mounted::mount(invocation, &job, &point)?)
             }
             None => None,
@@ -67,25 +68,27 @@ impl Args {
         if self.script.is_none() {
             invocation.announce("Starting the docker shell ...");
         }
-        match attend(invocation, &job, self.script.as_deref())? {
-            0 => Ok(()),
-            code => Err(Failure::reported(code)),
-        }
+        let code = attend(invocation, &job, self.script.as_deref());
+        Failure::passed_on(code.when(|| format!("run a shell for job {}", job.id()))?)
     }
 }
 
 /// Waits until a job's docker answers.
-pub(crate) fn wait(
+pub(crate) fn wait(invocation: &Invocation, job: Job, give_up: Option<&GiveUp>) -> Outcome<Job> {
+    let action = format!("wait for the VM of job {}", job.id());
+    match job.record.state {
+        State::Ready => Ok(job),
+        _ => wait_for_record(invocation, job, give_up).when(|| action),
+    }
+}
+
+/// Waits until a job's record says ready.
+fn wait_for_record(
     invocation: &Invocation,
     mut job: Job,
     give_up: Option<&GiveUp>,
 ) -> Outcome<Job> {
-    if job.record.state == State::Ready {
-        return Ok(job);
-    }
     let id = job.id();
-    let action = format!("wait for the VM of job {id}");
-    let jobs = jobs::open(&invocation.environment, &action)?;
     invocation.announce("Waiting for docker VM to start ...");
     let (drawing, context) = invocation.draw();
     let mut told = None;
@@ -103,19 +106,19 @@ pub(crate) fn wait(
             told = Some(job.record.state);
         }
         if invocation.cancel.is_cancelled() {
-            return Err(Failure::message(action, "interrupted"));
+            return Err(Failure::because("interrupted"));
         }
         if let Some(give_up) = give_up.filter(|give_up| give_up.is_over()) {
             drop(drawing);
             show_console(&job.folder);
-            return Err(give_up.failure(&action));
+            return Err(give_up.failure());
         }
         std::thread::sleep(SOON);
         // Reading the folder makes a network file system look again.
         let _ = std::fs::read_dir(job.folder.path()).map(Iterator::count);
-        let written = job.folder.read().when(|| &*action)?;
+        let written = job.folder.read()?;
         if known.as_ref() != Some(&written) || asked.elapsed() > QUEUE {
-            job = allocation::look_again(&jobs, id).when(|| &*action)?;
+            job = invocation.host.job_now(id)?;
             asked = Instant::now();
             if job.record.state == State::Queued && written.state > State::Queued {
                 // Slurm has it in the queue again. Started again, it is running for Slurm before its launcher writes.
@@ -139,7 +142,7 @@ pub(crate) fn wait(
             if state == State::Failed {
                 show_console(&job.folder);
             }
-            return Err(Failure::message(action, why));
+            return Err(Failure::because(why));
         }
     }
 }
@@ -147,14 +150,13 @@ pub(crate) fn wait(
 /// Stays with the shell until it ends.
 fn attend(invocation: &Invocation, job: &Job, script: Option<&str>) -> Outcome<u8> {
     let id = job.id();
-    let action = || format!("run a shell for job {id}");
     let mut child = start_shell(invocation, job, script)?;
     let mut countdown = Countdown::new(job.record.deadline, SystemClock.unix());
     let mut hung_up = false;
     let mut gone = false;
     let mut looked = Instant::now();
     loop {
-        if let Some(status) = child.try_wait().when(action)? {
+        if let Some(status) = child.try_wait()? {
             return Ok(exit_code(status));
         }
         if invocation.cancel.is_cancelled() && !hung_up {

@@ -3,9 +3,10 @@
 use pcocc_vm::clock::{Clock as _, SystemClock};
 use pcocc_vm::job::{Job, State};
 
-use crate::allocation::JobOption;
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::host::jobs::JobOption;
+use crate::invocation::{Invocation, Run};
+use crate::messages;
 use crate::output::{self, Format};
 use crate::session::show_console;
 use crate::verbs::docker::ls;
@@ -24,14 +25,16 @@ pub(crate) struct Args {
     format: Format,
 }
 
-impl Args {
-    /// Shows it.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "show a docker VM";
-        let job = self.job.find(invocation, action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        "show a docker VM".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let job = self.job.find(&invocation.host)?;
         match self.format {
             Format::Json => {
-                let mut value = serde_json::to_value(&job.record).when(|| action)?;
+                let mut value = serde_json::to_value(&job.record)?;
                 if let Some(object) = value.as_object_mut() {
                     object.insert("confirmed".into(), job.confirmed.into());
                 }
@@ -78,6 +81,6 @@ fn text(job: &Job, now: u64) -> String {
     lines.push(("folder", job.folder.path().display().to_string()));
     lines
         .into_iter()
-        .map(|(name, value)| format!("{name:<12}{}\n", output::printable(&value)))
+        .map(|(name, value)| format!("{name:<12}{}\n", messages::printable(&value)))
         .collect()
 }

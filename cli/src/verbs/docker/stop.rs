@@ -10,11 +10,10 @@ use pcocc_vm::job::{Backend, Holder, Job, Jobs, Presence, State};
 use pcocc_vm::slurm;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::allocation::{self, JobOption};
 use crate::contexts;
 use crate::errors::{Failure, Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::jobs;
+use crate::host::jobs::JobOption;
+use crate::invocation::{Invocation, Run};
 use crate::output;
 
 /// How long a VM may take to end, and one that is then killed.
@@ -39,59 +38,56 @@ pub(crate) struct Args {
     all: bool,
 }
 
-impl Args {
-    /// Ends them.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "stop a docker VM";
-        let jobs = jobs::open(&invocation.environment, action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        "stop a docker VM".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let host = &invocation.host;
         let chosen: Vec<Job> = if self.all {
-            let mut list = allocation::list(&jobs).when(|| action)?;
+            let mut list = host.list_jobs()?;
             list.retain(|job| !job.record.state.is_over());
             list
         } else if self.jobs.is_empty() {
-            vec![self.job.choose(invocation, action)?]
+            vec![self.job.choose(host)?]
         } else {
             self.jobs
                 .iter()
-                .map(|job| jobs::choose(&invocation.environment, Some(job), action))
+                .map(|job| host.choose_job(Some(job)))
                 .collect::<Outcome<_>>()?
         };
         for job in chosen {
-            stop(invocation, &jobs, &job)?;
+            stop(invocation, &job).when(|| format!("stop job {}", job.id()))?;
             output::text(&format!("Stopped job {}\n", job.id()))?;
         }
         Ok(())
     }
 }
 
-fn stop(invocation: &Invocation, jobs: &Jobs, job: &Job) -> Outcome {
+fn stop(invocation: &Invocation, job: &Job) -> Outcome {
     let id = job.id();
-    let action = format!("stop job {id}");
+    let jobs = invocation.host.jobs()?;
     match job.record.backend {
-        Backend::Slurm => slurm::cancel(id).when(|| &*action)?,
-        Backend::Local => send(jobs, job, Signal::TERM, &action)?,
+        Backend::Slurm => slurm::cancel(id)?,
+        Backend::Local => send(jobs, job, Signal::TERM)?,
     }
-    if is_over_within(invocation, jobs, job, PATIENCE, &action)? {
+    if is_over_within(invocation, job, PATIENCE)? {
         return Ok(());
     }
     if job.record.backend == Backend::Local {
-        send(jobs, job, Signal::KILL, &action)?;
-        if is_over_within(invocation, jobs, job, LAST, &action)? {
+        send(jobs, job, Signal::KILL)?;
+        if is_over_within(invocation, job, LAST)? {
             return Ok(());
         }
     }
     let why = format!("it still is not over after {} s", PATIENCE.as_secs());
-    Err(Failure::message(action, why).hint(format!("see `pcocc docker status -j {id}`")))
+    Err(Failure::because(why).hint(format!("see `pcocc docker status -j {id}`")))
 }
 
 /// Waits until a job is over.
-fn is_over_within(
-    invocation: &Invocation,
-    jobs: &Jobs,
-    job: &Job,
-    patience: Duration,
-    action: &str,
-) -> Outcome<bool> {
+fn is_over_within(invocation: &Invocation, job: &Job, patience: Duration) -> Outcome<bool> {
+    let jobs = invocation.host.jobs()?;
     let deadline = Instant::now() + patience;
     let mut asked: Option<Instant> = None;
     loop {
@@ -111,18 +107,18 @@ fn is_over_within(
                 (over && !left && !record.may_return)
                     || (ask && {
                         asked = Some(Instant::now());
-                        let now = allocation::look_again(jobs, job.id()).when(|| action)?;
+                        let now = invocation.host.job_now(job.id())?;
                         now.record.state.is_over()
                     })
             }
             Err(_) => true,
         };
         if over {
-            settle(invocation, jobs, job);
+            close(invocation, job);
             return Ok(true);
         }
         if invocation.cancel.is_cancelled() {
-            return Err(Failure::message(action, "interrupted; it ends by itself"));
+            return Err(Failure::because("interrupted; it ends by itself"));
         }
         if Instant::now() > deadline {
             return Ok(false);
@@ -131,17 +127,19 @@ fn is_over_within(
     }
 }
 
-fn settle(invocation: &Invocation, jobs: &Jobs, job: &Job) {
-    let result = allocation::look_again(jobs, job.id()).and_then(|job| jobs.record_end(&job));
-    if let Err(error) = result {
-        tracing::debug!(%error, "the record stays as it is");
+/// Writes the end of a job down where its launcher could not, and removes its docker contexts.
+fn close(invocation: &Invocation, job: &Job) {
+    let host = &invocation.host;
+    let now = host.job_now(job.id());
+    if let Err(failure) = now.and_then(|job| Ok(host.jobs()?.record_end(&job)?)) {
+        tracing::debug!(?failure, "the record stays as it is");
     }
-    contexts::forget(&invocation.environment, &job.folder);
+    contexts::forget(host, &job.folder);
 }
 
 /// Sends a signal to the process that stands for a local job.
-fn send(jobs: &Jobs, job: &Job, signal: Signal, action: &str) -> Outcome {
-    let record = job.folder.read().when(|| action)?;
+fn send(jobs: &Jobs, job: &Job, signal: Signal) -> Outcome {
+    let record = job.folder.read()?;
     let Some(holder) = record.launcher.filter(|_| record.state != State::Ended) else {
         return Ok(());
     };
@@ -149,9 +147,9 @@ fn send(jobs: &Jobs, job: &Job, signal: Signal, action: &str) -> Outcome {
         Presence::Gone => Ok(()),
         Presence::Elsewhere => {
             let why = format!("it runs on {}", holder.host);
-            Err(Failure::message(action, why).hint("stop it from there"))
+            Err(Failure::because(why).hint("stop it from there"))
         }
-        Presence::Alive => signal_holder(jobs, &holder, signal).when(|| action),
+        Presence::Alive => Ok(signal_holder(jobs, &holder, signal)?),
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::progress::warn;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
+use crate::messages::warn;
 
 /// How long the mount's process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,13 +24,15 @@ pub(crate) struct Args {
     mount_point: PathBuf,
 }
 
-impl Args {
-    /// Unmounts.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || format!("unmount {}", self.mount_point.display());
-        let mount_point = std::path::absolute(&self.mount_point).when(action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("unmount {}", self.mount_point.display())
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let mount_point = std::path::absolute(&self.mount_point)?;
         let server = server(&mount_point);
-        pcocc_fs::unmount(&mount_point).when(action)?;
+        pcocc_fs::unmount(&mount_point)?;
         let Some(server) = server else {
             return Ok(());
         };

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::ask;
 use super::{Answer, failed, warning};
-use crate::environment::Environment;
+use crate::host::Host;
 
 const SOON: Duration = Duration::from_secs(5);
 
 /// FUSE: its device, and the helper that lets ordinary users mount.
-pub(super) fn fuse(_: &Environment) -> Answer {
+pub(super) fn fuse(_: &Host) -> Answer {
     let device = "/dev/fuse";
     if let Err(error) = OpenOptions::new().read(true).write(true).open(device) {
         return Err(failed(
@@ -32,7 +32,7 @@ pub(super) fn fuse(_: &Environment) -> Answer {
 }
 
 /// User namespaces, which `pcocc run` needs.
-pub(super) fn user_namespaces(_: &Environment) -> Answer {
+pub(super) fn user_namespaces(_: &Host) -> Answer {
     let fix = "ask an administrator: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000";
     match ask(
         "unshare",
@@ -57,7 +57,7 @@ fn program() -> String {
 }
 
 /// QEMU, which runs docker VMs on this machine, and what connects them.
-pub(super) fn qemu(_: &Environment) -> Answer {
+pub(super) fn qemu(_: &Host) -> Answer {
     let fix = "install the package qemu-system-x86, or set DOCKER_HOST to a docker daemon";
     let version = match ask(&program(), &["--version"], SOON) {
         Ok(said) if said.succeeded() => said.words().to_owned(),
@@ -78,7 +78,7 @@ pub(super) fn qemu(_: &Environment) -> Answer {
 const NETWORK: &str = "install the package slirp4netns, which connects docker VMs";
 
 /// KVM: a device that opens proves nothing, so firmware has to say a word on it.
-pub(super) fn kvm(_: &Environment) -> Answer {
+pub(super) fn kvm(_: &Host) -> Answer {
     let slow = "docker VMs run without it, several times slower";
     let device = "/dev/kvm";
     if let Err(error) = OpenOptions::new().read(true).write(true).open(device) {

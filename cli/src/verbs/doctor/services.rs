@@ -8,28 +8,29 @@ use pcocc_remote::docker::Daemon;
 use super::ask;
 use super::{Answer, failed, warning};
 use crate::environment::Environment;
-use crate::stores;
+use crate::host::Host;
 
 const SOON: Duration = Duration::from_secs(5);
 
 /// The docker daemon that DOCKER_HOST names.
-pub(super) fn daemon(environment: &Environment) -> Answer {
+pub(super) fn daemon(host: &Host) -> Answer {
     let fix = "start one in a VM (pcocc docker alloc), or set DOCKER_HOST to one";
-    let host = environment
+    let address = host
+        .environment()
         .docker
         .host
         .clone()
         .unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
-    let endpoint = stores::endpoint(environment, "find docker")
-        .map_err(|failure| failed(failure.why(), fix))?;
-    match Daemon::connect(endpoint) {
-        Ok(_) => Ok(format!("answers at {host}")),
+    let endpoint = host.endpoint();
+    let endpoint = endpoint.map_err(|failure| failed(failure.why(), fix))?;
+    match Daemon::connect(endpoint.clone()) {
+        Ok(_) => Ok(format!("answers at {address}")),
         Err(error) => Err(failed(error.to_string(), fix)),
     }
 }
 
 /// The docker command.
-pub(super) fn docker_command(_: &Environment) -> Answer {
+pub(super) fn docker_command(_: &Host) -> Answer {
     let fix = "install the package docker-cli, or set docker_path in containers.yaml";
     match ask("docker", &["--version"], SOON) {
         Ok(said) if said.succeeded() => Ok(said.words().to_owned()),
@@ -39,7 +40,7 @@ pub(super) fn docker_command(_: &Environment) -> Answer {
 }
 
 /// Slurm, where it is installed.
-pub(super) fn slurm(_: &Environment) -> Answer {
+pub(super) fn slurm(_: &Host) -> Answer {
     match ask("sinfo", &["--noheader", "--format=%P"], SOON) {
         Ok(said) if said.succeeded() => {
             let partitions: Vec<&str> = said.out.split_whitespace().collect();
@@ -54,7 +55,8 @@ pub(super) fn slurm(_: &Environment) -> Answer {
 }
 
 /// Whether nodes see the home folder: on a file system of this machine alone they do not.
-pub(super) fn home(environment: &Environment, on_node: bool) -> Answer {
+pub(super) fn home(host: &Host, on_node: bool) -> Answer {
+    let environment = host.environment();
     if ask("sinfo", &["--version"], SOON).is_err() {
         return Ok("no Slurm: this machine is the node".to_owned());
     }
@@ -127,7 +129,7 @@ fn file_system(folder: &Path) -> Option<String> {
 }
 
 /// A proxy would catch what docker's command sends to the VM.
-pub(super) fn proxy(environment: &Environment) -> Answer {
+pub(super) fn proxy(host: &Host) -> Answer {
     let variables = Environment::variables();
     let get = |name: &str| {
         variables
@@ -138,8 +140,8 @@ pub(super) fn proxy(environment: &Environment) -> Answer {
     let Some(proxy) = get("HTTPS_PROXY").or(get("HTTP_PROXY")) else {
         return Ok("none".to_owned());
     };
-    let host = environment.docker.host.as_deref().unwrap_or_default();
-    let Some(address) = host.strip_prefix("tcp://") else {
+    let docker = host.environment().docker.host.as_deref();
+    let Some(address) = docker.and_then(|docker| docker.strip_prefix("tcp://")) else {
         return Ok(format!(
             "{}; not used for docker here",
             without_password(proxy)

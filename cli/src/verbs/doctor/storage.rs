@@ -9,15 +9,13 @@ use pcocc_core::settings;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::Kind;
 use pcocc_vm::guest_image::IMAGE_NAME;
-use pcocc_vm::job::Jobs;
 use pcocc_vm::slurm::Squeue;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::{Answer, Trouble, failed, warning};
-use crate::environment::Environment;
+use crate::host::Host;
 use crate::output;
-use crate::stores;
 
 /// Room that an image of some size needs.
 const ROOM: u64 = 256 << 20;
@@ -25,8 +23,9 @@ const ROOM: u64 = 256 << 20;
 const CLOCKS: Duration = Duration::from_secs(60);
 
 /// The configuration files.
-pub(super) fn configuration(environment: &Environment) -> Answer {
-    let variables = stores::path_variables(environment);
+pub(super) fn configuration(host: &Host) -> Answer {
+    let environment = host.environment();
+    let variables = environment.path_variables();
     match settings::settings(&environment.user_conf, &environment.system_conf, &variables) {
         Ok(_) => Ok(format!(
             "{} and {} have no mistake",
@@ -38,10 +37,11 @@ pub(super) fn configuration(environment: &Environment) -> Answer {
 }
 
 /// The repository that new images go to.
-pub(super) fn repository(environment: &Environment) -> Answer {
+pub(super) fn repository(host: &Host) -> Answer {
     let fix = "choose another folder in repos.yaml";
-    let repositories =
-        stores::repositories(environment).map_err(|failure| failed(failure.why(), fix))?;
+    let repositories = host
+        .repositories()
+        .map_err(|failure| failed(failure.why(), fix))?;
     let Some(repository) = repositories.iter().next() else {
         return Err(failed(
             "no repository is configured",
@@ -61,8 +61,9 @@ pub(super) fn repository(environment: &Environment) -> Answer {
 }
 
 /// The cache of root filesystems.
-pub(super) fn cache(environment: &Environment) -> Answer {
-    let repositories = stores::repositories(environment)
+pub(super) fn cache(host: &Host) -> Answer {
+    let repositories = host
+        .repositories()
         .map_err(|failure| failed(failure.why(), "mend repos.yaml"))?;
     match repositories.cache() {
         Some(cache) => {
@@ -81,8 +82,8 @@ pub(super) fn cache(environment: &Environment) -> Answer {
 }
 
 /// The folder for temporary files.
-pub(super) fn temporary(environment: &Environment) -> Answer {
-    let folder = &environment.temporary;
+pub(super) fn temporary(host: &Host) -> Answer {
+    let folder = &host.environment().temporary;
     let free = room(folder)?;
     Ok(format!("{}, {free}", folder.display()))
 }
@@ -124,10 +125,12 @@ fn room(folder: &Path) -> Result<String, Trouble> {
 }
 
 /// The image that docker VMs boot from.
-pub(super) fn guest(environment: &Environment) -> Answer {
+pub(super) fn guest(host: &Host) -> Answer {
     let fix = "pcocc docker guest build";
     let wrong = |why: String| failed(why, fix);
-    let repositories = stores::repositories(environment).map_err(|failure| wrong(failure.why()))?;
+    let repositories = host
+        .repositories()
+        .map_err(|failure| wrong(failure.why()))?;
     let uri: ImageUri = IMAGE_NAME
         .parse()
         .map_err(|error: pcocc_image::Error| wrong(error.to_string()))?;
@@ -141,7 +144,7 @@ pub(super) fn guest(environment: &Environment) -> Answer {
 }
 
 /// Mounts of ours that are dead. Those of other users cannot be looked into, and are no concern.
-pub(super) fn mounts(_: &Environment) -> Answer {
+pub(super) fn mounts(_: &Host) -> Answer {
     let ours = pcocc_fs::mount_points()
         .map_err(|error| warning(format!("/proc/self/mountinfo: {error}"), "mount /proc"))?;
     let dead: Vec<String> = ours
@@ -169,11 +172,12 @@ pub(super) fn mounts(_: &Environment) -> Answer {
 }
 
 /// Jobs whose launcher is gone without having said so.
-pub(super) fn jobs(environment: &Environment) -> Answer {
+pub(super) fn jobs(host: &Host) -> Answer {
     let fix = "look into its folder; removing that folder forgets the job";
-    let list = Jobs::open(&environment.user_conf)
-        .and_then(|jobs| jobs.list(&Squeue))
-        .map_err(|error| warning(error.to_string(), fix))?;
+    let list = host
+        .jobs()
+        .and_then(|jobs| Ok(jobs.list(&Squeue)?))
+        .map_err(|failure| warning(failure.why(), fix))?;
     let stale: Vec<String> = list
         .iter()
         .filter(|job| {
@@ -196,9 +200,9 @@ pub(super) fn jobs(environment: &Environment) -> Answer {
 }
 
 /// This machine's clock against the file server's.
-pub(super) fn clock(environment: &Environment) -> Answer {
+pub(super) fn clock(host: &Host) -> Answer {
     let fix = "ask an administrator to synchronize the clocks (NTP): certificates depend on them";
-    let folder = existing(&environment.user_conf);
+    let folder = existing(&host.environment().user_conf);
     let wrong = |error: io::Error| warning(format!("{}: {error}", folder.display()), fix);
     let file = tempfile::tempfile_in(folder).map_err(wrong)?;
     let theirs = file

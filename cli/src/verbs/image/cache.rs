@@ -27,14 +27,14 @@ impl Args {
     /// Runs the verb that was chosen.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
-            Verb::List(args) => args.run(invocation),
-            Verb::Gc(args) => args.run(invocation),
+            Verb::List(args) => invocation.run(args),
+            Verb::Gc(args) => invocation.run(args),
         }
     }
 }
 
 /// Why nothing can be done with the cache when none is configured.
-fn no_cache(action: &str) -> Failure {
-    Failure::message(action, "no cache is configured")
+fn no_cache() -> Failure {
+    Failure::because("no cache is configured")
         .hint("set `cache: {path: ...}` in ~/.pcocc/repos.yaml")
 }

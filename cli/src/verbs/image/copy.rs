@@ -1,7 +1,7 @@
 //! `pcocc image copy`: between repositories, or under a second name.
 
 use crate::errors::Outcome;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::verbs::transfer;
 
 /// Copy an image to another name or repository
@@ -16,10 +16,12 @@ pub(crate) struct Args {
     dest: String,
 }
 
-impl Args {
-    /// Copies the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = format!("copy image {} to {}", self.source, self.dest);
-        transfer::copy(invocation, &self.source, &self.dest, &action)
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("copy image {} to {}", self.source, self.dest)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        transfer::copy(invocation, &self.source, &self.dest)
     }
 }

@@ -2,10 +2,9 @@
 
 use pcocc_image::reference::ImageUri;
 
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
 use crate::output;
-use crate::stores;
 
 /// Delete an image from a repository
 ///
@@ -20,13 +19,15 @@ pub(crate) struct Args {
     image: String,
 }
 
-impl Args {
-    /// Deletes the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || format!("delete image {}", self.image);
-        let uri: ImageUri = self.image.parse().when(action)?;
-        let repositories = stores::repositories(&invocation.environment)?;
-        let (repository, revisions) = repositories.delete(&uri).when(action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("delete image {}", self.image)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let uri: ImageUri = self.image.parse()?;
+        let repositories = invocation.host.repositories()?;
+        let (repository, revisions) = repositories.delete(&uri)?;
         let mut text = String::new();
         for revision in revisions {
             text += &format!(

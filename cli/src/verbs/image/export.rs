@@ -4,7 +4,7 @@ use pcocc_image::formats::Location;
 use pcocc_image::repository::Kind;
 
 use crate::errors::Outcome;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::verbs::transfer;
 
 /// Export an image from a repository
@@ -34,10 +34,12 @@ pub(crate) struct Args {
     dest: String,
 }
 
-impl Args {
-    /// Exports the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = format!("export image {} to {}", self.source, self.dest);
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("export image {} to {}", self.source, self.dest)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let home = &invocation.environment.home;
         let dest = |kind| {
             Location::destination(
@@ -47,6 +49,6 @@ impl Args {
                 kind == Kind::VirtualMachine,
             )
         };
-        transfer::export(invocation, &self.source, dest, &action)
+        transfer::export(invocation, &self.source, dest)
     }
 }

@@ -2,8 +2,8 @@
 
 use pcocc_image::formats::Location;
 
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
 use crate::verbs::transfer;
 
 /// Import an image into a repository
@@ -36,19 +36,14 @@ pub(crate) struct Args {
     dest: String,
 }
 
-impl Args {
-    /// Imports the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = format!("import {} as {}", self.source, self.dest);
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("import {} as {}", self.source, self.dest)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let home = &invocation.environment.home;
-        let source =
-            Location::source(&self.source, self.format.as_deref(), Some(home)).when(|| &*action)?;
-        transfer::import(
-            invocation,
-            &source,
-            &self.dest,
-            "pcocc image import",
-            &action,
-        )
+        let source = Location::source(&self.source, self.format.as_deref(), Some(home))?;
+        transfer::import(invocation, &source, &self.dest, "pcocc image import")
     }
 }

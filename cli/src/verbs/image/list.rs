@@ -8,11 +8,10 @@ use pcocc_layers::Digest;
 use regex::Regex;
 use serde::Serialize;
 
-use crate::errors::{Failure, Outcome, USAGE, While as _};
-use crate::invocation::Invocation;
+use crate::errors::{Failure, Outcome, USAGE};
+use crate::invocation::{Invocation, Run};
+use crate::messages::warn;
 use crate::output::{self, Format};
-use crate::progress::warn;
-use crate::stores;
 
 /// List images in repositories
 ///
@@ -49,10 +48,12 @@ struct Row {
     timestamp: f64,
 }
 
-impl Args {
-    /// Lists the images.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || "list images".to_owned();
+impl Run for Args {
+    fn action(&self) -> String {
+        "list images".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         let pattern = match &self.regex {
             None => None,
             Some(text) => Some(Regex::new(text).map_err(|error| {
@@ -63,14 +64,13 @@ impl Args {
                     .last()
                     .unwrap_or_default()
                     .trim_start_matches("error: ");
-                Failure::message(action(), format!("the regular expression is wrong: {why}"))
-                    .code(USAGE)
+                Failure::because(format!("the regular expression is wrong: {why}")).code(USAGE)
             })?),
         };
-        let repositories = stores::repositories(&invocation.environment)?;
+        let repositories = invocation.host.repositories()?;
         let mut rows = Vec::new();
         let mut failed = None;
-        for repository in chosen(&repositories, self.repo.as_deref()).when(action)? {
+        for repository in chosen(repositories, self.repo.as_deref())? {
             let listing = match repository.list() {
                 Ok(listing) => listing,
                 Err(error) => {
@@ -106,14 +106,12 @@ impl Args {
                 });
             }
         }
-        match self.format {
-            Format::Json => output::json(&rows)?,
-            Format::Table => output::table(
-                &["NAME", "TYPE", "REVISION", "REPO", "OWNER", "DATE", "SIZE"],
-                &["REVISION", "SIZE"],
-                rows.into_iter().map(Row::cells).collect(),
-            )?,
-        }
+        self.format.list(
+            &["NAME", "TYPE", "REVISION", "REPO", "OWNER", "DATE", "SIZE"],
+            &["REVISION", "SIZE"],
+            rows,
+            Row::cells,
+        )?;
         failed.map_or(Ok(()), Err)
     }
 }

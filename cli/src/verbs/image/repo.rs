@@ -26,9 +26,9 @@ impl Args {
     /// Runs the verb that was chosen.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
-            Verb::List(args) => args.run(invocation),
-            Verb::Gc(args) => args.run(invocation),
-            Verb::Verify(args) => args.run(invocation),
+            Verb::List(args) => invocation.run(args),
+            Verb::Gc(args) => invocation.run(args),
+            Verb::Verify(args) => invocation.run(args),
         }
     }
 }

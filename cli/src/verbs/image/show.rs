@@ -11,10 +11,10 @@ use pcocc_image::repository::{CacheKey, Kind, Meta, Repositories, Repository};
 use serde::{Deserialize, Serialize};
 
 use super::list::total_size;
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::output::{self, Format, printable};
-use crate::stores;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
+use crate::messages::printable;
+use crate::output::{self, Format};
 
 /// Show one image in detail
 ///
@@ -101,14 +101,16 @@ struct RunConfig {
     user: Option<String>,
 }
 
-impl Args {
-    /// Shows the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || format!("show image {}", self.image);
-        let uri: ImageUri = self.image.parse().when(action)?;
-        let repositories = stores::repositories(&invocation.environment)?;
-        let (repository, meta) = repositories.find(&uri).when(action)?;
-        let details = Details::read(&repositories, repository, &meta).when(action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("show image {}", self.image)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let uri: ImageUri = self.image.parse()?;
+        let repositories = invocation.host.repositories()?;
+        let (repository, meta) = repositories.find(&uri)?;
+        let details = Details::read(repositories, repository, &meta)?;
         match self.format {
             Format::Json => output::json(&details),
             Format::Table => output::text(&details.text()),

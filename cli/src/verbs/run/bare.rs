@@ -10,14 +10,14 @@ use pcocc_run::sandbox::{NOT_EXECUTABLE, NOT_FOUND};
 use pcocc_run::slurm::Tasks;
 
 use super::{Args, host};
-use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::errors::{Failure, Outcome, USAGE};
 use crate::invocation::Invocation;
 
 impl Args {
     /// Runs the command here with nothing but the variables that were asked for, or through Slurm, which
     /// takes all of them along, as pcocc 0.7 did.
-    pub(super) fn run_bare(&self, invocation: &Invocation, tasks: &Tasks, action: &str) -> Outcome {
-        let wrong = |why: &str| Err(Failure::message(action, why).code(USAGE));
+    pub(super) fn run_bare(&self, invocation: &Invocation, tasks: &Tasks) -> Outcome {
+        let wrong = |why: &str| Err(Failure::because(why).code(USAGE));
         if self.script.is_none() && self.command.is_empty() {
             return wrong(
                 "there is nothing to run; name an image with -I, a command or a --script",
@@ -32,10 +32,10 @@ impl Args {
                 return wrong(&format!("{option} is for images; name one with -I"));
             }
         }
-        let mut request = self.request(action)?;
+        let mut request = self.request()?;
         let host = host(invocation)?;
         request.mirror_env |= !self.singleton;
-        let environment = bare_environment(&request, &host).when(|| action)?;
+        let environment = bare_environment(&request, &host)?;
         let mut words: Vec<OsString> = match &self.script {
             Some(script) => vec![host.cwd.join(script).into()],
             None => Vec::new(),
@@ -61,7 +61,7 @@ impl Args {
             io::ErrorKind::NotFound => NOT_FOUND,
             _ => NOT_EXECUTABLE,
         };
-        let failure = Failure::new(action, error).code(code);
+        let failure = Failure::from(error).code(code);
         Err(match self.singleton {
             true => failure,
             false => failure.hint(super::tasks::NO_SLURM),

@@ -12,9 +12,8 @@ use pcocc_layers::squashfs::{BlockCache, Squashfs};
 use pcocc_run::account::Account;
 use pcocc_run::config::ImageConfig;
 
-use crate::errors::{Outcome, While as _};
+use crate::errors::Outcome;
 use crate::invocation::Invocation;
-use crate::stores;
 
 /// Bytes of inflated blocks that are kept: the kernel keeps what was read.
 const CACHE: usize = 32 << 20;
@@ -33,35 +32,32 @@ pub(super) struct RunImage {
 }
 
 /// Opens the image called `name`; its root file system is made when the cache does not have it.
-pub(super) fn open(invocation: &Invocation, name: &str, action: &str) -> Outcome<RunImage> {
-    let repositories = stores::repositories(&invocation.environment)?;
+pub(super) fn open(invocation: &Invocation, name: &str) -> Outcome<RunImage> {
+    let repositories = invocation.host.repositories()?;
     let mut names = vec![name.to_owned()];
     let (image, file) = if name.starts_with(LAYOUT) {
         let home = Some(invocation.environment.home.as_path());
-        let location = Location::source(name, None, home).when(|| action)?;
+        let location = Location::source(name, None, home)?;
         let Location::OciFolder { path, tag } = location else {
             let error = Error::invalid(name, "is no OCI image layout");
-            return Err(crate::errors::Failure::new(action, error));
+            return Err(error.into());
         };
-        let layout = LayoutFolder::open(&path, tag.as_deref()).when(|| action)?;
-        let (_drawing, context) = invocation.draw();
-        repositories
-            .root_filesystem_of(&layout, Default::default(), &context)
-            .when(|| action)?
+        let layout = LayoutFolder::open(&path, tag.as_deref())?;
+        invocation.drawn(|context| {
+            repositories.root_filesystem_of(&layout, Default::default(), context)
+        })?
     } else {
-        let uri: ImageUri = name.parse().when(|| action)?;
-        let (repository, meta) = repositories.find(&uri).when(|| action)?;
-        let image = repository.image(&meta).when(|| action)?;
+        let uri: ImageUri = name.parse()?;
+        let (repository, meta) = repositories.find(&uri)?;
+        let image = repository.image(&meta)?;
         names.push(uri.name.clone());
-        let (_drawing, context) = invocation.draw();
         let options = repository.options();
-        let file = repositories
-            .root_filesystem(repository, &meta, options, &context)
-            .when(|| action)?;
+        let file = invocation
+            .drawn(|context| repositories.root_filesystem(repository, &meta, options, context))?;
         (image, file)
     };
     Ok(RunImage {
-        config: ImageConfig::parse(image.config()).when(|| action)?,
+        config: ImageConfig::parse(image.config())?,
         squashfs: Arc::new(file),
         names,
     })

@@ -17,26 +17,19 @@ pub(super) const NO_SLURM: &str =
 
 impl Args {
     /// Runs the tasks; srun takes the place of this process.
-    pub(super) fn run_tasks(
-        &self,
-        invocation: &Invocation,
-        tasks: &Tasks,
-        action: &str,
-    ) -> Outcome {
+    pub(super) fn run_tasks(&self, invocation: &Invocation, tasks: &Tasks) -> Outcome {
         let name = self.image.as_deref().unwrap_or_default();
         // Once here, rather than by all tasks at the same time; and what is wrong shows before the queue.
-        drop(image::open(invocation, name, action)?);
+        drop(image::open(invocation, name)?);
         let has_term = super::host(invocation)?.environment.get("TERM").is_some();
         let argv = tasks.srun(super::program().into(), self.arguments(has_term));
         let Some((program, arguments)) = argv.split_first() else {
             return Ok(());
         };
         let error = Command::new(program).args(arguments).exec();
-        Err(
-            Failure::message(action, format!("cannot start srun: {error}"))
-                .hint(NO_SLURM)
-                .code(NOT_FOUND),
-        )
+        Err(Failure::because(format!("cannot start srun: {error}"))
+            .hint(NO_SLURM)
+            .code(NOT_FOUND))
     }
 
     /// The arguments of one task; `has_term` says whether there is a terminal's name to pass on.

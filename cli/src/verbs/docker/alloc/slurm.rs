@@ -11,8 +11,8 @@ use pcocc_vm::{options, slurm};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Args;
-use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, USAGE, While as _};
+use crate::invocation::Invocation;
 use crate::session::{GiveUp, exit_code};
 use crate::verbs::docker::launch;
 use crate::verbs::docker::session::{Handover, SessionRequest};
@@ -21,24 +21,18 @@ use crate::verbs::docker::session::{Handover, SessionRequest};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs salloc; gives the shell's exit code.
-pub(super) fn run(
-    invocation: &Invocation,
-    args: Args,
-    give_up: Option<GiveUp>,
-    action: &str,
-) -> Outcome<u8> {
-    options::check(&args.batch).map_err(|error| Failure::new(action, error).code(USAGE))?;
+pub(super) fn run(invocation: &Invocation, args: Args, give_up: Option<GiveUp>) -> Outcome<u8> {
+    options::check(&args.batch).map_err(|error| Failure::from(error).code(USAGE))?;
     let file = tempfile::Builder::new()
         .prefix("pcocc-session-")
-        .tempfile()
-        .when(|| action)?;
+        .tempfile()?;
     let request = SessionRequest {
         script: args.script,
         mount: args.mount,
         give_up,
         machine: args.machine,
     };
-    Handover::Requested(Box::new(request)).write(file.path(), action)?;
+    Handover::Requested(Box::new(request)).write(file.path())?;
     // The mark identifies a job that waits: a salloc that is killed leaves such a job in the queue and has not printed its
     // number. A comment of the user's own comes later and replaces the mark.
     let mark = format!(
@@ -50,7 +44,7 @@ pub(super) fn run(
         .arg(format!("--comment={mark}"))
         .args(&args.batch)
         .arg("--")
-        .arg(launch::program(action)?)
+        .arg(launch::program()?)
         .args(["docker", "session"])
         .arg(file.path());
     if invocation.is_quiet() {
@@ -60,14 +54,15 @@ pub(super) fn run(
     // salloc gives the allocation back on SIGTERM.
     die_with_parent(&mut command, Signal::TERM);
     let mut salloc = command.spawn().map_err(|error| {
-        Failure::new(format!("{action}: run salloc"), error)
+        Failure::from(error)
+            .part("run salloc")
             .hint("without Slurm, say `type: local` in batch.yaml")
     })?;
-    let handover = || Handover::read(file.path(), action);
+    let handover = || Handover::read(file.path());
     let mut stopped: Option<Instant> = None;
     let mut late = false;
     let status = loop {
-        if let Some(status) = salloc.try_wait().when(|| action)? {
+        if let Some(status) = salloc.try_wait()? {
             break status;
         }
         let waits_too_long = || {
@@ -81,26 +76,25 @@ pub(super) fn run(
                 let _ = kill_process(Pid::from_child(&salloc), Signal::TERM);
                 stopped = Some(Instant::now());
             }
-            Some(since) if since.elapsed() > PATIENCE => salloc.kill().when(|| action)?,
+            Some(since) if since.elapsed() > PATIENCE => salloc.kill()?,
             _ => {}
         }
         std::thread::sleep(Duration::from_millis(10));
     };
     if let Some(give_up) = give_up.filter(|_| late) {
-        return Err(give_up.failure(action));
+        return Err(give_up.failure());
     }
     match handover()? {
         Handover::Requested(_) if status.code().is_none() && !invocation.cancel.is_cancelled() => {
-            for id in slurm::marked(&mark).when(|| action)? {
+            for id in slurm::marked(&mark)? {
                 slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
             }
             let why = format!("salloc was killed ({status})");
-            Err(Failure::message(action, why).code(exit_code(status)))
+            Err(Failure::because(why).code(exit_code(status)))
         }
         // salloc has said why.
         Handover::Requested(_) if !status.success() => Err(Failure::reported(1)),
-        Handover::Requested(_) => Err(Failure::message(
-            action,
+        Handover::Requested(_) => Err(Failure::because(
             "salloc ended without running pcocc in the allocation",
         )
         .hint("give options of salloc only, and no command of your own")),
@@ -108,7 +102,7 @@ pub(super) fn run(
             // salloc may have been killed as well, before it gave the allocation back.
             slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
             let why = format!("the session in the allocation was killed ({status})");
-            Err(Failure::message(action, why).code(exit_code(status).max(1)))
+            Err(Failure::because(why).code(exit_code(status).max(1)))
         }
         Handover::Ended(code) => Ok(code),
     }

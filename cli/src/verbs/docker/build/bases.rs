@@ -10,7 +10,7 @@ use pcocc_remote::docker::{Daemon, DaemonSink};
 
 use crate::errors::{Failure, Outcome, While as _};
 use crate::invocation::Invocation;
-use crate::progress::warn;
+use crate::messages::warn;
 use crate::prompt;
 
 /// Where images are, and where they are to be.
@@ -18,7 +18,6 @@ pub(super) struct Bases<'a> {
     pub(super) daemon: &'a Daemon,
     pub(super) repositories: &'a Repositories,
     pub(super) invocation: &'a Invocation,
-    pub(super) action: &'a str,
 }
 
 impl Bases<'_> {
@@ -32,7 +31,7 @@ impl Bases<'_> {
                 Err(Error::NotFound(_)) => {}
                 // No image's name, or one that docker has to judge.
                 Err(Error::Daemon { .. }) => continue,
-                Err(error) => return Err(Failure::new(self.action, error)),
+                Err(error) => return Err(Failure::from(error)),
             }
             let Some(image) = self.find(name) else {
                 continue;
@@ -47,7 +46,7 @@ impl Bases<'_> {
                             image.repository().name()
                         );
                         prompt::yes(&question, &self.invocation.cancel)
-                            .ok_or_else(|| Failure::new(self.action, Error::Cancelled))?
+                            .ok_or_else(|| Failure::from(Error::Cancelled))?
                     };
             if wanted {
                 self.export(&image, name)?;
@@ -73,10 +72,10 @@ impl Bases<'_> {
     }
 
     fn export(&self, image: &RepositoryImage, name: &str) -> Outcome {
-        let action = || format!("{}: export {name} to docker", self.action);
-        let sink = DaemonSink::new(self.daemon.clone(), name).when(action)?;
-        let (_drawing, context) = self.invocation.draw();
-        transfer::copy(image, &sink, &context).when(action)?;
+        let part = || format!("export {name} to docker");
+        let sink = DaemonSink::new(self.daemon.clone(), name).part(part)?;
+        let copied = |context: &_| transfer::copy(image, &sink, context);
+        self.invocation.drawn(copied).part(part)?;
         Ok(())
     }
 }

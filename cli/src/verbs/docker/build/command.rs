@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -16,9 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::Args;
 use super::name::Built;
-use crate::errors::{FAILED, Failure, Outcome, While as _};
+use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
-use crate::jobs;
+use crate::session::exit_code;
 
 /// How often the command is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -32,13 +31,11 @@ pub(super) fn build(
     built: &Built,
     daemon: &Daemon,
     invocation: &Invocation,
-    action: &str,
 ) -> Outcome<Digest> {
     let environment = &invocation.environment;
     let folder = tempfile::Builder::new()
         .prefix(&built.folder())
-        .tempdir_in(&environment.temporary)
-        .when(|| action)?;
+        .tempdir_in(&environment.temporary)?;
     let id_file = folder.path().join("id");
     let mut command = Command::new("docker");
     command.arg("build").arg("--iidfile").arg(&id_file);
@@ -50,7 +47,7 @@ pub(super) fn build(
             None => command.env_remove(variable),
         };
     }
-    if let Some(folder) = jobs::docker_path(environment, action)? {
+    if let Some(folder) = invocation.host.docker_path()? {
         let mut path = OsString::from(folder);
         if let Some(rest) = &environment.path {
             path.push(":");
@@ -60,7 +57,7 @@ pub(super) fn build(
     }
     let child = command.spawn().map_err(|error| {
         let not_found = error.kind() == io::ErrorKind::NotFound;
-        let failure = Failure::new(format!("{action}: run docker"), error);
+        let failure = Failure::from(error).part("run docker");
         match not_found {
             true => failure.hint(
                 "install docker's command line, or name its folder as docker_path in the runtime section of \
@@ -69,24 +66,21 @@ pub(super) fn build(
             false => failure,
         }
     })?;
-    let status = wait(child, invocation).when(|| action)?;
+    let status = wait(child, invocation)?;
     if invocation.cancel.is_cancelled() {
-        return Err(Failure::new(action, Error::Cancelled));
+        return Err(Failure::from(Error::Cancelled));
     }
     if !status.success() {
-        let code = status.code().or(status.signal().map(|signal| 128 + signal));
-        let code = code.and_then(|code| u8::try_from(code).ok());
         return Err(
-            Failure::message(action, format!("docker build failed ({status})"))
-                .code(code.unwrap_or(FAILED)),
+            Failure::because(format!("docker build failed ({status})")).code(exit_code(status))
         );
     }
-    let id = std::fs::read_to_string(&id_file).map_err(|_| no_image(action))?;
-    id.trim().parse().when(|| action)
+    let id = std::fs::read_to_string(&id_file).map_err(|_| no_image())?;
+    Ok(id.trim().parse()?)
 }
 
-fn no_image(action: &str) -> Failure {
-    Failure::message(action, "docker build made no image in the daemon").hint(
+fn no_image() -> Failure {
+    Failure::because("docker build made no image in the daemon").hint(
         "leave out options that send the image elsewhere; with a buildx builder of its own, add `-- --load`",
     )
 }

@@ -9,9 +9,8 @@ use pcocc_image::vmdisk::DiskFormat;
 use pcocc_vm::guest_image::{self, BuildOptions, IMAGE_NAME};
 
 use crate::errors::{Failure, Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, Run};
 use crate::session::Session;
-use crate::stores;
 use crate::verbs::docker::launch::{LocalJob, MachineArgs};
 use crate::verbs::transfer;
 
@@ -48,54 +47,55 @@ pub(crate) struct Args {
     snapshot: bool,
 }
 
-impl Args {
-    /// Builds the image.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = format!("build the guest image {}", self.dest);
-        let uri: ImageUri = self.dest.parse().when(|| &*action)?;
-        let repositories = stores::repositories(&invocation.environment)?;
-        let repository = repositories.destination(&uri).when(|| &*action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("build the guest image {}", self.dest)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let uri: ImageUri = self.dest.parse()?;
+        let repositories = invocation.host.repositories()?;
+        let repository = repositories.destination(&uri)?;
         // Known before the build, which takes minutes.
-        repository.check_writable().when(|| &*action)?;
+        repository.check_writable()?;
         let exists = match repository.check_free(&uri.name) {
             Ok(()) => false,
             Err(Error::Exists(_)) if self.replace => true,
             Err(error @ Error::Exists(_)) => {
-                return Err(Failure::new(action, error)
-                    .hint("build it anew with --replace, or give another name"));
+                return Err(
+                    Failure::from(error).hint("build it anew with --replace, or give another name")
+                );
             }
-            Err(error) => return Err(Failure::new(action, error)),
+            Err(error) => return Err(Failure::from(error)),
         };
         let temporary = &invocation.environment.temporary;
         let archive = tempfile::Builder::new()
             .prefix("pcocc-guest-image-")
             .tempfile_in(temporary)
-            .when(|| format!("{action}: make a file in {}", temporary.display()))?;
+            .part(|| format!("make a file in {}", temporary.display()))?;
         let options = BuildOptions {
             agent: match self.agent {
                 Some(agent) => agent,
-                None => find_agent(&action)?,
+                None => find_agent()?,
             },
             suite: self.suite,
             mirror: self.mirror,
             temporary: temporary.clone(),
         };
-        {
-            let (_drawing, context) = invocation.draw();
+        invocation.drawn(|context| {
             guest_image::build(&options, archive.path(), &context.progress, &context.cancel)
-                .when(|| &*action)?;
-        }
+        })?;
         if exists {
-            repositories.delete(&uri).when(|| &*action)?;
+            repositories.delete(&uri)?;
         }
         let source = Location::VmDisk {
             path: archive.path().to_owned(),
             format: DiskFormat::Raw,
         };
         let verb = "pcocc docker guest build";
-        transfer::import(invocation, &source, &self.dest, verb, &action)?;
+        transfer::import(invocation, &source, &self.dest, verb)?;
         match self.snapshot {
-            true => make_snapshot(invocation),
+            true => make_snapshot(invocation).when(|| "make a snapshot of the guest"),
             false => Ok(()),
         }
     }
@@ -103,26 +103,22 @@ impl Args {
 
 /// Starts a VM as a job of this machine, of the size and with the image a job without options has; that makes the snapshot.
 fn make_snapshot(invocation: &Invocation) -> Outcome {
-    let action = "make a snapshot of the guest";
     let machine = MachineArgs::default();
-    let local = LocalJob::create(invocation, &[], true, None, machine, action)?;
+    let local = LocalJob::create(invocation, &[], true, None, machine)?;
     let session = Session {
-        launcher: local.launch(action)?,
+        launcher: local.launch()?,
         folder: local.folder,
         script: Some("true"),
         mount: None,
         give_up: None,
         elsewhere: false,
     };
-    match session.run(invocation)? {
-        0 => Ok(()),
-        code => Err(Failure::reported(code)),
-    }
+    Failure::passed_on(session.run(invocation)?)
 }
 
 /// Finds the agent where an installation has it: beside pcocc, or below its `libexec`.
-fn find_agent(action: &str) -> Outcome<PathBuf> {
-    let own = std::env::current_exe().when(|| format!("{action}: find pcocc itself"))?;
+fn find_agent() -> Outcome<PathBuf> {
+    let own = std::env::current_exe().part(|| "find pcocc itself")?;
     let folder = own.parent().unwrap_or(Path::new("/"));
     [
         folder.join(AGENT),
@@ -131,10 +127,10 @@ fn find_agent(action: &str) -> Outcome<PathBuf> {
     .into_iter()
     .find(|path| path.is_file())
     .ok_or_else(|| {
-        Failure::message(
-            action,
-            format!("the guest's agent {AGENT} is not in {}", folder.display()),
-        )
+        Failure::because(format!(
+            "the guest's agent {AGENT} is not in {}",
+            folder.display()
+        ))
         .hint("build it with scripts/build-guest-agent and name it with --agent, or put it there")
     })
 }

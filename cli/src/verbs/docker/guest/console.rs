@@ -1,8 +1,8 @@
 //! `pcocc docker guest console`: the VM's serial console, as it is written.
 
-use crate::allocation::JobOption;
 use crate::errors::Outcome;
-use crate::invocation::Invocation;
+use crate::host::jobs::JobOption;
+use crate::invocation::{Invocation, Run};
 use crate::verbs::docker::logs::{self, Source};
 
 /// Watch a docker VM's console
@@ -16,9 +16,12 @@ pub(crate) struct Args {
     job: JobOption,
 }
 
-impl Args {
-    /// Follows the console.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
+impl Run for Args {
+    fn action(&self) -> String {
+        "show the log of a docker VM".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
         logs::show(invocation, &self.job, Source::Console, true)
     }
 }

@@ -9,11 +9,10 @@ use std::os::fd::AsFd as _;
 
 use pcocc_vm::shell;
 
-use crate::allocation::JobOption;
 use crate::environment::Environment;
-use crate::errors::{Failure, Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::jobs;
+use crate::errors::{Failure, Outcome};
+use crate::host::jobs::JobOption;
+use crate::invocation::{Invocation, Run};
 
 /// Start a root shell inside a docker VM
 ///
@@ -30,16 +29,18 @@ pub(crate) struct Args {
     script: Option<String>,
 }
 
-impl Args {
-    /// Runs the shell until it ends.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = "start a shell in the guest";
-        let job = self.job.choose(invocation, action)?;
-        let client = jobs::endpoint_client(&invocation.environment, &job, action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        "start a shell in the guest".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let job = self.job.choose(&invocation.host)?;
+        let client = invocation.host.endpoint_client(&job)?;
         let variables = Environment::variables();
         let term = variables.get("TERM").map_or("dumb", String::as_str);
-        let input = io::stdin().as_fd().try_clone_to_owned().when(|| action)?;
-        let output = io::stdout().as_fd().try_clone_to_owned().when(|| action)?;
+        let input = io::stdin().as_fd().try_clone_to_owned()?;
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
         let (input, output) = (File::from(input), File::from(output));
         shell::run(
             &client,
@@ -50,8 +51,8 @@ impl Args {
             &invocation.cancel,
         )
         .map_err(|error| match error.kind() {
-            io::ErrorKind::Interrupted => Failure::message(action, "interrupted"),
-            _ => Failure::new(action, error).hint(format!(
+            io::ErrorKind::Interrupted => Failure::because("interrupted"),
+            _ => Failure::from(error).hint(format!(
                 "see how the VM is doing with `pcocc docker status -j {}`",
                 job.id()
             )),

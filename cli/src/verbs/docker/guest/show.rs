@@ -2,8 +2,9 @@
 
 use pcocc_vm::guest_image::{self, IMAGE_NAME, Manifest};
 
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
+use crate::messages;
 use crate::output::{self, Format};
 
 /// Show what a guest image was made from
@@ -25,13 +26,15 @@ pub(crate) struct Args {
     format: Format,
 }
 
-impl Args {
-    /// Shows it.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = format!("show the guest image {}", self.image);
-        let (disk, _) = super::image(invocation, &self.image, &action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("show the guest image {}", self.image)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let (disk, _) = super::image(invocation, &self.image)?;
         let temporary = &invocation.environment.temporary;
-        let manifest = guest_image::manifest(&disk, temporary).when(|| &*action)?;
+        let manifest = guest_image::manifest(&disk, temporary)?;
         match self.format {
             Format::Json => output::json(&manifest),
             Format::Table => output::text(&text(&manifest, self.files)),
@@ -59,6 +62,6 @@ fn text(manifest: &Manifest, files: bool) -> String {
     }
     lines
         .iter()
-        .map(|line| output::printable(line) + "\n")
+        .map(|line| messages::printable(line) + "\n")
         .collect()
 }

@@ -17,23 +17,21 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use super::Assignment;
 use super::folders::NodeFolders;
 use super::node::Node;
-use crate::allocation;
 use crate::contexts;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::invocation::Invocation;
+use crate::old_jobs;
 
 /// How long a worker may take to stop the VM.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
-    let action = format!("launch the VM of job {}", assignment.id);
     if assignment.backend == Backend::Local {
-        leave_session(&action)?;
+        leave_session()?;
     }
     // Orphans of the worker become children of this process.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .map_err(io::Error::from)
-        .when(|| &*action)?;
+        .map_err(io::Error::from)?;
     if assignment.request.held {
         let cancel = invocation.cancel.clone();
         std::thread::spawn(move || {
@@ -42,19 +40,18 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
             cancel.cancel();
         });
     }
-    redirect_stderr(invocation, assignment, &action)?;
-    let node = Node::describe(invocation, &action)?;
-    let folders =
-        NodeFolders::new(&node.scratch, std::process::id(), assignment.id).when(|| &*action)?;
-    let mut worker = start(assignment, &action)?;
+    redirect_stderr(invocation, assignment)?;
+    let node = Node::describe(invocation)?;
+    let folders = NodeFolders::new(&node.scratch, std::process::id(), assignment.id)?;
+    let mut worker = start(assignment)?;
     let waited = wait(invocation, assignment, &mut worker);
     let mut left = end_orphans();
     if let Err(error) = folders.remove() {
         left.get_or_insert(error);
     }
-    close_record(invocation, assignment, &action)?;
-    remove_contexts(invocation, assignment, &action)?;
-    let status = waited.when(|| &*action)?;
+    close_record(invocation, assignment)?;
+    remove_contexts(invocation, assignment)?;
+    let status = waited?;
     if let Some(error) = left {
         return Err(Failure::new(
             format!("clean up after job {}", assignment.id),
@@ -69,19 +66,18 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
 }
 
 /// Leaves the terminal's session: its end must not end the VM, which only the lifeline does.
-fn leave_session(action: &str) -> Outcome {
+fn leave_session() -> Outcome {
     match rustix::process::setsid() {
         // This process leads a session already.
         Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
-        Err(error) => Err(Failure::new(action, io::Error::from(error))),
+        Err(error) => Err(Failure::from(io::Error::from(error))),
     }
 }
 
 /// Redirects stderr, for the worker too, to a log in the job's folder: a launcher must not keep a terminal or a pipe open, and
 /// the record has what the user must know.
-fn redirect_stderr(invocation: &Invocation, assignment: &Assignment, action: &str) -> Outcome {
-    let jobs = Jobs::open(&invocation.environment.user_conf).when(|| action)?;
-    let folder = assignment.folder(invocation, &jobs, action)?;
+fn redirect_stderr(invocation: &Invocation, assignment: &Assignment) -> Outcome {
+    let folder = assignment.folder(invocation)?;
     let log = folder.launcher_log();
     let file = fs::OpenOptions::new()
         .append(true)
@@ -89,20 +85,19 @@ fn redirect_stderr(invocation: &Invocation, assignment: &Assignment, action: &st
         .mode(0o600)
         .open(&log)
         .when(|| format!("open the log {}", log.display()))?;
-    rustix::stdio::dup2_stderr(&file)
-        .map_err(io::Error::from)
-        .when(|| action)
+    rustix::stdio::dup2_stderr(&file).map_err(io::Error::from)?;
+    Ok(())
 }
 
-fn start(assignment: &Assignment, action: &str) -> Outcome<Child> {
+fn start(assignment: &Assignment) -> Outcome<Child> {
     // The file of this process, even when another version was installed meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("pcocc")
         .args(super::VERB)
         .arg(format!("--worker={}", std::process::id()));
-    let line = assignment.request.line(action)?;
-    let (worker, _) = lifeline::spawn(&mut command, &line).when(|| action)?;
+    let line = assignment.request.line()?;
+    let (worker, _) = lifeline::spawn(&mut command, &line)?;
     Ok(worker)
 }
 
@@ -177,8 +172,8 @@ fn signal(pid: u32, signal: Signal) {
 }
 
 /// Records the job's end when the worker could not.
-fn close_record(invocation: &Invocation, assignment: &Assignment, action: &str) -> Outcome {
-    let jobs = Jobs::open(&invocation.environment.user_conf).when(|| action)?;
+fn close_record(invocation: &Invocation, assignment: &Assignment) -> Outcome {
+    let jobs = invocation.host.jobs()?;
     let folder = jobs.folder(assignment.id);
     let Ok(record) = folder.read() else {
         // The folder was removed, and no record is needed.
@@ -190,16 +185,15 @@ fn close_record(invocation: &Invocation, assignment: &Assignment, action: &str) 
         .as_ref()
         .is_none_or(|holder| jobs.here().presence(holder) == Presence::Gone);
     match ours {
-        true => Jobs::close(&folder, invocation.cancel.is_cancelled()).when(|| action),
+        true => Ok(Jobs::close(&folder, invocation.cancel.is_cancelled())?),
         false => Ok(()),
     }
 }
 
 /// Removes the job's docker contexts, and what older jobs left.
-fn remove_contexts(invocation: &Invocation, assignment: &Assignment, action: &str) -> Outcome {
-    let environment = &invocation.environment;
-    let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-    contexts::forget(environment, &jobs.folder(assignment.id));
-    allocation::forget_old(environment, &jobs);
+fn remove_contexts(invocation: &Invocation, assignment: &Assignment) -> Outcome {
+    let host = &invocation.host;
+    contexts::forget(host, &host.jobs()?.folder(assignment.id));
+    old_jobs::clean_up(host);
     Ok(())
 }

@@ -7,10 +7,8 @@ use pcocc_core::batch::BatchConfig;
 use pcocc_vm::job::{Backend, Here};
 use pcocc_vm::launcher::EndpointSpec;
 
-use crate::allocation;
-use crate::errors::{Failure, Outcome, While as _};
+use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
-use crate::stores;
 
 /// The node, and what the site says about it.
 #[derive(Clone, Debug)]
@@ -25,17 +23,15 @@ pub(super) struct Node {
 
 impl Node {
     /// Describes the node this process runs on.
-    pub(super) fn describe(invocation: &Invocation, action: &str) -> Outcome<Self> {
+    pub(super) fn describe(invocation: &Invocation) -> Outcome<Self> {
         let environment = &invocation.environment;
-        let batch = allocation::batch(environment, action)?;
+        let batch = invocation.host.batch()?.clone();
         let scratch = match &batch.docker_scratch {
-            Some(scratch) => scratch
-                .path(&stores::path_variables(environment))
-                .when(|| action)?,
+            Some(scratch) => scratch.path(&environment.path_variables())?,
             None => environment.temporary.clone(),
         };
         Ok(Self {
-            name: Here::read().when(|| action)?.host,
+            name: Here::read()?.host,
             scratch,
             batch,
         })
@@ -46,7 +42,6 @@ impl Node {
         &self,
         invocation: &Invocation,
         backend: Backend,
-        action: &str,
     ) -> Outcome<EndpointSpec> {
         let mut endpoint = EndpointSpec {
             node: self.name.clone(),
@@ -57,15 +52,16 @@ impl Node {
         if backend == Backend::Local {
             return Ok(endpoint);
         }
-        let variables = stores::path_variables(&invocation.environment);
+        let variables = invocation.environment.path_variables();
         let address = self.batch.docker_address.as_ref();
-        let named = address.map(|address| address.text(&variables).when(|| action));
-        let named = named.transpose()?;
+        let named = address
+            .map(|address| address.text(&variables))
+            .transpose()?;
         let name = named.as_deref().unwrap_or(&self.name);
         endpoint.address = resolve(name, named.is_some()).map_err(|why| {
             let failure = match address {
-                Some(address) => Failure::new(action, address.error(why)),
-                None => Failure::message(action, why),
+                Some(address) => Failure::from(address.error(why)),
+                None => Failure::because(why),
             };
             failure.hint("set docker_address in batch.yaml to a name that the login node can reach")
         })?;

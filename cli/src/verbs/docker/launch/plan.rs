@@ -20,9 +20,8 @@ use super::Assignment;
 use super::folders::NodeFolders;
 use super::node::Node;
 use super::settings::Settings;
-use crate::invocation::Invocation;
 use crate::errors::{Failure, Outcome, While as _};
-use crate::stores;
+use crate::invocation::Invocation;
 use crate::verbs::docker::guest;
 
 /// Size of the docker daemon's disk by default; only what is used takes room.
@@ -53,24 +52,18 @@ impl VmPlan {
         assignment: &Assignment,
         keeper: u32,
         folder: &JobFolder,
-        action: &str,
     ) -> Outcome<Self> {
         let environment = &invocation.environment;
-        let node = Node::describe(invocation, action)?;
-        let folders = NodeFolders::new(&node.scratch, keeper, assignment.id).when(|| action)?;
-        folders.create().when(|| action)?;
-        let file = |folder: &Path| folder.join("containers.yaml");
-        let runtime = Runtime::load(
-            &file(&environment.system_conf),
-            &file(&environment.user_conf),
-        )
-        .when(|| action)?;
+        let node = Node::describe(invocation)?;
+        let folders = NodeFolders::new(&node.scratch, keeper, assignment.id)?;
+        folders.create()?;
+        let runtime = invocation.host.runtime()?;
         let wanted = &assignment.request.machine;
-        let template = template_of(invocation, wanted.template.as_ref(), &runtime, action)?;
-        let (cpus, memory_mib) = size(invocation, assignment, &template, action)?;
-        let user = user(invocation, action)?;
+        let template = template_of(invocation, wanted.template.as_ref(), runtime)?;
+        let (cpus, memory_mib) = size(invocation, assignment, &template)?;
+        let user = user(invocation)?;
         let given = wanted.docker_daemon_json.as_deref();
-        let settings = Settings::collect(environment, given, &template, &runtime, action)?;
+        let settings = Settings::collect(environment, given, &template, runtime)?;
         for warning in settings.warnings {
             assignment.report(&Report::Warning(warning));
         }
@@ -83,7 +76,7 @@ impl VmPlan {
             sockets: folders.sockets.clone(),
             cache: folders.cache.clone(),
             console_log: folder.console_log(),
-            shares: shares(invocation, assignment, &runtime, &user, action)?,
+            shares: shares(invocation, assignment, runtime, &user)?,
             user,
             environment: settings.environment,
             network: match template.reach {
@@ -95,18 +88,17 @@ impl VmPlan {
             snapshot: !wanted.no_snapshot && template.snapshot != Some(false),
             deadline: START,
         };
-        let (name, by) = match &template.image {
-            Some(written) => (written.as_str(), format!("{action}: {}", written.place())),
-            None => (IMAGE_NAME, action.to_owned()),
+        let (disk, id) = match &template.image {
+            Some(written) => guest::image(invocation, written.as_str()).part(|| written.place())?,
+            None => guest::image(invocation, IMAGE_NAME)?,
         };
-        let (disk, id) = guest::image(invocation, name, &by)?;
         let image = GuestImage {
             disk,
             folder: folders.cache.join("images").join(&id),
             id,
         };
         Ok(Self {
-            endpoint: node.endpoint(invocation, assignment.backend, action)?,
+            endpoint: node.endpoint(invocation, assignment.backend)?,
             folders,
             machine,
             image,
@@ -119,27 +111,25 @@ fn template_of(
     invocation: &Invocation,
     wanted: Option<&String>,
     runtime: &Runtime,
-    action: &str,
 ) -> Outcome<Template> {
     let environment = &invocation.environment;
-    let templates =
-        Templates::load(&environment.user_conf, &environment.system_conf).when(|| action)?;
+    let templates = Templates::load(&environment.user_conf, &environment.system_conf)?;
     let Some(name) = wanted.or(runtime.docker_template.as_ref()) else {
         return Ok(Template::default());
     };
-    if let Some(template) = templates.get(name).when(|| action)? {
+    if let Some(template) = templates.get(name)? {
         return Ok(template);
     }
     let names: Vec<&str> = templates.names().collect();
     let why = format!("there is no template {name:?} in templates.yaml");
-    let action = match wanted {
-        Some(_) => action.to_owned(),
-        None => stores::at_runtime(environment, "docker_template", action),
-    };
-    Err(Failure::message(action, why).hint(match names.is_empty() {
+    let failure = Failure::because(why).hint(match names.is_empty() {
         true => "define it in templates.yaml, or leave --template out".to_owned(),
         false => format!("choose one of: {}", names.join(", ")),
-    }))
+    });
+    Err(match wanted {
+        Some(_) => failure,
+        None => failure.part(invocation.host.runtime_place("docker_template")),
+    })
 }
 
 /// CPUs, and memory in MiB.
@@ -147,7 +137,6 @@ fn size(
     invocation: &Invocation,
     assignment: &Assignment,
     template: &Template,
-    action: &str,
 ) -> Outcome<(u32, u64)> {
     let template_memory = template.memory.map(|bytes| bytes >> 20);
     let slurm = &invocation.environment.slurm;
@@ -190,17 +179,17 @@ fn size(
         let why = format!(
             "{memory} MiB of memory are left for the VM, and a docker daemon needs {LEAST_MEMORY}"
         );
-        return Err(Failure::message(action, why).hint("ask for more with --mem, such as --mem=2G"));
+        return Err(Failure::because(why).hint("ask for more with --mem, such as --mem=2G"));
     }
     Ok((cpus, memory))
 }
 
-fn user(invocation: &Invocation, action: &str) -> Outcome<GuestUser> {
+fn user(invocation: &Invocation) -> Outcome<GuestUser> {
     let environment = &invocation.environment;
     let home = environment
         .home
         .canonicalize()
-        .when(|| format!("{action}: find your home directory"))?;
+        .part(|| "find your home directory")?;
     Ok(GuestUser {
         name: environment.user.clone(),
         uid: rustix::process::geteuid().as_raw(),
@@ -215,9 +204,8 @@ fn shares(
     assignment: &Assignment,
     runtime: &Runtime,
     user: &GuestUser,
-    action: &str,
 ) -> Outcome<Vec<Share>> {
-    let variables = stores::path_variables(&invocation.environment);
+    let variables = invocation.environment.path_variables();
     let mut shares = Vec::new();
     // Root's home is no place for data, and whole systems have / as home.
     if user.home != Path::new("/") {
@@ -228,9 +216,7 @@ fn shares(
         });
     }
     for mount in &runtime.docker_mounts {
-        let expand = |path: &str| {
-            template::expand(path, &variables).when(|| format!("{action}: {}", mount.place))
-        };
+        let expand = |path: &str| template::expand(path, &variables).part(|| &*mount.place);
         let source = expand(&mount.source)?;
         let dest = match &mount.dest {
             Some(dest) => expand(dest)?,
@@ -252,9 +238,10 @@ fn shares(
         }
     }
     if shares.len() > MAX_SHARES {
-        let action = stores::at_runtime(&invocation.environment, "docker_mounts", action);
         let why = format!("there are more than {MAX_SHARES} folders for docker");
-        return Err(Failure::message(action, why).hint("share a folder above several of them"));
+        return Err(Failure::because(why)
+            .part(invocation.host.runtime_place("docker_mounts"))
+            .hint("share a folder above several of them"));
     }
     Ok(shares)
 }

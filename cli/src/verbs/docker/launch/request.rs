@@ -55,8 +55,8 @@ pub(crate) struct LaunchRequest {
 
 impl LaunchRequest {
     /// The request as a line, with its end. Fails for paths that are no text.
-    pub(crate) fn line(&self, action: &str) -> Outcome<String> {
-        let line = serde_json::to_string(self).when(|| action)?;
+    pub(crate) fn line(&self) -> Outcome<String> {
+        let line = serde_json::to_string(self)?;
         Ok(line + "\n")
     }
 
@@ -88,7 +88,7 @@ mod tests {
                 ..MachineArgs::default()
             },
         };
-        let line = request.line("").unwrap();
+        let line = request.line().unwrap();
         assert_eq!(line.lines().count(), 1);
         let mut input = (line + "more").into_bytes().leak() as &[u8];
         assert_eq!(LaunchRequest::read(&mut input).unwrap(), request);

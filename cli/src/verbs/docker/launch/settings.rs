@@ -38,15 +38,14 @@ impl Settings {
         given: Option<&Path>,
         template: &Template,
         runtime: &Runtime,
-        action: &str,
     ) -> Outcome<Self> {
         // An error names the line of templates.yaml that names the file.
         let read = |path: &Path, by: Option<&Written>| {
             let place = by.map(|written| format!("{}: ", written.place()));
             let place = place.unwrap_or_default();
-            let action = format!("{action}: {place}read {}", path.display());
-            let text = fs::read_to_string(path).when(|| &*action)?;
-            Ok((text, action))
+            let part = format!("{place}read {}", path.display());
+            let text = fs::read_to_string(path).part(|| &*part)?;
+            Outcome::Ok((text, part))
         };
         let given = match (given, &template.daemon_json) {
             (Some(path), _) => Some(read(path, None)?),
@@ -54,7 +53,7 @@ impl Settings {
             (None, None) => None,
         };
         let daemon_json: Option<Value> = given
-            .map(|(text, action)| serde_json::from_str(&text).when(|| action))
+            .map(|(text, part)| serde_json::from_str(&text).part(|| part))
             .transpose()?;
         let mut proxies = environment.proxies.0.clone();
         proxies.extend(
@@ -86,7 +85,7 @@ impl Settings {
             .sum();
         if bytes > MAX_CERTIFICATES {
             let why = format!("there are {bytes} bytes of certificates to give to the guest");
-            return Err(Failure::message(action, why)
+            return Err(Failure::because(why)
                 .hint("name the authorities alone in ca_certificates of templates.yaml, not whole bundles"));
         }
         settings.resolve();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use pcocc_vm::clock::SystemClock;
-use pcocc_vm::job::{Backend, Job, JobFolder, Jobs, Record, State};
+use pcocc_vm::job::{Backend, Job, JobFolder, Record, State};
 use pcocc_vm::launcher::Launch;
 use pcocc_vm::qemu::Qemu;
 use pcocc_vm::report::Report;
@@ -12,15 +12,14 @@ use pcocc_vm::slurm::Squeue;
 
 use super::plan::VmPlan;
 use super::{Assignment, first_record};
+use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
-use crate::errors::{Failure, Outcome, While as _};
 use crate::mounted;
 
 pub(super) fn run(invocation: &Invocation, assignment: &Assignment, keeper: u32) -> Outcome {
-    let action = format!("launch the VM of job {}", assignment.id);
-    die_with(keeper, &action)?;
-    let (folder, mut record) = take_over(invocation, assignment, keeper, &action)?;
-    let planned = VmPlan::make(invocation, assignment, keeper, &folder, &action);
+    die_with(keeper)?;
+    let (folder, mut record) = take_over(invocation, assignment, keeper)?;
+    let planned = VmPlan::make(invocation, assignment, keeper, &folder);
     let VmPlan {
         endpoint,
         folders,
@@ -30,8 +29,8 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment, keeper: u32)
         Ok(planned) => planned,
         Err(failure) => {
             record.state = State::Failed;
-            record.error = Some(failure.why_and_hint(&action));
-            folder.write(&record).when(|| &*action)?;
+            record.error = Some(failure.why_and_hint());
+            folder.write(&record)?;
             assignment.report(&Report::Record(Box::new(record)));
             return Err(failure);
         }
@@ -54,16 +53,15 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment, keeper: u32)
         },
         clock: &SystemClock,
     }
-    .run()
-    .when(|| &*action)?;
+    .run()?;
     if !is_child_of(keeper) {
         // The keeper is gone, and its work is left to the worker.
-        folders.remove().when(|| &*action)?;
+        folders.remove()?;
     }
     match last.state {
         State::Failed => {
             let why = last.error.unwrap_or_default();
-            Err(Failure::message(action, why))
+            Err(Failure::because(why))
         }
         _ => Ok(()),
     }
@@ -94,16 +92,12 @@ fn mount_when_ready(
 }
 
 /// Has the kernel send SIGTERM to this process when the keeper is gone.
-fn die_with(keeper: u32, action: &str) -> Outcome {
+fn die_with(keeper: u32) -> Outcome {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-        .map_err(io::Error::from)
-        .when(|| action)?;
+        .map_err(io::Error::from)?;
     match is_child_of(keeper) {
         true => Ok(()),
-        false => Err(Failure::message(
-            action,
-            "the process that started it is gone",
-        )),
+        false => Err(Failure::because("the process that started it is gone")),
     }
 }
 
@@ -118,22 +112,21 @@ fn take_over(
     invocation: &Invocation,
     assignment: &Assignment,
     keeper: u32,
-    action: &str,
 ) -> Outcome<(JobFolder, Record)> {
     let environment = &invocation.environment;
-    let jobs = Jobs::open(&environment.user_conf).when(|| action)?;
-    let folder = assignment.folder(invocation, &jobs, action)?;
+    let jobs = invocation.host.jobs()?;
+    let folder = assignment.folder(invocation)?;
     let mut record = match folder.read() {
         Ok(record) => record,
         Err(pcocc_vm::job::Error::NoSuchJob(_)) if assignment.backend == Backend::Slurm => {
             first_record(invocation, assignment.id, assignment.backend, None)
         }
-        Err(error) => return Err(Failure::new(action, error)),
+        Err(error) => return Err(Failure::from(error)),
     };
     record.state = State::Starting;
     record.endpoint = None;
     record.error = None;
-    record.launcher = Some(jobs.here().holder(std::process::id()).when(|| action)?);
+    record.launcher = Some(jobs.here().holder(std::process::id())?);
     if assignment.backend == Backend::Slurm {
         if let Some(name) = environment.slurm.variable("SLURM_JOB_NAME") {
             record.name = name;
@@ -142,8 +135,8 @@ fn take_over(
         // Slurm puts only jobs of sbatch back into its queue, which no command holds.
         record.may_return = !assignment.request.held;
     }
-    record.keeper = Some(jobs.here().holder(keeper).when(|| action)?);
-    folder.write(&record).when(|| action)?;
+    record.keeper = Some(jobs.here().holder(keeper)?);
+    folder.write(&record)?;
     assignment.report(&Report::Record(Box::new(record.clone())));
     Ok((folder, record))
 }

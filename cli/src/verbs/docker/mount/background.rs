@@ -23,14 +23,9 @@ const READY: &[u8] = b"ready\n";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts `command` and waits until it has mounted; it goes on by itself.
-pub(super) fn start(mut command: Command, mount_point: &Path, cancel: &Cancel) -> Outcome {
-    let action = || format!("mount {}", mount_point.display());
-    let (mut reader, writer) = io::pipe().when(action)?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .spawn()
-        .when(action)?;
+pub(super) fn start(mut command: Command, cancel: &Cancel) -> Outcome {
+    let (mut reader, writer) = io::pipe()?;
+    let mut child = command.stdin(Stdio::null()).stdout(writer).spawn()?;
     // The command holds the pipe's other end as well; without it, an end of the child is seen.
     drop(command);
     let deadline = Instant::now() + TIMEOUT;
@@ -38,12 +33,12 @@ pub(super) fn start(mut command: Command, mount_point: &Path, cancel: &Cancel) -
     while said != READY {
         if cancel.is_cancelled() {
             stop(&mut child);
-            return Err(Failure::new(action(), pcocc_image::Error::Cancelled));
+            return Err(pcocc_image::Error::Cancelled.into());
         }
         if Instant::now() > deadline {
             stop(&mut child);
             let why = format!("nothing was mounted within {} seconds", TIMEOUT.as_secs());
-            return Err(Failure::message(action(), why)
+            return Err(Failure::because(why)
                 .hint("mount with --foreground --debug to see where it waits")
                 .code(TIMED_OUT));
         }
@@ -55,17 +50,17 @@ pub(super) fn start(mut command: Command, mount_point: &Path, cancel: &Cancel) -
         match poll(&mut waiting, Some(&tick)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
-            Err(error) => return Err(Failure::new(action(), io::Error::from(error))),
+            Err(error) => return Err(io::Error::from(error).into()),
         }
         let mut buffer = [0; 16];
-        match reader.read(&mut buffer).when(action)? {
+        match reader.read(&mut buffer)? {
             0 => {
-                let status = child.wait().when(action)?;
+                let status = child.wait()?;
                 let code = status.code().and_then(|code| u8::try_from(code).ok());
                 // It said why on our own stderr, unless a signal ended it.
                 return Err(match code {
                     Some(code) if code > 0 => Failure::reported(code),
-                    _ => Failure::message(action(), format!("its process ended: {status}")),
+                    _ => Failure::because(format!("its process ended: {status}")),
                 });
             }
             n => said.extend_from_slice(buffer.get(..n).unwrap_or_default()),
@@ -76,10 +71,8 @@ pub(super) fn start(mut command: Command, mount_point: &Path, cancel: &Cancel) -
 
 /// Ends a child that is not wanted any more, in its own orderly way if it can.
 fn stop(child: &mut Child) {
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself.
-        let _ = kill_process(pid, Signal::TERM);
-    }
+    // It may have ended by itself.
+    let _ = kill_process(Pid::from_child(child), Signal::TERM);
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline {
         if matches!(child.try_wait(), Ok(Some(_))) {

@@ -3,6 +3,7 @@
 //! Data path: the job whose daemon is shown → its record, read again every second → once it is over
 //! the mount is told to end, as by a signal. The scheduler is not asked: the job's own processes write the record.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -10,24 +11,24 @@ use pcocc_core::cancel::Cancel;
 use pcocc_vm::job::{Error, JobId, Jobs};
 
 use crate::errors::Outcome;
+use crate::host::jobs::Unasked;
 use crate::invocation::Invocation;
-use crate::jobs::{self, Unasked};
-use crate::progress::warn;
+use crate::messages::warn;
 
 /// How often the record is read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Raises `invocation.cancel` when the job `id` is over; `action` is what the mount is called in messages.
-pub(super) fn watch(invocation: &Invocation, id: JobId, action: &str) -> Outcome {
-    let jobs = jobs::open(&invocation.environment, action)?;
+/// Raises `invocation.cancel` when the job `id` is over, which ends the mount at `mount_point`.
+pub(super) fn watch(invocation: &Invocation, id: JobId, mount_point: &Path) -> Outcome {
+    let jobs = invocation.host.jobs()?.clone();
     let cancel = invocation.cancel.clone();
-    let action = action.to_owned();
+    let mount_point = mount_point.to_owned();
     // It ends with the process.
-    thread::spawn(move || end_with(&jobs, id, &cancel, &action));
+    thread::spawn(move || end_with(&jobs, id, &cancel, &mount_point));
     Ok(())
 }
 
-fn end_with(jobs: &Jobs, id: JobId, cancel: &Cancel, action: &str) {
+fn end_with(jobs: &Jobs, id: JobId, cancel: &Cancel, mount_point: &Path) {
     while !cancel.is_cancelled() {
         thread::sleep(LOOK_AGAIN);
         let over = match jobs.get(id, &Unasked) {
@@ -41,7 +42,8 @@ fn end_with(jobs: &Jobs, id: JobId, cancel: &Cancel, action: &str) {
         };
         if over {
             warn(&format!(
-                "{action}: job {id} has ended, and the mount ends with it"
+                "mount {}: job {id} has ended, and the mount ends with it",
+                mount_point.display()
             ));
             cancel.cancel();
         }

@@ -3,10 +3,9 @@
 use pcocc_image::repository::GcOptions;
 
 use super::no_cache;
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
 use crate::output;
-use crate::stores;
 
 /// Remove cached root filesystems that no image needs
 #[derive(Debug, clap::Args)]
@@ -17,18 +16,18 @@ pub(crate) struct Args {
     force_clear: bool,
 }
 
-impl Args {
-    /// Shrinks the cache.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || "clean the cache";
-        let repositories = stores::repositories(&invocation.environment)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        "clean the cache".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let repositories = invocation.host.repositories()?;
         let Some(cache) = repositories.cache() else {
-            return Err(no_cache(action()));
+            return Err(no_cache());
         };
         let max = if self.force_clear { Some(0) } else { None };
-        let collected = cache
-            .collect(&repositories, GcOptions::default(), max)
-            .when(action)?;
+        let collected = cache.collect(repositories, GcOptions::default(), max)?;
         output::text(&format!(
             "Freed {} ({} root filesystems, {} temporary files)\n",
             output::size(collected.bytes),

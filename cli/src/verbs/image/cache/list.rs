@@ -8,11 +8,10 @@ use pcocc_image::repository::{Cache, CacheEntry, CacheKey, Meta, Repositories};
 use serde::Serialize;
 
 use super::no_cache;
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
+use crate::messages::warn;
 use crate::output::{self, Format};
-use crate::progress::warn;
-use crate::stores;
 
 /// List cached root filesystems, least recently used first
 #[derive(Debug, clap::Args)]
@@ -40,16 +39,18 @@ struct Row {
     timestamp: f64,
 }
 
-impl Args {
-    /// Lists the cache.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || "list the cache";
-        let repositories = stores::repositories(&invocation.environment)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        "list the cache".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let repositories = invocation.host.repositories()?;
         let Some(cache) = repositories.cache() else {
-            return Err(no_cache(action()));
+            return Err(no_cache());
         };
-        let owners = owners(&repositories, cache);
-        let mut entries = cache.list().when(action)?;
+        let owners = owners(repositories, cache);
+        let mut entries = cache.list()?;
         entries.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
         // A file has several names: those of its images, and one by image ID.
         let named: HashSet<u64> = entries
@@ -66,14 +67,12 @@ impl Args {
             })
             .map(|entry| Row::new(entry, owners.get(&entry.path)))
             .collect();
-        match self.format {
-            Format::Json => output::json(&rows),
-            Format::Table => output::table(
-                &["REPO", "NAME", "REVISION", "SIZE", "LAST USED"],
-                &["REVISION", "SIZE"],
-                rows.into_iter().map(Row::cells).collect(),
-            ),
-        }
+        self.format.list(
+            &["REPO", "NAME", "REVISION", "SIZE", "LAST USED"],
+            &["REVISION", "SIZE"],
+            rows,
+            Row::cells,
+        )
     }
 }
 

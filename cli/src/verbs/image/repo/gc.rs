@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use pcocc_image::repository::GcOptions;
 
-use crate::errors::{Outcome, While as _};
-use crate::invocation::Invocation;
+use crate::errors::Outcome;
+use crate::invocation::{Invocation, Run};
 use crate::output;
-use crate::stores;
 
 /// Free the space of data that no image needs
 ///
@@ -23,22 +22,21 @@ pub(crate) struct Args {
     grace: Option<u64>,
 }
 
-impl Args {
-    /// Collects the garbage.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || format!("clean repository {}", self.repo);
-        let repositories = stores::repositories(&invocation.environment)?;
-        let repository = repositories.get(&self.repo).when(action)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("clean repository {}", self.repo)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let repositories = invocation.host.repositories()?;
+        let repository = repositories.get(&self.repo)?;
         let options = match self.grace {
             Some(hours) => GcOptions {
                 grace: Duration::from_secs(hours * 3600),
             },
             None => GcOptions::default(),
         };
-        let collected = {
-            let (_drawing, context) = invocation.draw();
-            repository.collect(options, &context).when(action)?
-        };
+        let collected = invocation.drawn(|context| repository.collect(options, context))?;
         let mut text = String::new();
         if collected.upgraded {
             text += &format!("Upgraded repository {} to version 2\n", self.repo);

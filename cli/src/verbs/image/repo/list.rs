@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::errors::Outcome;
-use crate::invocation::Invocation;
-use crate::output::{self, Format};
-use crate::progress::warn;
-use crate::stores;
+use crate::invocation::{Invocation, Run};
+use crate::messages::warn;
+use crate::output::Format;
 
 /// List the configured repositories
 ///
@@ -35,10 +34,13 @@ struct Row {
     images: Option<usize>,
 }
 
-impl Args {
-    /// Lists the repositories.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let repositories = stores::repositories(&invocation.environment)?;
+impl Run for Args {
+    fn action(&self) -> String {
+        "list the repositories".to_owned()
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let repositories = invocation.host.repositories()?;
         let rows: Vec<Row> = repositories
             .iter()
             .map(|repository| {
@@ -58,14 +60,12 @@ impl Args {
                 }
             })
             .collect();
-        match self.format {
-            Format::Json => output::json(&rows),
-            Format::Table => output::table(
-                &["NAME", "PATH", "WRITABLE", "IMAGES"],
-                &["IMAGES"],
-                rows.into_iter().map(Row::cells).collect(),
-            ),
-        }
+        self.format.list(
+            &["NAME", "PATH", "WRITABLE", "IMAGES"],
+            &["IMAGES"],
+            rows,
+            Row::cells,
+        )
     }
 }
 

@@ -1,9 +1,9 @@
 //! `pcocc image repo verify`: reads a repository through.
 
-use crate::errors::{Failure, Outcome, While as _};
-use crate::invocation::Invocation;
-use crate::output::{self, printable};
-use crate::stores;
+use crate::errors::{Failure, Outcome};
+use crate::invocation::{Invocation, Run};
+use crate::messages::printable;
+use crate::output;
 
 /// Check that every image of a repository is complete and intact
 ///
@@ -15,16 +15,15 @@ pub(crate) struct Args {
     repo: String,
 }
 
-impl Args {
-    /// Checks the repository.
-    pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
-        let action = || format!("verify repository {}", self.repo);
-        let repositories = stores::repositories(&invocation.environment)?;
-        let repository = repositories.get(&self.repo).when(action)?;
-        let verified = {
-            let (_drawing, context) = invocation.draw();
-            repository.verify(&context).when(action)?
-        };
+impl Run for Args {
+    fn action(&self) -> String {
+        format!("verify repository {}", self.repo)
+    }
+
+    fn run(self, invocation: &Invocation) -> Outcome {
+        let repositories = invocation.host.repositories()?;
+        let repository = repositories.get(&self.repo)?;
+        let verified = invocation.drawn(|context| repository.verify(context))?;
         let mut text = String::new();
         for problem in &verified.problems {
             text += &format!("{}\n", printable(&problem.to_string()));
@@ -43,7 +42,7 @@ impl Args {
         if verified.problems.is_empty() {
             Ok(())
         } else {
-            Err(Failure::message(action(), "it is damaged")
+            Err(Failure::because("it is damaged")
                 .hint("delete the damaged images and import them again, then run gc"))
         }
     }

@@ -1,6 +1,6 @@
-//! Who said what a container is given: a line of `containers.yaml`, or one that a generator printed.
+//! Where a setting of a container comes from: a line of `containers.yaml`, or a line that a generator printed.
 //!
-//! Nothing is remembered of the files: they are looked at again once something is wrong.
+//! The files are searched again when a setting turns out to be wrong: nothing of them is kept.
 
 use pcocc_core::containers::{Settings, TemplateChoiceError, Templates};
 use pcocc_run::generator::GeneratorError;
@@ -9,16 +9,16 @@ use pcocc_run::variables::VariableError;
 
 use crate::errors::Failure;
 
-/// What was said, and by whom.
+/// The sources of settings.
 #[derive(Debug)]
-pub(super) struct Said<'a> {
+pub(super) struct Sources<'a> {
     templates: &'a Templates,
     /// Generators and what they printed, in the order they ran.
     outputs: Vec<(String, String)>,
 }
 
-impl<'a> Said<'a> {
-    /// Of these files.
+impl<'a> Sources<'a> {
+    /// Sources with these files.
     pub(super) fn new(templates: &'a Templates) -> Self {
         Self {
             templates,
@@ -26,14 +26,13 @@ impl<'a> Said<'a> {
         }
     }
 
-    /// Takes down what a generator printed.
-    pub(super) fn remember(&mut self, generator: &str, output: &str) {
-        let said = (generator.to_owned(), output.to_owned());
-        self.outputs.push(said);
+    /// Notes what a generator printed.
+    pub(super) fn note(&mut self, generator: &str, output: &str) {
+        self.outputs.push((generator.to_owned(), output.to_owned()));
     }
 
     /// The failure of a plan made with `settings`.
-    pub(super) fn of_plan(&self, error: PlanError, settings: &Settings, action: &str) -> Failure {
+    pub(super) fn of_plan(&self, error: PlanError, settings: &Settings) -> Failure {
         let item = match &error {
             PlanError::Variable(VariableError::NoName(text)) => {
                 text.to_str().unwrap_or_default().to_owned()
@@ -41,7 +40,7 @@ impl<'a> Said<'a> {
             PlanError::Variable(VariableError::Unset { name }) => name.clone(),
             PlanError::Variable(VariableError::Expression { text, .. }) => text.clone(),
             // Mounts of the files know their place, and the rest is of the command line.
-            _ => return Failure::new(action, error),
+            _ => return Failure::from(error),
         };
         let lists = [&settings.env, &settings.path_prefix, &settings.path_suffix];
         let place = lists.iter().any(|list| list.contains(&item)).then(|| {
@@ -50,13 +49,13 @@ impl<'a> Said<'a> {
                 .or_else(|| self.printed(&item))
         });
         match place.flatten() {
-            Some(place) => Failure::new(format!("{action}: {place}"), error),
-            None => Failure::new(action, error),
+            Some(place) => Failure::from(error).part(place),
+            None => Failure::from(error),
         }
     }
 
     /// The failure of a generator, or of what it printed.
-    pub(super) fn of_generator(&self, error: GeneratorError, action: &str) -> Failure {
+    pub(super) fn of_generator(&self, error: GeneratorError) -> Failure {
         let place = match &error {
             GeneratorError::Failed { command, .. } => self.templates.place_of(command),
             GeneratorError::Module(TemplateChoiceError::UnknownModule { name, .. }) => {
@@ -67,8 +66,8 @@ impl<'a> Said<'a> {
             _ => None,
         };
         match place {
-            Some(place) => Failure::new(format!("{action}: {place}"), error),
-            None => Failure::new(action, error),
+            Some(place) => Failure::from(error).part(place),
+            None => Failure::from(error),
         }
     }
 

@@ -1,0 +1,230 @@
+//! What a run finds around it: configuration, repositories, jobs, and the docker daemon that is meant.
+//!
+//! The one floor between the verbs and the libraries. Each fact is found out when a verb first asks for it and kept for the
+//! rest of the run: a configuration file is read once, and Slurm is asked once which job is meant. A failure is not kept.
+//!
+//! Data path of the daemon: DOCKER_HOST, else the [`Host::job`] of this shell or the only one → [`Host::endpoint`] →
+//! [`Host::daemon`]. [`jobs`] has what verbs ask of other jobs.
+
+pub(crate) mod jobs;
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use pcocc_core::batch::{BatchConfig, BatchType};
+use pcocc_core::cancel::Cancel;
+use pcocc_core::containers::{self, Runtime};
+use pcocc_core::repos::ReposConfig;
+use pcocc_core::template;
+use pcocc_image::repository::Repositories;
+use pcocc_remote::docker::{Daemon, Endpoint};
+use pcocc_remote::registry::Access;
+use pcocc_vm::job::{Job, Jobs};
+
+use crate::environment::Environment;
+use crate::errors::{Failure, Outcome, While as _};
+
+/// The surroundings of a run.
+#[derive(Debug)]
+pub(crate) struct Host {
+    environment: Arc<Environment>,
+    repositories: OnceLock<Arc<Repositories>>,
+    runtime: OnceLock<Runtime>,
+    batch: OnceLock<BatchConfig>,
+    jobs: OnceLock<Jobs>,
+    job: OnceLock<Option<Job>>,
+    endpoint: OnceLock<Endpoint>,
+}
+
+/// The value of `cell`, which `find` finds when it is first asked for.
+fn once<T>(cell: &OnceLock<T>, find: impl FnOnce() -> Outcome<T>) -> Outcome<&T> {
+    match cell.get() {
+        Some(value) => Ok(value),
+        None => find().map(|value| cell.get_or_init(|| value)),
+    }
+}
+
+impl Host {
+    /// The surroundings that `environment` names; nothing is read yet.
+    pub(crate) fn new(environment: Arc<Environment>) -> Self {
+        Self {
+            environment,
+            repositories: OnceLock::new(),
+            runtime: OnceLock::new(),
+            batch: OnceLock::new(),
+            jobs: OnceLock::new(),
+            job: OnceLock::new(),
+            endpoint: OnceLock::new(),
+        }
+    }
+
+    /// The environment.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The repositories that `repos.yaml` of the user and of the site define.
+    pub(crate) fn repositories(&self) -> Outcome<&Arc<Repositories>> {
+        once(&self.repositories, || {
+            let environment = self.environment();
+            let config = ReposConfig::load(
+                &environment.user_conf,
+                &environment.system_conf,
+                &environment.path_variables(),
+            )
+            .when(|| "read the list of repositories")?;
+            Ok(Arc::new(Repositories::new(&config, &environment.user)))
+        })
+    }
+
+    /// The `containers.yaml` of the site and of the user.
+    pub(crate) fn containers_files(&self) -> [PathBuf; 2] {
+        let environment = self.environment();
+        [&environment.system_conf, &environment.user_conf]
+            .map(|folder| folder.join(containers::FILE))
+    }
+
+    /// The `runtime` section of `containers.yaml`, the site's with the user's over it.
+    pub(crate) fn runtime(&self) -> Outcome<&Runtime> {
+        once(&self.runtime, || {
+            let [system, user] = self.containers_files();
+            Runtime::load(&system, &user).when(|| "read containers.yaml")
+        })
+    }
+
+    /// `FILE:LINE:COLUMN` of a key of that section whose value turned out to be wrong.
+    pub(crate) fn runtime_place(&self, key: &str) -> String {
+        let [system, user] = self.containers_files();
+        containers::runtime_place(&system, &user, key)
+            .unwrap_or_else(|| format!("{key} of {}", containers::FILE))
+    }
+
+    /// The folder of the docker command, if `containers.yaml` names one.
+    pub(crate) fn docker_path(&self) -> Outcome<Option<PathBuf>> {
+        let path = self.runtime()?.docker_path.as_deref();
+        path.map(|path| {
+            template::expand(path, &self.environment.path_variables())
+                .part(|| self.runtime_place("docker_path"))
+        })
+        .transpose()
+    }
+
+    /// How registries are reached: `containers.yaml`, and docker's own credentials.
+    pub(crate) fn registries(&self) -> Outcome<Access> {
+        let runtime = self.runtime()?.clone();
+        let path = self.environment.docker_config.join("config.json");
+        let docker_config = match fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                let action = format!("read docker's credentials in {}", path.display());
+                return Err(Failure::new(action, error));
+            }
+        };
+        Ok(Access {
+            default_registry: runtime.default_registry,
+            insecure_registries: runtime.insecure_registries,
+            certificate_folders: self.environment.certificate_folders(),
+            docker_config,
+        })
+    }
+
+    /// `batch.yaml`, the site's with the user's over it.
+    pub(crate) fn batch(&self) -> Outcome<&BatchConfig> {
+        once(&self.batch, || {
+            let environment = self.environment();
+            Ok(BatchConfig::load(
+                &environment.user_conf,
+                &environment.system_conf,
+                &environment.path_variables(),
+            )?)
+        })
+    }
+
+    /// What allocates VMs here: what `batch.yaml` says, else Slurm where its commands are.
+    pub(crate) fn backend(&self) -> Outcome<BatchType> {
+        let found = || match self.environment.has_program("salloc") {
+            true => BatchType::Slurm,
+            false => BatchType::Local,
+        };
+        Ok(self.batch()?.kind.unwrap_or_else(found))
+    }
+
+    /// The user's jobs.
+    pub(crate) fn jobs(&self) -> Outcome<&Jobs> {
+        once(&self.jobs, || Ok(Jobs::open(&self.environment.user_conf)?))
+    }
+
+    /// The job whose daemon [`Host::endpoint`] is, if it is a job's.
+    pub(crate) fn job(&self) -> Outcome<Option<&Job>> {
+        let job = once(&self.job, || match &self.environment.docker.host {
+            None => self.only_job(),
+            Some(host) => Ok(self
+                .enclosing_job()
+                .filter(|job| job.record.endpoint.as_ref() == Some(host))),
+        });
+        Ok(job?.as_ref())
+    }
+
+    /// The endpoint of the daemon that is meant.
+    ///
+    /// That is the one DOCKER_HOST and its companions name, as in a docker shell; without DOCKER_HOST that of the job we
+    /// run in, or of the only job there is; without any job docker's own default.
+    pub(crate) fn endpoint(&self) -> Outcome<&Endpoint> {
+        once(&self.endpoint, || {
+            let docker = &self.environment.docker;
+            if docker.host.is_none()
+                && let Some(job) = self.job()?
+            {
+                let found = self.docker_environment(job)?;
+                let (host, folder) = (Some(&*found.host), Some(&*found.cert_path));
+                return Ok(Endpoint::parse(host, Some("1"), folder)?);
+            }
+            let (host, verify) = (docker.host.as_deref(), docker.tls_verify.as_deref());
+            Ok(Endpoint::parse(host, verify, Some(&docker.cert_path))?)
+        })
+    }
+
+    /// Connects to the daemon that is meant.
+    pub(crate) fn daemon(&self, cancel: &Cancel) -> Outcome<Daemon> {
+        let endpoint = self.endpoint()?.clone();
+        let (sender, receiver) = mpsc::channel();
+        // A daemon that does not answer is waited for, but not once the user has had enough: the thread
+        // then ends with the process.
+        std::thread::spawn(move || sender.send(Daemon::connect(endpoint)));
+        loop {
+            match receiver.recv_timeout(Duration::from_millis(50)) {
+                Ok(result) => return Ok(result?),
+                Err(RecvTimeoutError::Timeout) if !cancel.is_cancelled() => {}
+                Err(_) => return Err(pcocc_image::Error::Cancelled.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_file_is_read_once_and_a_mistake_is_not_kept() {
+        let home = tempfile::tempdir().unwrap();
+        let mut environment = Environment::read().unwrap();
+        environment.system_conf = home.path().join("etc");
+        environment.user_conf = home.path().to_owned();
+        let host = Host::new(Arc::new(environment));
+        let file = home.path().join(containers::FILE);
+        fs::write(&file, "runtime: 7\n").unwrap();
+        assert!(host.runtime().is_err());
+        fs::write(&file, "runtime: {docker_path: /opt/docker}\n").unwrap();
+        for _ in 0..2 {
+            let path = host.docker_path().unwrap();
+            assert_eq!(path.unwrap().to_str(), Some("/opt/docker"));
+            fs::remove_file(&file).ok();
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Messages on stderr: text beside the result, and warnings.
+
+use std::io::Write as _;
+
+/// Writes `text` to stderr. Whoever closed it does not want to know: that is no failure.
+pub(crate) fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Warns the user of something although the verb goes on.
+pub(crate) fn warn(text: &str) {
+    complain(&format!("{}\n", warning(text)));
+}
+
+/// A warning's line.
+pub(crate) fn warning(text: &str) -> String {
+    format!("pcocc: warning: {}", printable(text))
+}
+
+/// Escapes what would move the cursor or break a line: names come from others.
+pub(crate) fn printable(text: &str) -> String {
+    if text.chars().any(char::is_control) {
+        text.chars()
+            .flat_map(|c| match c.is_control() {
+                true => c.escape_default().collect::<Vec<_>>(),
+                false => vec![c],
+            })
+            .collect()
+    } else {
+        text.to_owned()
+    }
+}

@@ -1,0 +1,50 @@
+//! What jobs that are over leave behind: records, docker contexts and folders.
+
+use std::time::Duration;
+
+use crate::contexts;
+use crate::errors::Outcome;
+use crate::host::Host;
+use crate::host::jobs::Unasked;
+
+/// How long the folder of a job that is over is kept.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The most folders of such jobs that are kept.
+const MOST_KEPT: usize = 50;
+
+/// Writes down the end of local jobs whose launcher could not, and removes docker contexts of jobs that are over and
+/// folders of those that are long over. Best effort: nobody believes such records anyway.
+pub(crate) fn clean_up(host: &Host) {
+    if let Err(failure) = try_clean_up(host) {
+        tracing::debug!(?failure, "old jobs stay");
+    }
+}
+
+fn try_clean_up(host: &Host) -> Outcome {
+    let jobs = host.jobs()?;
+    let mut over = Vec::new();
+    for job in jobs.list(&Unasked)? {
+        if !job.record.state.is_over() {
+            continue;
+        }
+        if let Err(error) = jobs.record_end(&job) {
+            tracing::debug!(%error, "a dead job's record stays");
+        }
+        contexts::forget(host, &job.folder);
+        let age = std::fs::metadata(job.folder.record_file())
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|written| written.elapsed().ok())
+            .unwrap_or_default();
+        over.push((age, job.folder));
+    }
+    over.sort_by_key(|(age, _)| *age);
+    for (index, (age, folder)) in over.into_iter().enumerate() {
+        if (age > KEPT || index >= MOST_KEPT)
+            && let Err(error) = folder.remove()
+        {
+            tracing::debug!(%error, "the folder of an old job stays");
+        }
+    }
+    Ok(())
+}
