@@ -7,9 +7,10 @@
 //! as a job does note them, and go on.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use pcocc_core::cancel::Cancel;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -63,7 +64,7 @@ impl Signals {
 
     /// Takes the handlers away: from here on the signals are somebody else's.
     pub(crate) fn release(&self) {
-        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handlers = self.handlers.lock();
         for handler in handlers.drain(..) {
             low_level::unregister(handler);
         }

@@ -6,9 +6,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pcocc_guest::protocol::{CONTROL_PORT, FromGuest, MAX_LINE, ToGuest};
 use tokio::sync::mpsc;
 
@@ -53,7 +54,7 @@ impl Control {
             Err(error) => return say(&format!("failed to write a message: {error}")),
         };
         line.push(b'\n');
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut port = self.port.lock();
         if let Err(error) = port.write_all(&line) {
             say(&format!("failed to speak to the host: {error}"));
         }

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pcocc_guest::protocol::FromGuest;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -109,13 +110,13 @@ impl Daemons {
     }
 
     fn note(&self, name: &'static str, started: &Started) {
-        let mut pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pids = self.pids.lock();
         pids.insert(name, started.pid);
     }
 
     /// The process id of dockerd.
     pub(crate) fn dockerd(&self) -> Option<Pid> {
-        let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner);
+        let pids = self.pids.lock();
         pids.get("dockerd").copied()
     }
 

@@ -10,9 +10,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use tokio::sync::oneshot;
 
@@ -55,7 +56,7 @@ impl Reaper {
                     } else {
                         continue;
                     };
-                    let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut waiting = self.waiting.lock();
                     if let Some(sender) = waiting.remove(&pid.as_raw_nonzero().get()) {
                         // Fails when nobody waits for the child.
                         let _ = sender.send(how);
@@ -69,7 +70,7 @@ impl Reaper {
 
     /// Starts a child.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Started> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         let child = command.spawn()?;
         let pid = Pid::from_child(&child);
         let (sender, ended) = oneshot::channel();

@@ -1,9 +1,10 @@
 //! Machines in memory, also with faults, for the tests of code that uses machines.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use pcocc_core::cancel::Cancel;
 
 use crate::machine::{Exit, Hypervisor, Machine, MachineError, MachineEvent, MachineSpec, Stage};
@@ -25,7 +26,7 @@ struct State {
 impl Strings {
     fn state(&self) -> MutexGuard<'_, State> {
         // A test that panicked says so by itself.
-        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.0.lock()
     }
 
     /// Number of machines that run now.
@@ -144,13 +145,9 @@ impl Machine for TestMachine {
 
     fn wait(&mut self, timeout: Duration) -> Result<Option<Exit>, MachineError> {
         if self.ended.is_none() {
-            let state = self.strings.state();
-            let waited = self
-                .strings
-                .shared
-                .1
-                .wait_timeout_while(state, timeout, |state| state.exit.is_none());
-            let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.strings.state();
+            let changed = &self.strings.shared.1;
+            changed.wait_while_for(&mut state, |state| state.exit.is_none(), timeout);
             let exit = state.exit.clone();
             drop(state);
             if let Some(exit) = exit {

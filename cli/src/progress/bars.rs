@@ -4,10 +4,10 @@
 //! count, with the time it has taken, stay at the bottom.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use parking_lot::{Mutex, MutexGuard};
 use pcocc_core::progress::{BlobKind, Event, Progress};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -61,16 +61,11 @@ impl Bars {
         }
         // A terminal that went away needs no clearing.
         let _ = self.screen.clear();
-        drop(
-            self.quiet_keys
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        drop(self.quiet_keys.lock().take());
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Blob>> {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Blob>> {
+        self.blobs.lock()
     }
 
     fn line(&self, line: &str) {
@@ -84,7 +79,7 @@ impl Bars {
         bar.set_style(spinner());
         bar.set_message(shorten(&text, columns().saturating_sub(BESIDE_STAGE)));
         bar.enable_steady_tick(Duration::from_millis(200));
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = Some(Stage {
+        *self.stage.lock() = Some(Stage {
             text,
             begun: Instant::now(),
             bar,
@@ -93,11 +88,7 @@ impl Bars {
 
     /// The stage becomes an ordinary line, with its time if that was worth the wait.
     fn end_stage(&self) {
-        let ended = self
-            .stage
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let ended = self.stage.lock().take();
         let Some(stage) = ended else {
             return;
         };

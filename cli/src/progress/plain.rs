@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pcocc_core::progress::{BlobKind, Event, Progress};
 
 use crate::messages::{printable, warning};
@@ -73,7 +74,7 @@ impl<W: Write + Send + 'static> Plain<W> {
         let looked_at = Arc::clone(&state);
         std::thread::spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(Duration::from_secs(1)) {
-                let mut state = looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = looked_at.lock();
                 state.remind(Instant::now());
             }
         });
@@ -185,10 +186,7 @@ impl<W: Write> State<W> {
 
 impl<W: Write + Send> Progress for Plain<W> {
     fn event(&self, event: Event) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(event, Instant::now());
+        self.state.lock().take(event, Instant::now());
     }
 }
 

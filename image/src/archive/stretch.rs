@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::stream;
@@ -67,7 +69,7 @@ impl Stretches {
 
     /// Brings the decompressor to `offset`.
     fn forward_to(&self, offset: u64) -> Result<()> {
-        let mut forward = self.forward.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut forward = self.forward.lock();
         let mut at = match forward.take() {
             Some(at) if at.position <= offset => at,
             _ => {
@@ -110,7 +112,7 @@ impl Read for Stretch {
         let n = match &self.plain {
             Some(file) => file.read_at(buf, self.offset)?,
             None => {
-                let mut forward = self.forward.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut forward = self.forward.lock();
                 match forward.as_mut() {
                     Some(at) if at.position == self.offset => {
                         let n = at.reader.read(buf)?;

@@ -31,7 +31,7 @@ pub struct Repository {
     name: String,
     path: PathBuf,
     options: Options,
-    pub(crate) layers: std::sync::Mutex<crate::repository::images::LayerIndex>,
+    pub(crate) layers: parking_lot::Mutex<crate::repository::images::LayerIndex>,
 }
 
 #[derive(Deserialize)]

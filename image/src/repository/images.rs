@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::oci::{Documents, Image, Layer, MAX_DOCUMENT};
@@ -56,7 +56,7 @@ impl Repository {
     /// Tolerant: images that cannot be read are passed over, and a blob that is named may be missing.
     pub fn known_layers(&self) -> Result<HashMap<DiffId, Layer>> {
         let listing = self.list()?;
-        let mut index = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.layers.lock();
         for meta in listing.metas {
             if meta.kind() != Kind::Container || index.seen.contains(meta.data_blobs()) {
                 continue;

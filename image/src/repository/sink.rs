@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use parking_lot::{Mutex, MutexGuard};
 use pcocc_core::progress::{BlobKind, Event};
 use tempfile::NamedTempFile;
 
@@ -301,7 +302,7 @@ impl RepositoryBlobs {
     }
 
     fn staged(&self) -> MutexGuard<'_, HashMap<Digest, (NamedTempFile, u64)>> {
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.staged.lock()
     }
 
     /// Gives all staged blobs their places.
@@ -360,7 +361,7 @@ impl BlobDir for RepositoryBlobs {
     }
 
     fn known_layer(&self, diff_id: DiffId) -> Result<Option<Layer>> {
-        let mut layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut layers = self.layers.lock();
         let layers = match &mut *layers {
             Some(layers) => layers,
             none => none.insert(self.repository.known_layers()?),

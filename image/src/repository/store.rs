@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::ingest::Options;
@@ -70,7 +72,7 @@ impl RepositoryStore {
     }
 
     fn describe(&self, meta: &Meta) -> Described {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if let Some(found) = known.get(meta.data_blobs()) {
             return *found;
         }

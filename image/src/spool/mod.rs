@@ -26,9 +26,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use folder::Folder;
+use parking_lot::Mutex;
 use receive::SpoolSink;
 
 use crate::error::{Error, Result};
@@ -131,7 +132,7 @@ impl Spool {
 
     /// The image if the spool has it.
     fn present(&self, id: Digest) -> Result<Option<Arc<SpoolImage>>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if let Some(image) = open.get(&id).and_then(Weak::upgrade) {
             self.bounded.folder.touch(id);
             return Ok(Some(image));

@@ -1,8 +1,9 @@
 //! A layer's stream on its way into a daemon: hashed as stored, and reported as progress.
 
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use pcocc_core::progress::{BlobKind, Event, Reporter};
 
 use pcocc_image::transfer::{Context, Offer};
@@ -57,7 +58,7 @@ impl<'a> Counted<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counting<'a>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Reads what an inflater left over and tells digest and size of the whole.

@@ -4,10 +4,11 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use hyper::body::Body;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -107,7 +108,7 @@ impl Watch {
 
 /// A panic elsewhere leaves no half-made state behind in here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 async fn subscribe(link: Arc<Link>, counter: Arc<AtomicU64>, begins: mpsc::Sender<()>) {

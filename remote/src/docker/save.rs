@@ -10,7 +10,8 @@
 //! containerd's store keeps the blobs, compressed as they came, in the second.
 
 use std::io::Read;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use super::client::{Daemon, ImageStore, Inspected};
 use super::roles::{self, Contents};
@@ -256,9 +257,7 @@ fn offer_once(
     let boxed: Box<dyn Read + Send + '_> = Box::new(stream);
     let stream = Mutex::new(Some(boxed));
     let open = || {
-        let mut stream = stream
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut stream = stream.lock();
         stream
             .take()
             .ok_or_else(|| bad("can be read only once".to_owned()))

@@ -16,9 +16,10 @@ mod session;
 
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response};
 
@@ -101,7 +102,7 @@ impl RegistryImage {
 
     /// The connection, made on first use.
     fn session(&self, push: bool, context: &Context) -> Result<Arc<Session>> {
-        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut session = self.session.lock();
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }

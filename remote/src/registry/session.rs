@@ -9,11 +9,11 @@ use std::error::Error as _;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pcocc_core::cancel::Cancel;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, Response, StatusCode, Url};
@@ -255,10 +255,7 @@ impl Session {
     /// The `Authorization` header, for the registry's own host only.
     fn authorization_for(&self, url: &Url) -> Option<HeaderValue> {
         let own = Url::parse(&self.base).ok()?;
-        let authorization = self
-            .authorization
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let authorization = self.authorization.lock();
         authorization
             .clone()
             .filter(|_| own.origin() == url.origin())
@@ -401,10 +398,7 @@ impl Session {
         let mut value = HeaderValue::from_str(&value)
             .map_err(|_| self.failed("log in", "its token is malformed".to_owned()))?;
         value.set_sensitive(true);
-        *self
-            .authorization
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(value);
+        *self.authorization.lock() = Some(value);
         Ok(())
     }
 

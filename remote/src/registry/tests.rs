@@ -302,7 +302,7 @@ fn with_tokens() -> Server {
                 false => reply(400, b"{}"),
             });
         }
-        let address = address.lock().unwrap().clone();
+        let address = address.lock().clone();
         (request.authorization.as_deref() != Some("Bearer somebody")).then(|| {
             reply(
                 401,
@@ -314,7 +314,7 @@ fn with_tokens() -> Server {
             )
         })
     });
-    (*own.lock().unwrap()).clone_from(&server.address);
+    own.lock().clone_from(&server.address);
     server
 }
 

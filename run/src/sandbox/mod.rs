@@ -25,9 +25,10 @@ mod view;
 use std::ffi::c_int;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pcocc_core::containers::Namespace;
 use pcocc_fs::root::{RootTree, serve};
 use rustix::process::WaitOptions;
@@ -170,7 +171,7 @@ pub fn run(
     let resize = {
         let relay = Arc::clone(&relay);
         move || {
-            if let Some(relay) = &*relay.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(relay) = &*relay.lock() {
                 relay.resize();
             }
         }
@@ -192,7 +193,7 @@ pub fn run(
             }
             Message::Terminal(master) => {
                 let started = Relay::start(master).map_err(RunError::io("use the terminal"))?;
-                *relay.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
+                *relay.lock() = Some(started);
             }
             Message::Warning(text) => (surroundings.warn)(text),
             Message::Failed(code, text) => failure = Some((code, text)),
@@ -210,7 +211,7 @@ pub fn run(
             .end()
             .map_err(RunError::io("end what the command left running"))?;
     }
-    drop(relay.lock().unwrap_or_else(PoisonError::into_inner).take());
+    drop(relay.lock().take());
     match failure {
         Some((code, text)) => Err(RunError::Stopped { code, text }),
         None => Ok(inside::exit_code(status.as_raw() as c_int)),

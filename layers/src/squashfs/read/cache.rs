@@ -4,10 +4,11 @@
 //! ahead in pieces that are not those of the file, so that this happens in every large file.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::Result;
 
@@ -87,10 +88,7 @@ impl BlockCache {
                 break;
             }
             // When that one fails, or its block is out again, the next in line makes it.
-            blocks = self
-                .made
-                .wait(blocks)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.made.wait(&mut blocks);
         }
         drop(blocks);
         let _making = Making { cache: self, key };
@@ -131,7 +129,7 @@ impl BlockCache {
 
     fn lock(&self) -> MutexGuard<'_, Blocks> {
         // A panic elsewhere leaves the map whole: every change is made in one go.
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.blocks.lock()
     }
 }
 

@@ -4,9 +4,10 @@
 //! before it. Sums are remembered every 2048 blocks for files longer than that.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::inode::{Body, Inode};
 use super::source::{Cursor, Position, broken};
@@ -33,7 +34,7 @@ impl LongFiles {
     }
 
     fn get(&self, inode: InodeNo) -> Arc<Mutex<Sums>> {
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.0.lock();
         Arc::clone(files.get_or_insert(inode, Arc::default))
     }
 }
@@ -136,7 +137,7 @@ impl Squashfs {
         let mut passed = 0;
         if index >= STRIDE {
             let sums = self.long_files.get(inode);
-            let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut sums = sums.lock();
             if sums.is_empty() {
                 sums.push((place, position));
             }
