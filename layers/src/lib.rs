@@ -8,6 +8,7 @@ pub mod compression;
 pub mod digest;
 pub mod error;
 pub mod squashfs;
+pub mod tar;
 
 pub use compression::Compression;
 pub use digest::{ChainId, DiffId, Digest};

@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::layout::list;
 use crate::oci::{self, Image, Layer, MAX_DOCUMENT, MAX_LAYERS};
 use crate::transfer::{Context, Offer, Receiver, Source};
-use index::{Index, Place};
+use index::{Extent, Index};
 use pcocc_layers::Compression;
 use pcocc_layers::digest::Hashing;
 use pcocc_layers::{DiffId, Digest};
@@ -68,11 +68,11 @@ pub struct ArchiveFile {
     layers: Vec<ArchiveLayer>,
 }
 
-/// A layer's place in the file.
+/// A layer as it lies in the file.
 #[derive(Clone, Debug)]
 struct ArchiveLayer {
     diff_id: DiffId,
-    place: Place,
+    extent: Extent,
     compression: Compression,
     /// The digest its name promises, when it is named by one.
     named: Option<Digest>,
@@ -103,10 +103,10 @@ impl ArchiveFile {
             let name: String = name.chars().take(200).collect();
             refuse(format!("lacks {name:?}, which its manifest.json names"))
         };
-        let place = index
+        let extent = index
             .find(&image.config)?
             .ok_or_else(|| missing(&image.config))?;
-        let config = document(&stretches, &image.config, place)?;
+        let config = document(&stretches, &image.config, extent)?;
         if let Some(named) = digest_in(&image.config)
             && named != Digest::of(&config)
         {
@@ -126,13 +126,13 @@ impl ArchiveFile {
         }
         let mut layers = Vec::with_capacity(names.len());
         for (name, diff_id) in names.iter().zip(diff_ids) {
-            let place = index.find(name)?.ok_or_else(|| missing(name))?;
-            let compression = Compression::sniff(&place.start);
+            let extent = index.find(name)?.ok_or_else(|| missing(name))?;
+            let compression = Compression::sniff(&extent.start);
             layers.push(ArchiveLayer {
                 diff_id,
                 compression,
                 named: digest_in(name).filter(|_| compression != Compression::None),
-                place,
+                extent,
             });
         }
         Ok(Self {
@@ -146,10 +146,10 @@ impl ArchiveFile {
     /// Digest and size of a layer that lies compressed in the archive.
     fn compressed_blob(&self, layer: &ArchiveLayer, context: &Context) -> Result<(Digest, u64)> {
         if let Some(digest) = layer.named {
-            return Ok((digest, layer.place.size));
+            return Ok((digest, layer.extent.size));
         }
         let stretches = Stretches::new(&self.path, self.compression)?;
-        let mut reader = Hashing::new(stretches.read(layer.place.offset, layer.place.size)?);
+        let mut reader = Hashing::new(stretches.read(layer.extent.offset, layer.extent.size)?);
         let mut buffer = vec![0; 256 << 10];
         while reader
             .read(&mut buffer)
@@ -170,7 +170,7 @@ impl Source for ArchiveFile {
         }
         let stretches = Mutex::new(Stretches::new(&self.path, self.compression)?);
         let mut in_order: Vec<&ArchiveLayer> = self.layers.iter().collect();
-        in_order.sort_by_key(|layer| layer.place.offset);
+        in_order.sort_by_key(|layer| layer.extent.offset);
         let mut taken: HashMap<DiffId, Layer> = HashMap::new();
         for layer in in_order {
             if taken.contains_key(&layer.diff_id) {
@@ -186,14 +186,14 @@ impl Source for ArchiveFile {
                     .lock()
                     .map_err(|_| Error::invalid("docker archive", "is read by two at once"))?;
                 Ok(Box::new(
-                    stretches.read(layer.place.offset, layer.place.size)?,
+                    stretches.read(layer.extent.offset, layer.extent.size)?,
                 ))
             };
             let offer = Offer {
                 blob,
                 compression: layer.compression,
                 diff_id: Some(layer.diff_id),
-                size: Some(layer.place.size),
+                size: Some(layer.extent.size),
                 file: None,
                 open: &open,
             };
@@ -238,19 +238,19 @@ fn start_of(path: &Path) -> Result<Vec<u8>> {
     Ok(start)
 }
 
-fn document(stretches: &Stretches, name: &str, place: Place) -> Result<Vec<u8>> {
-    if place.size > MAX_DOCUMENT {
+fn document(stretches: &Stretches, name: &str, extent: Extent) -> Result<Vec<u8>> {
+    if extent.size > MAX_DOCUMENT {
         return Err(Error::invalid(
             format!("{name:?} of the docker archive"),
             format!(
                 "has {} bytes, more than the {MAX_DOCUMENT} allowed",
-                place.size
+                extent.size
             ),
         ));
     }
     let mut bytes = Vec::new();
     stretches
-        .read(place.offset, place.size)?
+        .read(extent.offset, extent.size)?
         .read_to_end(&mut bytes)
         .map_err(Error::io("read", name))?;
     Ok(bytes)

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::stream;
 use pcocc_layers::Compression;
+use pcocc_layers::tar::ReadAt;
 
 /// Hands out readers for stretches of one archive; offsets count uncompressed bytes.
 ///
@@ -19,7 +20,6 @@ use pcocc_layers::Compression;
 pub(super) struct Stretches {
     path: PathBuf,
     compression: Compression,
-    length: Option<u64>,
     plain: Arc<File>,
     forward: Arc<Mutex<Option<Forward>>>,
 }
@@ -34,11 +34,9 @@ impl Stretches {
     /// Opens the archive.
     pub(super) fn new(path: &Path, compression: Compression) -> Result<Self> {
         let file = File::open(path).map_err(Error::io("open", path))?;
-        let length = file.metadata().map_err(Error::io("open", path))?.len();
         Ok(Self {
             path: path.to_owned(),
             compression,
-            length: (compression == Compression::None).then_some(length),
             plain: Arc::new(file),
             forward: Arc::new(Mutex::new(None)),
         })
@@ -49,26 +47,25 @@ impl Stretches {
         &self.path
     }
 
-    /// Length of the plain archive; unknown while it is compressed.
-    pub(super) fn length(&self) -> Option<u64> {
-        self.length
-    }
-
     /// Reads `size` bytes from `offset`; an archive that ends before gives an error.
     pub(super) fn read(&self, offset: u64, size: u64) -> Result<Stretch> {
-        if self.compression != Compression::None {
-            self.forward_to(offset)?;
+        if self.compression != Compression::None && !self.forward_to(offset)? {
+            return Err(truncated(&self.path));
         }
-        Ok(Stretch {
+        Ok(self.stretch(offset, size))
+    }
+
+    fn stretch(&self, offset: u64, left: u64) -> Stretch {
+        Stretch {
             plain: (self.compression == Compression::None).then(|| Arc::clone(&self.plain)),
             forward: Arc::clone(&self.forward),
             offset,
-            left: size,
-        })
+            left,
+        }
     }
 
-    /// Brings the decompressor to `offset`.
-    fn forward_to(&self, offset: u64) -> Result<()> {
+    /// Brings the decompressor to `offset`; `false` when the archive ends before.
+    fn forward_to(&self, offset: u64) -> Result<bool> {
         let mut forward = self.forward.lock();
         let mut at = match forward.take() {
             Some(at) if at.position <= offset => at,
@@ -86,11 +83,22 @@ impl Stretches {
         let skipped = io::copy(&mut (&mut at.reader).take(gap), &mut io::sink())
             .map_err(|error| corrupt(&self.path, &error))?;
         if skipped < gap {
-            return Err(truncated(&self.path));
+            return Ok(false);
         }
         at.position = offset;
         *forward = Some(at);
-        Ok(())
+        Ok(true)
+    }
+}
+
+impl ReadAt for Stretches {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.compression != Compression::None && !self.forward_to(offset)? {
+            return Ok(0);
+        }
+        self.stretch(offset, 0)
+            .read_on(buffer)
+            .map_err(|error| corrupt(&self.path, &error).into())
     }
 }
 
@@ -102,13 +110,9 @@ pub(super) struct Stretch {
     left: u64,
 }
 
-impl Read for Stretch {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let most = most.min(buf.len());
-        let Some(buf) = buf.get_mut(..most).filter(|buf| !buf.is_empty()) else {
-            return Ok(0);
-        };
+impl Stretch {
+    /// Reads from where it stands, 0 at the archive's end.
+    fn read_on(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = match &self.plain {
             Some(file) => file.read_at(buf, self.offset)?,
             None => {
@@ -123,13 +127,25 @@ impl Read for Stretch {
                 }
             }
         };
+        self.offset += n as u64;
+        Ok(n)
+    }
+}
+
+impl Read for Stretch {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let most = most.min(buf.len());
+        let Some(buf) = buf.get_mut(..most).filter(|buf| !buf.is_empty()) else {
+            return Ok(0);
+        };
+        let n = self.read_on(buf)?;
         if n == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the archive is truncated",
             ));
         }
-        self.offset += n as u64;
         self.left -= n as u64;
         Ok(n)
     }

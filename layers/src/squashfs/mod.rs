@@ -7,7 +7,6 @@
 
 mod merge;
 pub mod read;
-mod tarstream;
 mod tree;
 pub mod write;
 

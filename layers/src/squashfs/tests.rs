@@ -1,6 +1,5 @@
 //! What the writer stores is what both readers show; the reader survives any file.
 
-mod archive;
 mod hostile;
 mod model;
 
@@ -10,9 +9,9 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use self::archive::Archive;
 use super::*;
 use crate::error::{Error, Result};
+use crate::tar::tests::archive::Archive;
 use pcocc_core::cancel::Cancel;
 
 /// Everything about a file that `stat`, `readlink`, `read` and `getxattr` show.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::client::{Daemon, ImageStore, Inspected};
 use super::roles::{self, Contents};
 use super::stream::SaveStream;
-use super::tarball::{Kind, Tarball};
+use super::tarball::{SavedEntry, Tarball};
 use super::v1::LayerGuess;
 use pcocc_image::oci::{Image, Layer, MAX_DOCUMENT};
 use pcocc_image::reference::DockerReference;
@@ -132,24 +132,24 @@ pub(super) fn read_archive(
         if entries > MAX_ENTRIES {
             return Err(bad(format!("has more than {MAX_ENTRIES} entries")));
         }
-        match entry.kind {
-            Kind::Other => continue,
-            Kind::Link(target) => {
-                contents.add_link(entry.path, target)?;
+        let (path, size) = match entry {
+            SavedEntry::Other { .. } => continue,
+            SavedEntry::Link { path, target } => {
+                contents.add_link(path, target)?;
                 continue;
             }
-            Kind::File => {}
-        }
-        contents.check_new(&entry.path)?;
+            SavedEntry::File { path, size } => (path, size),
+        };
+        contents.check_new(&path)?;
         let mut start = [0; 4];
         let filled = read_start(&mut tarball, &mut start)?;
         let start = start.get(..filled).unwrap_or_default();
-        let kind = classify(&entry.path, entry.size, start);
-        tracing::trace!(path = entry.path, size = entry.size, ?kind, "archive entry");
+        let kind = classify(&path, size, start);
+        tracing::trace!(path, size, ?kind, "archive entry");
         match kind {
             Content::Ignored => {}
             Content::Document => {
-                document_bytes += entry.size;
+                document_bytes += size;
                 if document_bytes > MAX_DOCUMENTS {
                     return Err(bad(format!(
                         "has more than {MAX_DOCUMENTS} bytes of documents"
@@ -158,12 +158,12 @@ pub(super) fn read_archive(
                 let mut data = start.to_vec();
                 tarball
                     .read_to_end(&mut data)
-                    .map_err(Error::io("read", &entry.path))?;
-                guess.learn(&entry.path, &data);
-                contents.add_document(entry.path, data);
+                    .map_err(Error::io("read", &path))?;
+                guess.learn(&path, &data);
+                contents.add_document(path, data);
             }
             Content::Layer => {
-                let blob = roles::blob_digest(&entry.path);
+                let blob = roles::blob_digest(&path);
                 let compression = Compression::sniff(start);
                 let diff_id = match (blob, compression) {
                     _ if !announce => None,
@@ -171,19 +171,19 @@ pub(super) fn read_archive(
                         Some(DiffId(digest)).filter(|diff_id| inspected.diff_ids.contains(diff_id))
                     }
                     (Some(_), _) => None,
-                    (None, _) => guess.diff_id(&entry.path),
+                    (None, _) => guess.diff_id(&path),
                 };
                 let layer = offer_once(
                     start.chain(&mut tarball),
                     blob.filter(|_| store == ImageStore::Containerd)
-                        .map(|digest| (digest, entry.size)),
+                        .map(|digest| (digest, size)),
                     compression,
                     diff_id,
-                    entry.size,
+                    size,
                     receiver,
                     context,
                 )?;
-                contents.add_layer(entry.path, layer);
+                contents.add_layer(path, layer);
             }
         }
     }

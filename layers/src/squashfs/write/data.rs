@@ -8,7 +8,7 @@ use std::io::Read;
 use super::BLOCK_SIZE;
 use super::pipeline::Pipeline;
 use crate::error::Result;
-use crate::squashfs::tarstream::Fault;
+use crate::tar::TarError;
 
 /// Where a file's content is, as far as it is known before all is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl DataWriter {
         check: &dyn Fn() -> Result<(), E>,
     ) -> Result<(), E>
     where
-        E: From<Fault> + From<crate::Error>,
+        E: From<TarError> + From<crate::Error>,
     {
         let mut left = length;
         while left > 0 {
@@ -78,9 +78,9 @@ impl DataWriter {
             let wanted = room.min(left);
             let count = Read::take(&mut *input, wanted)
                 .read_to_end(&mut self.block)
-                .map_err(Fault::from)?;
+                .map_err(TarError::from)?;
             if (count as u64) < wanted {
-                return Err(Fault::Invalid("is truncated".into()).into());
+                return Err(TarError::Truncated.into());
             }
             left -= wanted;
             if self.block.len() == BLOCK_SIZE {

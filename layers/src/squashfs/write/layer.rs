@@ -1,13 +1,11 @@
 //! Takes one layer's tar: content into the pipeline, names into a tree.
 
-use std::io::Read;
-
-use tar::EntryType;
+use std::io::{BufReader, Read};
 
 use super::{FileData, RootfsWriter};
 use crate::error::{Error, Result};
-use crate::squashfs::tarstream::{Entry, Fault, TarStream};
 use crate::squashfs::tree::{Kind, MAX_PATH, Meta, Path, Refused, Tree, shown};
+use crate::tar::{Entry, EntryType, TarError, TarStream};
 use pcocc_core::cancel::{Cancel, Cancelled};
 
 /// Starts the name of a file that removes its namesake from the layers below.
@@ -18,6 +16,9 @@ const AUFS: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Longest value of an extended attribute, as in the kernel.
 const MAX_XATTR: usize = 64 << 10;
+
+/// A layer's tar, whose headers are read from a buffer.
+type LayerStream<'a> = TarStream<BufReader<&'a mut dyn Read>>;
 
 /// Why taking an entry stopped.
 #[derive(Debug)]
@@ -45,11 +46,11 @@ impl From<Cancelled> for Stop {
     }
 }
 
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Read(error) => Self::Read(error),
-            Fault::Invalid(why) => Self::Refused(why),
+impl From<TarError> for Stop {
+    fn from(error: TarError) -> Self {
+        match error {
+            TarError::Read(error) => Self::Read(error),
+            error => Self::Refused(error.to_string()),
         }
     }
 }
@@ -73,16 +74,16 @@ pub(super) fn read(
     tar: &mut dyn Read,
     cancel: &Cancel,
 ) -> Result<Tree> {
-    let mut stream = TarStream::new(tar);
+    let mut stream = TarStream::new(BufReader::with_capacity(128 << 10, tar));
     let mut tree = Tree::new();
     let mut previous = String::new();
     loop {
         cancel.check()?;
-        let entry = match stream.next() {
+        let entry = match stream.next_entry() {
             Ok(Some(entry)) => entry,
             Ok(None) => break,
-            Err(fault) => {
-                return Err(match Stop::from(fault) {
+            Err(error) => {
+                return Err(match Stop::from(error) {
                     Stop::Refused(why) if !previous.is_empty() => Error::invalid(
                         format!("layer {layer}"),
                         format!("{why}, after entry {previous}"),
@@ -98,16 +99,28 @@ pub(super) fn read(
         }
         previous = name;
     }
-    stream
-        .drain(|| cancel.check().map_err(Stop::from))
-        .map_err(|stop| stop.into_error(layer, ""))?;
+    drain(stream.rest(), cancel).map_err(|stop| stop.into_error(layer, ""))?;
     Ok(tree)
+}
+
+/// Reads the stream to its very end, whatever follows the archive: whoever hashes it sits below.
+fn drain(rest: &mut impl Read, cancel: &Cancel) -> Result<(), Stop> {
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        cancel.check()?;
+        match rest.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(TarError::from(error).into()),
+        }
+    }
 }
 
 fn take(
     writer: &mut RootfsWriter,
     tree: &mut Tree,
-    stream: &mut TarStream<'_>,
+    stream: &mut LayerStream<'_>,
     entry: Entry,
     cancel: &Cancel,
 ) -> Result<(), Stop> {
@@ -253,7 +266,7 @@ fn whiteout(tree: &mut Tree, path: &Path) -> Result<bool, Refused> {
 /// Stores a regular file's content.
 fn content(
     writer: &mut RootfsWriter,
-    stream: &mut TarStream<'_>,
+    stream: &mut LayerStream<'_>,
     entry: &Entry,
     cancel: &Cancel,
 ) -> Result<FileData, Stop> {
@@ -262,7 +275,7 @@ fn content(
     let whole = [(0, stream.remaining())];
     for &(offset, length) in entry.segments.as_deref().unwrap_or(&whole) {
         writer.data.hole(offset.saturating_sub(end))?;
-        writer.data.copy(&mut stream.content(), length, &check)?;
+        writer.data.copy(stream, length, &check)?;
         end = offset + length;
     }
     writer.data.hole(entry.size.saturating_sub(end))?;

@@ -1,11 +1,12 @@
 //! Writes tar archives that no honest tool would write.
 
 /// A tar archive in the making.
-pub(super) struct Archive {
+#[derive(Debug)]
+pub(crate) struct Archive {
     entries: Vec<Entry>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Entry {
     kind: u8,
     path: Vec<u8>,
@@ -19,13 +20,13 @@ struct Entry {
 }
 
 impl Archive {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             entries: Vec::new(),
         }
     }
 
-    pub(super) fn entry(&mut self, kind: u8, path: &str, link: &str, content: &[u8]) -> &mut Self {
+    pub(crate) fn entry(&mut self, kind: u8, path: &str, link: &str, content: &[u8]) -> &mut Self {
         self.entries.push(Entry {
             kind,
             path: path.into(),
@@ -45,15 +46,15 @@ impl Archive {
         self
     }
 
-    pub(super) fn file(&mut self, path: &str, content: &[u8]) -> &mut Self {
+    pub(crate) fn file(&mut self, path: &str, content: &[u8]) -> &mut Self {
         self.entry(b'0', path, "", content)
     }
 
-    pub(super) fn dir(&mut self, path: &str, mode: u32) -> &mut Self {
+    pub(crate) fn dir(&mut self, path: &str, mode: u32) -> &mut Self {
         self.entry(b'5', path, "", b"").mode(mode)
     }
 
-    pub(super) fn link(&mut self, path: &str, target: &str) -> &mut Self {
+    pub(crate) fn link(&mut self, path: &str, target: &str) -> &mut Self {
         let same = self
             .entries
             .iter()
@@ -66,32 +67,32 @@ impl Archive {
         })
     }
 
-    pub(super) fn symlink(&mut self, path: &str, target: &str) -> &mut Self {
+    pub(crate) fn symlink(&mut self, path: &str, target: &str) -> &mut Self {
         self.entry(b'2', path, target, b"")
     }
 
-    pub(super) fn node(&mut self, kind: u8, path: &str, device: (u32, u32)) -> &mut Self {
+    pub(crate) fn node(&mut self, kind: u8, path: &str, device: (u32, u32)) -> &mut Self {
         self.entry(kind, path, "", b"")
             .last(|entry| entry.device = device)
     }
 
-    pub(super) fn mode(&mut self, mode: u32) -> &mut Self {
+    pub(crate) fn mode(&mut self, mode: u32) -> &mut Self {
         self.last(|entry| entry.mode = mode)
     }
 
-    pub(super) fn owner(&mut self, uid: u64, gid: u64) -> &mut Self {
+    pub(crate) fn owner(&mut self, uid: u64, gid: u64) -> &mut Self {
         self.last(|entry| entry.owner = (uid, gid))
     }
 
-    pub(super) fn mtime(&mut self, mtime: u64) -> &mut Self {
+    pub(crate) fn mtime(&mut self, mtime: u64) -> &mut Self {
         self.last(|entry| entry.mtime = mtime)
     }
 
-    pub(super) fn bytes_name(&mut self, path: &[u8]) -> &mut Self {
+    pub(crate) fn bytes_name(&mut self, path: &[u8]) -> &mut Self {
         self.last(|entry| entry.path = path.into())
     }
 
-    pub(super) fn pax(&mut self, records: &[(&str, &[u8])]) -> &mut Self {
+    pub(crate) fn pax(&mut self, records: &[(&str, &[u8])]) -> &mut Self {
         self.last(|entry| {
             let records = records
                 .iter()
@@ -100,7 +101,7 @@ impl Archive {
         })
     }
 
-    pub(super) fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut tar = Vec::new();
         for entry in &self.entries {
             let mut records = Vec::new();
@@ -123,7 +124,7 @@ impl Archive {
     }
 
     /// One sparse file in the old GNU format.
-    pub(super) fn gnu_sparse(
+    pub(crate) fn gnu_sparse(
         path: &str,
         segments: &[(u64, u64)],
         size: u64,
@@ -180,11 +181,26 @@ fn push(tar: &mut Vec<u8>, header: &tar::Header, content: &[u8]) {
     tar.resize(tar.len().next_multiple_of(512), 0);
 }
 
-fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
+/// A pax record with its length.
+pub(crate) fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + rest.to_string().len();
     if length.to_string().len() > rest.to_string().len() {
         length += 1;
     }
     [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
+}
+
+/// Adds an entry called `raw` whose size field is `size`, whatever its content is.
+pub(crate) fn push_raw(tar: &mut Vec<u8>, kind: u8, size: &[u8; 12], content: &[u8]) {
+    let mut header = tar::Header::new_ustar();
+    let bytes = header.as_mut_bytes();
+    bytes[..3].copy_from_slice(b"raw");
+    bytes[100..107].copy_from_slice(b"0000644");
+    bytes[124..136].copy_from_slice(size);
+    header.set_entry_type(tar::EntryType::new(kind));
+    header.set_cksum();
+    tar.extend(header.as_bytes());
+    tar.extend(content);
+    tar.resize(tar.len().next_multiple_of(512), 0);
 }
