@@ -12,7 +12,7 @@ pub enum Event {
     Warning(String),
     /// Bytes of a blob start to move. `id` stays the same for the blob's other events.
     BlobStarted {
-        /// Number of the blob within this operation.
+        /// Number of the blob; no other blob of the process has it.
         id: u64,
         /// Kind of the blob.
         kind: BlobKind,

@@ -10,6 +10,7 @@ pub mod error;
 pub mod formats;
 pub mod ingest;
 pub mod layout;
+pub mod meter;
 pub mod oci;
 pub mod origin;
 pub mod reference;

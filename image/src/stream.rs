@@ -1,18 +1,18 @@
-//! Moving one blob's bytes: counted, hashed, shown to the user, stopped when asked to.
+//! Moves the bytes of one blob: hashed, reported as progress, stopped when the transfer is cancelled.
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use pcocc_core::progress::{BlobKind, Event};
+use pcocc_core::progress::BlobKind;
 
 use crate::error::{Error, Result};
+use crate::meter::BlobMeter;
 use crate::oci::MAX_DOCUMENT;
 use crate::transfer::Context;
 use pcocc_layers::Compression;
 use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
 
-/// Bytes moved between two looks at the cancel flag.
+/// Bytes moved between two checks of the cancel flag.
 const CHUNK: usize = 256 << 10;
 
 /// Reads `reader` to its end into `writer`, with progress events; returns digest and length.
@@ -27,7 +27,7 @@ pub fn copy(
     context: &Context,
 ) -> Result<(Digest, u64)> {
     let total = expected.map(|(_, size)| size);
-    let mut shown = Shown::start(BlobKind::Layer, name, total, context);
+    let mut meter = BlobMeter::start(&context.progress, BlobKind::Layer, name, total);
     let mut reader = Hashing::new(reader);
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -46,7 +46,7 @@ pub fn copy(
         }
         let chunk = buffer.get(..n).unwrap_or_default();
         writer.write_all(chunk).map_err(Error::io("write", name))?;
-        shown.moved(n as u64);
+        meter.add(n);
     }
     let (digest, size, _) = reader.finish();
     if let Some((wanted, length)) = expected
@@ -61,7 +61,7 @@ pub fn copy(
             },
         });
     }
-    shown.finish();
+    meter.finish();
     Ok((digest, size))
 }
 
@@ -112,64 +112,4 @@ pub fn inflate<'a>(
             Box::new(zstd::Decoder::new(reader).map_err(Error::io("decompress", "zstd stream"))?)
         }
     })
-}
-
-/// A blob on the user's screen.
-#[derive(Debug)]
-pub struct Shown<'a> {
-    id: u64,
-    done: u64,
-    context: &'a Context,
-}
-
-impl<'a> Shown<'a> {
-    /// Announces the blob.
-    pub fn start(kind: BlobKind, name: &str, total: Option<u64>, context: &'a Context) -> Self {
-        // Numbers are never used twice within a process, so that operations may run side by side.
-        static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        context.progress.emit(Event::BlobStarted {
-            id,
-            kind,
-            name: name.to_owned(),
-            total,
-        });
-        Self {
-            id,
-            done: 0,
-            context,
-        }
-    }
-
-    /// Adds bytes that moved.
-    pub fn moved(&mut self, bytes: u64) {
-        self.done += bytes;
-        self.context.progress.emit(Event::BlobProgress {
-            id: self.id,
-            done: self.done,
-        });
-    }
-
-    /// Ends it well.
-    pub fn finish(self) {
-        self.context.progress.emit(Event::BlobFinished {
-            id: self.id,
-            total: self.done,
-        });
-    }
-}
-
-/// Shows a blob that is there already.
-pub fn skipped(kind: BlobKind, name: &str, context: &Context) {
-    context.progress.emit(Event::BlobSkipped {
-        kind,
-        name: name.to_owned(),
-    });
-}
-
-/// Shows the config as copied; it moves in one piece.
-pub fn show_config(digest: Digest, size: u64, context: &Context) {
-    let mut shown = Shown::start(BlobKind::Config, &digest.to_string(), Some(size), context);
-    shown.moved(size);
-    shown.finish();
 }

@@ -72,6 +72,14 @@ impl Offer<'_> {
             .ok_or_else(|| Error::invalid("a layer without a diff ID", cannot))
     }
 
+    /// The digest that names the layer: of the blob, else of the plain tar.
+    pub fn digest(&self) -> Option<Digest> {
+        match (self.blob, self.diff_id) {
+            (Some((digest, _)), _) | (None, Some(DiffId(digest))) => Some(digest),
+            (None, None) => None,
+        }
+    }
+
     /// Digest and length the stream must turn out to have, when they can be known beforehand.
     pub fn expected(&self) -> Option<(Digest, u64)> {
         match (self.blob, self.diff_id, self.compression) {

@@ -15,6 +15,7 @@ use tar::{EntryType, Header};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+use crate::meter;
 use crate::oci::{Image, Layer};
 use crate::reference::DockerReference;
 use crate::stream;
@@ -178,7 +179,7 @@ impl Receiver for ArchiveReceiver<'_> {
         }
         let config = format!("{}.json", image.id().hex());
         self.document(&config, image.config())?;
-        stream::show_config(image.id(), image.config().len() as u64, context);
+        meter::config_moved(&context.progress, image);
         context
             .progress
             .stage("Writing manifest to image destination");

@@ -12,7 +12,6 @@
 
 mod blob_dir;
 mod channel;
-mod meter;
 mod output;
 mod pass;
 mod runtime_config;
@@ -23,17 +22,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 
-use pcocc_core::progress::{BlobKind, Event};
+use pcocc_core::progress::BlobKind;
 use tempfile::NamedTempFile;
 
 pub use blob_dir::BlobDir;
 pub use runtime_config::runtime_config;
 
-use meter::Meter;
 use output::Store;
 use pass::{Pass, Passed};
 
 use crate::error::{Error, Result};
+use crate::meter::{self, BlobMeter};
 use crate::oci::{Image, Layer};
 use crate::transfer::{Context, Offer};
 use pcocc_layers::Compression;
@@ -92,7 +91,6 @@ pub struct Ingest<'a> {
     options: Options,
     root: Option<Root>,
     taken: HashMap<DiffId, Layer>,
-    blobs: u64,
 }
 
 impl std::fmt::Debug for Ingest<'_> {
@@ -136,7 +134,6 @@ impl<'a> Ingest<'a> {
             options,
             root,
             taken: HashMap::new(),
-            blobs: 0,
         })
     }
 
@@ -166,7 +163,7 @@ impl<'a> Ingest<'a> {
         self.check_offer(offer)?;
         let name = self.name_of(offer);
         if let Some(layer) = self.known_offer(offer)? {
-            skip(context, BlobKind::Layer, &name);
+            meter::skipped(&context.progress, BlobKind::Layer, &name);
             if offer.blob.is_none() && offer.file.is_none() {
                 let passed = self.pass(offer, &name, Store::Nothing, None, context)?;
                 self.keep_tree(passed);
@@ -184,7 +181,7 @@ impl<'a> Ingest<'a> {
             other if self.options.recompress && other != self.options.compression => self.wanted(),
             other => (Store::AsIs, other),
         };
-        let meter = self.meter(context, BlobKind::Layer, &name, offer.size);
+        let meter = BlobMeter::start(&context.progress, BlobKind::Layer, &name, offer.size);
         let mut passed = self.pass(offer, &name, store, Some(meter), context)?;
         let diff_id = passed.diff_id;
         let written = passed.written.take();
@@ -208,15 +205,11 @@ impl<'a> Ingest<'a> {
     /// Publishes config and manifest as blobs.
     pub fn documents(&mut self, image: &Image, context: &Context) -> Result<()> {
         let config = image.config();
-        let name = image.id().to_string();
         if self.dir.size_of(image.id())? == Some(config.len() as u64) {
-            skip(context, BlobKind::Config, &name);
+            meter::skipped(&context.progress, BlobKind::Config, &image.id().to_string());
         } else {
-            let total = Some(config.len() as u64);
-            let mut meter = self.meter(context, BlobKind::Config, &name, total);
             self.document(image.id(), config)?;
-            meter.add(config.len());
-            meter.finish();
+            meter::config_moved(&context.progress, image);
         }
         self.document(image.manifest_digest(), image.manifest())
     }
@@ -261,11 +254,10 @@ impl<'a> Ingest<'a> {
     }
 
     fn name_of(&self, offer: &Offer<'_>) -> String {
-        match (offer.blob, offer.diff_id) {
-            (Some((digest, _)), _) => digest.to_string(),
-            (None, Some(diff_id)) => diff_id.to_string(),
-            (None, None) => format!("layer {}", self.blobs + 1),
-        }
+        offer.digest().map_or_else(
+            || format!("layer {}", self.taken.len() + 1),
+            |digest| digest.to_string(),
+        )
     }
 
     fn wanted(&self) -> (Store, Compression) {
@@ -326,7 +318,7 @@ impl<'a> Ingest<'a> {
                 ))
             },
         };
-        skip(context, BlobKind::Layer, name);
+        meter::skipped(&context.progress, BlobKind::Layer, name);
         let passed = self.pass(&own, name, Store::Nothing, None, context)?;
         let diff_id = passed.diff_id;
         self.keep_tree(passed);
@@ -364,7 +356,7 @@ impl<'a> Ingest<'a> {
         offer: &Offer<'_>,
         name: &str,
         store: Store,
-        meter: Option<Meter>,
+        meter: Option<BlobMeter>,
         context: &Context,
     ) -> Result<Passed> {
         let pass = Pass {
@@ -397,17 +389,6 @@ impl<'a> Ingest<'a> {
         layer
     }
 
-    fn meter(
-        &mut self,
-        context: &Context,
-        kind: BlobKind,
-        name: &str,
-        total: Option<u64>,
-    ) -> Meter {
-        self.blobs += 1;
-        Meter::start(&context.progress, self.blobs, kind, name.to_owned(), total)
-    }
-
     fn document(&self, digest: Digest, content: &[u8]) -> Result<()> {
         let size = content.len() as u64;
         if self.dir.size_of(digest)? == Some(size) {
@@ -419,11 +400,4 @@ impl<'a> Ingest<'a> {
         }
         self.dir.publish(temp, digest, size)
     }
-}
-
-fn skip(context: &Context, kind: BlobKind, name: &str) {
-    context.progress.emit(Event::BlobSkipped {
-        kind,
-        name: name.to_owned(),
-    });
 }

@@ -16,10 +16,10 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::channel::{DEPTH, Piece, Pieces, Run, send};
-use super::meter::Meter;
 use super::output::{Output, Store, Written};
 use super::{BlobDir, Options};
 use crate::error::{Error, Result};
+use crate::meter::BlobMeter;
 use crate::transfer::{Context, OpenLayer};
 use pcocc_layers::Compression;
 use pcocc_layers::compression::{self, Buffers, PIECE};
@@ -42,7 +42,7 @@ pub(super) struct Pass<'a, 'o> {
     /// Digest of the plain tar.
     pub(super) diff_id: Option<DiffId>,
     pub(super) store: Store,
-    pub(super) meter: Option<Meter>,
+    pub(super) meter: Option<BlobMeter>,
 }
 
 /// What a stream was found to be.
@@ -122,7 +122,7 @@ impl Pass<'_, '_> {
         &self,
         run: &Run<'_>,
         buffers: &Buffers,
-        mut meter: Option<Meter>,
+        mut meter: Option<BlobMeter>,
         to: Option<&Sender<Piece>>,
     ) -> Result<Found> {
         let is_plain = self.compression == Compression::None;

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use pcocc_core::progress::{Progress, Reporter};
+use pcocc_core::progress::{Event, Progress, Reporter};
 use proptest::prelude::ProptestConfig;
 use tempfile::{NamedTempFile, TempDir};
 
@@ -589,29 +589,36 @@ fn progress_names_blobs_and_says_what_is_skipped() {
         total: Some(total),
     };
     let (length, config) = (tar.len() as u64, image.config().len() as u64);
+    let events = events.0.lock().unwrap();
+    let ids = events.iter().filter_map(|event| match event {
+        Event::BlobStarted { id, .. } => Some(*id),
+        _ => None,
+    });
+    let ids: Vec<u64> = ids.collect();
+    assert!(ids[0] < ids[1], "{ids:?}");
     assert_eq!(
-        *events.0.lock().unwrap(),
+        *events,
         [
-            started(1, BlobKind::Layer, diff_id(&tar).to_string(), length),
+            started(ids[0], BlobKind::Layer, diff_id(&tar).to_string(), length),
             Event::BlobProgress {
-                id: 1,
+                id: ids[0],
                 done: length
             },
             Event::BlobFinished {
-                id: 1,
+                id: ids[0],
                 total: length
             },
             Event::BlobSkipped {
                 kind: BlobKind::Layer,
                 name: diff_id(&tar).to_string()
             },
-            started(2, BlobKind::Config, image.id().to_string(), config),
+            started(ids[1], BlobKind::Config, image.id().to_string(), config),
             Event::BlobProgress {
-                id: 2,
+                id: ids[1],
                 done: config
             },
             Event::BlobFinished {
-                id: 2,
+                id: ids[1],
                 total: config
             },
         ]

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use super::{MARKER, MARKER_NAME, read_document, read_marker};
 use crate::error::{Error, Result};
+use crate::meter;
 use crate::oci::{Image, Layer, REF_NAME};
 use crate::stream;
 use crate::transfer::{Context, Offer, Receiver, Sink};
@@ -163,7 +164,7 @@ impl Receiver for LayoutReceiver<'_> {
         if let Some((digest, size)) = offer.blob
             && self.has_blob(digest, size)
         {
-            stream::skipped(BlobKind::Layer, &digest.to_string(), context);
+            meter::skipped(&context.progress, BlobKind::Layer, &digest.to_string());
             return Ok(Layer {
                 digest,
                 size,
@@ -172,11 +173,9 @@ impl Receiver for LayoutReceiver<'_> {
             });
         }
         let expected = offer.expected();
-        let name = match (offer.blob, offer.diff_id) {
-            (Some((digest, _)), _) => digest.to_string(),
-            (None, Some(diff_id)) => diff_id.to_string(),
-            (None, None) => "layer".to_owned(),
-        };
+        let name = offer
+            .digest()
+            .map_or_else(|| "layer".to_owned(), |digest| digest.to_string());
         let temp = self.staging.path().join("incoming");
         let mut file = File::create(&temp).map_err(Error::io("create", &temp))?;
         let mut reader = (offer.open)()?;
@@ -204,7 +203,7 @@ impl Receiver for LayoutReceiver<'_> {
             }
         }
         self.put(image.config())?;
-        stream::show_config(image.id(), image.config().len() as u64, context);
+        meter::config_moved(&context.progress, image);
         context
             .progress
             .stage("Writing manifest to image destination");

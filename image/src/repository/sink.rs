@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard};
-use pcocc_core::progress::{BlobKind, Event};
+use pcocc_core::progress::BlobKind;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
+use crate::meter;
 use crate::oci::{Image, Layer};
 use crate::origin::Origin;
 use crate::reference::{ImageUri, check_name};
@@ -181,10 +182,7 @@ impl<'a> RepositoryReceiver<'a> {
             if other.known_layers()?.get(&diff_id) == Some(&layer)
                 && self.repository().link_blob(other, digest, size)?
             {
-                context.progress.emit(Event::BlobSkipped {
-                    kind: BlobKind::Layer,
-                    name: digest.to_string(),
-                });
+                meter::skipped(&context.progress, BlobKind::Layer, &digest.to_string());
                 return Ok(Some(layer));
             }
         }

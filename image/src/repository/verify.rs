@@ -7,9 +7,9 @@ use std::path::Path;
 use pcocc_core::progress::BlobKind;
 
 use crate::error::{Error, Result};
+use crate::meter::BlobMeter;
 use crate::repository::folder::Repository;
 use crate::repository::meta::{Kind, Meta};
-use crate::stream::Shown;
 use crate::transfer::Context;
 use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
@@ -60,9 +60,14 @@ impl Repository {
         // One that cannot be looked at is missed when it is read.
         let sizes = blobs.iter().filter_map(|(_, path)| fs::metadata(path).ok());
         let total = sizes.map(|metadata| metadata.len()).sum();
-        let mut shown = Shown::start(BlobKind::Repository, self.name(), Some(total), context);
+        let mut meter = BlobMeter::start(
+            &context.progress,
+            BlobKind::Repository,
+            self.name(),
+            Some(total),
+        );
         for (digest, path) in &blobs {
-            let (found, size) = match hash(path, &mut shown, context)? {
+            let (found, size) = match hash(path, &mut meter, context)? {
                 Ok(read) => read,
                 // Garbage collection took it meanwhile: no image needs it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -81,7 +86,7 @@ impl Repository {
                 });
             }
         }
-        shown.finish();
+        meter.finish();
         Ok(verified)
     }
 
@@ -116,7 +121,7 @@ impl Repository {
 /// is a result.
 fn hash(
     path: &Path,
-    shown: &mut Shown<'_>,
+    meter: &mut BlobMeter,
     context: &Context,
 ) -> Result<io::Result<(Digest, u64)>> {
     let mut reader = match File::open(path) {
@@ -128,7 +133,7 @@ fn hash(
         context.check()?;
         match reader.read(&mut buffer) {
             Ok(0) => break,
-            Ok(n) => shown.moved(n as u64),
+            Ok(n) => meter.add(n),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Ok(Err(error)),
         }

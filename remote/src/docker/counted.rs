@@ -4,18 +4,17 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-use pcocc_core::progress::{BlobKind, Event, Reporter};
-
+use pcocc_core::progress::BlobKind;
+use pcocc_image::meter::BlobMeter;
 use pcocc_image::transfer::{Context, Offer};
 use pcocc_image::{Error, Result};
 use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
 
-/// Bytes between two reports.
-const REPORT_EVERY: u64 = 1 << 20;
-
 /// Clones read the same stream, so that its hash can be had when an inflater is through with it.
-pub(super) struct Counted<'a>(Arc<Mutex<Counting<'a>>>);
+pub(super) struct Counted<'a>(Arc<Mutex<Option<Metered<'a>>>>);
+
+type Metered<'a> = (Hashing<Box<dyn Read + Send + 'a>>, BlobMeter);
 
 impl Clone for Counted<'_> {
     fn clone(&self) -> Self {
@@ -23,75 +22,47 @@ impl Clone for Counted<'_> {
     }
 }
 
-struct Counting<'a> {
-    stream: Option<Hashing<Box<dyn Read + Send + 'a>>>,
-    reported: u64,
-    id: u64,
-    progress: Reporter,
-}
-
 impl<'a> Counted<'a> {
-    /// Announces the blob with the number `id` within its transfer.
+    /// Reports that the blob starts to move; `number` stands in for a digest that is not known yet.
     pub(super) fn new(
         stream: Box<dyn Read + Send + 'a>,
         offer: &Offer<'_>,
-        id: u64,
+        number: u64,
         context: &Context,
     ) -> Self {
         let name = offer
-            .blob
-            .map(|(digest, _)| digest)
-            .or(offer.diff_id.map(|diff_id| diff_id.0))
-            .map_or_else(|| format!("layer {id}"), |digest| digest.to_string());
-        context.progress.emit(Event::BlobStarted {
-            id,
-            kind: BlobKind::Layer,
-            name,
-            total: offer.size,
-        });
-        Self(Arc::new(Mutex::new(Counting {
-            stream: Some(Hashing::new(stream)),
-            reported: 0,
-            id,
-            progress: context.progress.clone(),
-        })))
+            .digest()
+            .map_or_else(|| format!("layer {number}"), |digest| digest.to_string());
+        let meter = BlobMeter::start(&context.progress, BlobKind::Layer, &name, offer.size);
+        let open = Some((Hashing::new(stream), meter));
+        Self(Arc::new(Mutex::new(open)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counting<'a>> {
+    /// The stream; `None` once it has ended.
+    fn lock(&self) -> MutexGuard<'_, Option<Metered<'a>>> {
         self.0.lock()
     }
 
-    /// Reads what an inflater left over and tells digest and size of the whole.
+    /// Reads what an inflater left over, and returns digest and size of the whole.
     pub(super) fn finish(mut self) -> Result<(Digest, u64)> {
         io::copy(&mut self, &mut io::sink()).map_err(Error::io("read", "layer"))?;
-        let mut counting = self.lock();
-        let Some(stream) = counting.stream.take() else {
+        let Some((stream, meter)) = self.lock().take() else {
             return Err(Error::invalid("layer", "was read to its end before"));
         };
+        meter.finish();
         let (digest, size, _) = stream.finish();
-        counting.progress.emit(Event::BlobFinished {
-            id: counting.id,
-            total: size,
-        });
         Ok((digest, size))
     }
 }
 
 impl Read for Counted<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut counting = self.lock();
-        let Some(stream) = &mut counting.stream else {
+        let mut open = self.lock();
+        let Some((stream, meter)) = &mut *open else {
             return Ok(0);
         };
         let n = stream.read(buf)?;
-        let done = stream.size();
-        if done - counting.reported >= REPORT_EVERY {
-            counting.reported = done;
-            counting.progress.emit(Event::BlobProgress {
-                id: counting.id,
-                done,
-            });
-        }
+        meter.add(n);
         Ok(n)
     }
 }

@@ -13,12 +13,13 @@ use std::collections::HashSet;
 use std::io::{self, Read, Seek, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pcocc_core::progress::{BlobKind, Event};
+use pcocc_core::progress::BlobKind;
 
 use super::client::{Daemon, ImageStore};
 use super::counted::Counted;
 use super::stream::LoadStream;
 use pcocc_image::layout::{MARKER, MARKER_NAME};
+use pcocc_image::meter;
 use pcocc_image::oci::{Image, Layer};
 use pcocc_image::reference::DockerReference;
 use pcocc_image::transfer::{Context, Offer, Receiver, Sink};
@@ -196,10 +197,7 @@ impl Receiver for Load<'_> {
         });
         if let Some(diff_id) = known {
             let (digest, size) = offer.blob.unwrap_or((diff_id.0, offer.size.unwrap_or(0)));
-            context.progress.emit(Event::BlobSkipped {
-                kind: BlobKind::Layer,
-                name: digest.to_string(),
-            });
+            meter::skipped(&context.progress, BlobKind::Layer, &digest.to_string());
             return Ok(Layer {
                 digest,
                 size,

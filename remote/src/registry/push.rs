@@ -15,6 +15,7 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 
 use super::session::Session;
+use pcocc_image::meter;
 use pcocc_image::oci::{Image, Layer};
 use pcocc_image::stream as blob_stream;
 use pcocc_image::transfer::{Context, Offer, Receiver};
@@ -155,7 +156,7 @@ impl Receiver for Push {
         };
         let (digest, size) = match present {
             Some((digest, size)) => {
-                blob_stream::skipped(BlobKind::Layer, &digest.to_string(), context);
+                meter::skipped(&context.progress, BlobKind::Layer, &digest.to_string());
                 (digest, size)
             }
             None => self.upload(offer, context)?,
@@ -172,11 +173,11 @@ impl Receiver for Push {
 
     fn commit(self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
         if self.has_blob(image.id())? {
-            blob_stream::skipped(BlobKind::Config, &image.id().to_string(), context);
+            meter::skipped(&context.progress, BlobKind::Config, &image.id().to_string());
         } else {
             let config = Bytes::copy_from_slice(image.config());
             self.end(self.begin()?, image.id(), config)?;
-            blob_stream::show_config(image.id(), image.config().len() as u64, context);
+            meter::config_moved(&context.progress, image);
         }
         context
             .progress
