@@ -1,0 +1,144 @@
+use pcocc_layers::{Compression, DiffId, Digest};
+
+use super::index::DOCKER_MANIFEST;
+use super::manifest::DOCKER_CONFIG;
+use super::*;
+
+fn config(diff_ids: &[&str]) -> Vec<u8> {
+    let ids: Vec<_> = diff_ids
+        .iter()
+        .map(|id| Digest::of(id.as_bytes()).to_string())
+        .collect();
+    serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": ids},
+    })
+    .to_string()
+    .into_bytes()
+}
+
+fn layer(content: &str, compression: Compression) -> Layer {
+    Layer {
+        digest: Digest::of(format!("blob of {content}").as_bytes()),
+        size: 7,
+        compression,
+        diff_id: DiffId(Digest::of(content.as_bytes())),
+    }
+}
+
+fn docker_manifest(config: &[u8], layer_type: &str) -> Vec<u8> {
+    serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST,
+        "config": {"mediaType": DOCKER_CONFIG, "size": config.len(), "digest": Digest::of(config)},
+        "layers": [{"mediaType": layer_type, "size": 7, "digest": Digest::of(b"blob of a")}],
+    })
+    .to_string()
+    .into_bytes()
+}
+
+#[test]
+fn assembled_images_parse_back_to_themselves() {
+    let image = Image::assemble(
+        config(&["a", "b", "a"]),
+        vec![
+            layer("a", Compression::Gzip),
+            layer("b", Compression::Zstd),
+            layer("a", Compression::Gzip),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        Image::parse(image.manifest(), image.config()).unwrap(),
+        image
+    );
+    assert_eq!(image.blobs().len(), 4, "an equal layer is one blob");
+    let index = image.index(Some("latest")).unwrap();
+    assert!(is_index(&index).unwrap());
+    let named = parse_index(&index).unwrap();
+    assert_eq!(
+        select_manifest(&named).unwrap().digest,
+        image.manifest_digest()
+    );
+    assert_eq!(named[0].name.as_deref(), Some("latest"));
+}
+
+#[test]
+fn docker_schema_2_becomes_an_oci_manifest_with_the_same_config() {
+    let config = config(&["a"]);
+    let manifest = docker_manifest(&config, "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    let image = Image::parse(&manifest, &config).unwrap();
+    assert_eq!(image.id(), Digest::of(&config));
+    assert!(!String::from_utf8_lossy(image.manifest()).contains("docker"));
+    assert_eq!(
+        image,
+        Image::assemble(config, vec![layer("a", Compression::Gzip)]).unwrap()
+    );
+}
+
+#[test]
+fn what_is_not_an_image_is_refused() {
+    let good = config(&["a"]);
+    let gzip = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    let cases: [(&str, Vec<u8>, Vec<u8>); 6] = [
+        ("does not parse", b"{".to_vec(), good.clone()),
+        (
+            "schema 1",
+            br#"{"schemaVersion":1,"fsLayers":[]}"#.to_vec(),
+            good.clone(),
+        ),
+        (
+            "index",
+            br#"{"schemaVersion":2,"manifests":[]}"#.to_vec(),
+            good.clone(),
+        ),
+        (
+            "media type",
+            docker_manifest(&good, "application/x-elf"),
+            good.clone(),
+        ),
+        ("corrupt", docker_manifest(&good, gzip), config(&["b"])),
+        (
+            "lists 1 layers",
+            docker_manifest(&config(&[]), gzip),
+            config(&[]),
+        ),
+    ];
+    for (why, manifest, config) in cases {
+        let error = Image::parse(&manifest, &config).unwrap_err().to_string();
+        assert!(error.contains(why), "{why}: {error}");
+    }
+    let huge = vec![b' '; MAX_DOCUMENT as usize + 1];
+    assert!(is_index(&huge).unwrap_err().to_string().contains("larger"));
+}
+
+#[test]
+fn the_machines_own_platform_is_taken_from_several() {
+    let one = |platform: &str| ManifestDescriptor {
+        digest: Digest::of(platform.as_bytes()),
+        size: 1,
+        is_index: false,
+        platform: Some(platform.to_owned()),
+        name: None,
+    };
+    let own = host_platform();
+    let several = [one("linux/riscv64"), one(&own)];
+    assert_eq!(select_manifest(&several).unwrap(), &several[1]);
+    assert_eq!(
+        select_manifest(&several[..1]).unwrap(),
+        &several[0],
+        "the only one is taken"
+    );
+    let foreign = [one("linux/riscv64"), one("windows/amd64")];
+    assert!(
+        select_manifest(&foreign)
+            .unwrap_err()
+            .to_string()
+            .contains("linux/riscv64")
+    );
+    let mut other = one(&own);
+    assert!(select_manifest(&[one(&own), other.clone()]).is_ok());
+    other.digest = Digest::of(b"other");
+    assert!(select_manifest(&[one(&own), other]).is_err());
+    assert!(select_manifest(&[]).is_err());
+}
