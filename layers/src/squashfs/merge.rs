@@ -4,7 +4,7 @@
 //! else replaces what was there. A directory the layer's archive never named, but needed for a name
 //! below it, keeps the lower layer's attributes: containerd does so, and the image's author meant it.
 
-use super::tree::{Directory, Kind, Node, NodeId, Path, Refused, Tree, shown};
+use super::tree::{Directory, Node, NodeId, NodeKind, Path, Refused, Tree, shown};
 
 /// A directory of the upper tree and the one it lands on.
 struct Pair {
@@ -23,7 +23,7 @@ pub(super) fn overlay(lower: &mut Tree, mut upper: Tree) -> Result<(), Refused> 
         }
     }
     let root = take(&mut upper, Tree::ROOT);
-    let Kind::Directory(directory) = root.kind else {
+    let NodeKind::Directory(directory) = root.kind else {
         return Ok(());
     };
     if !directory.implied {
@@ -44,8 +44,8 @@ pub(super) fn overlay(lower: &mut Tree, mut upper: Tree) -> Result<(), Refused> 
             }
             let node = take(&mut upper, id);
             match node.kind {
-                Kind::Whiteout => lower.unlink(pair.lower, &name),
-                Kind::Directory(directory) => {
+                NodeKind::Whiteout => lower.unlink(pair.lower, &name),
+                NodeKind::Directory(directory) => {
                     let target = merge_directory(lower, pair.lower, &name, node.meta, &directory);
                     pending.push(Pair {
                         upper: *directory,
@@ -74,7 +74,7 @@ fn take(tree: &mut Tree, id: NodeId) -> Node {
     Node {
         meta: node.meta,
         links: 0,
-        kind: std::mem::replace(&mut node.kind, Kind::Free),
+        kind: std::mem::replace(&mut node.kind, NodeKind::Free),
     }
 }
 
@@ -100,7 +100,7 @@ fn merge_directory(
             id
         }
         None => {
-            let id = lower.add(meta, Kind::Directory(Box::default()));
+            let id = lower.add(meta, NodeKind::Directory(Box::default()));
             lower.link(parent, name, id);
             id
         }
@@ -111,7 +111,7 @@ fn merge_directory(
 fn lower_links(lower: &mut Tree, upper: &mut Tree) -> Result<Vec<(NodeId, NodeId)>, Refused> {
     let mut links = Vec::new();
     for id in 0..upper.len() as NodeId {
-        let Kind::LowerLink(target) = &upper.node(id).kind else {
+        let NodeKind::LowerLink(target) = &upper.node(id).kind else {
             continue;
         };
         let found = lower.find(&Path::parse(target)?)?;

@@ -61,7 +61,7 @@ pub(super) struct Directory {
 
 /// What a node is.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Directory(Box<Directory>),
     File(Box<FileData>),
     Symlink(Box<[u8]>),
@@ -82,7 +82,7 @@ pub(super) struct Node {
     pub(super) meta: Meta,
     /// Names it has.
     pub(super) links: u32,
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
 }
 
 /// Why an entry does not fit in the tree.
@@ -107,7 +107,7 @@ impl Tree {
             nodes: vec![Node {
                 meta: Meta::DIRECTORY,
                 links: 1,
-                kind: Kind::Directory(Box::new(root)),
+                kind: NodeKind::Directory(Box::new(root)),
             }],
             free: Vec::new(),
         }
@@ -128,14 +128,14 @@ impl Tree {
 
     pub(super) fn directory(&self, id: NodeId) -> Option<&Directory> {
         match &self.node(id).kind {
-            Kind::Directory(directory) => Some(directory),
+            NodeKind::Directory(directory) => Some(directory),
             _ => None,
         }
     }
 
     pub(super) fn directory_mut(&mut self, id: NodeId) -> Option<&mut Directory> {
         match &mut self.node_mut(id).kind {
-            Kind::Directory(directory) => Some(directory),
+            NodeKind::Directory(directory) => Some(directory),
             _ => None,
         }
     }
@@ -145,7 +145,7 @@ impl Tree {
     }
 
     /// Adds a node that has no name yet.
-    pub(super) fn add(&mut self, meta: Meta, kind: Kind) -> NodeId {
+    pub(super) fn add(&mut self, meta: Meta, kind: NodeKind) -> NodeId {
         let node = Node {
             meta,
             links: 0,
@@ -192,8 +192,8 @@ impl Tree {
             let node = self.node_mut(id);
             node.links = node.links.saturating_sub(1);
             if node.links == 0 {
-                let kind = std::mem::replace(&mut node.kind, Kind::Free);
-                if let Kind::Directory(directory) = kind {
+                let kind = std::mem::replace(&mut node.kind, NodeKind::Free);
+                if let NodeKind::Directory(directory) = kind {
                     pending.extend(directory.entries.into_values());
                 }
                 self.free.push(id);
@@ -220,19 +220,24 @@ impl Tree {
     }
 
     /// Places an entry at the cleaned path `path`, replacing what an earlier entry put there.
-    pub(super) fn insert(&mut self, path: &Path, meta: Meta, kind: Kind) -> Result<(), Refused> {
+    pub(super) fn insert(
+        &mut self,
+        path: &Path,
+        meta: Meta,
+        kind: NodeKind,
+    ) -> Result<(), Refused> {
         let (parent, name) = self.place(path)?;
         let existing = self.child(parent, name);
         let mut kind = kind;
-        if let (Some(id), Kind::Directory(new)) = (existing, &mut kind) {
+        if let (Some(id), NodeKind::Directory(new)) = (existing, &mut kind) {
             match &mut self.node_mut(id).kind {
-                Kind::Directory(directory) => {
+                NodeKind::Directory(directory) => {
                     directory.implied = false;
                     self.node_mut(id).meta = meta;
                     return Ok(());
                 }
                 // The name was removed from the layers below and starts anew.
-                Kind::Whiteout => new.opaque = true,
+                NodeKind::Whiteout => new.opaque = true,
                 _ => {}
             }
         }
@@ -261,17 +266,17 @@ impl Tree {
             if path == target {
                 return Err("is a hard link to itself".into());
             }
-            let node = self.add(meta, Kind::LowerLink(target.join().into()));
+            let node = self.add(meta, NodeKind::LowerLink(target.join().into()));
             self.link(parent, name, node);
             return Ok(());
         };
         match self.node(found).kind {
-            Kind::Directory(_) => return Err("is a hard link to a directory".into()),
-            Kind::Whiteout => return Err("is a hard link to a file this layer removes".into()),
-            Kind::LowerLink(_) => {}
+            NodeKind::Directory(_) => return Err("is a hard link to a directory".into()),
+            NodeKind::Whiteout => return Err("is a hard link to a file this layer removes".into()),
+            NodeKind::LowerLink(_) => {}
             // Attributes belong to the file, whichever of its names brings them.
             // The daemon leaves a symbolic link's time alone then.
-            Kind::Symlink(_) => {
+            NodeKind::Symlink(_) => {
                 let mtime = self.node(found).meta.mtime;
                 self.node_mut(found).meta = Meta {
                     mode: 0o777,
@@ -293,7 +298,7 @@ impl Tree {
         // Whiteouts concern lower layers only: what this layer itself has here stays.
         match self.child(parent, hidden) {
             None => {
-                let node = self.add(Meta::DIRECTORY, Kind::Whiteout);
+                let node = self.add(Meta::DIRECTORY, NodeKind::Whiteout);
                 self.link(parent, hidden, node);
             }
             Some(id) => {
@@ -351,8 +356,8 @@ impl Tree {
             }
             let child = self.child(here, &name);
             match child.map(|id| (id, &self.node(id).kind)) {
-                Some((id, Kind::Directory(_))) => stack.push(id),
-                Some((_, Kind::Symlink(target))) => {
+                Some((id, NodeKind::Directory(_))) => stack.push(id),
+                Some((_, NodeKind::Symlink(target))) => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err("goes through too many symbolic links".into());
@@ -363,7 +368,7 @@ impl Tree {
                     let parts = target.split(|&byte| byte == b'/').rev();
                     pending.extend(parts.map(|part| (part.to_vec(), true)));
                 }
-                None | Some((_, Kind::Whiteout)) => {
+                None | Some((_, NodeKind::Whiteout)) => {
                     if !create {
                         return Ok(None);
                     }
@@ -378,7 +383,7 @@ impl Tree {
                         opaque: child.is_some(),
                         ..Directory::default()
                     };
-                    let id = self.add(Meta::DIRECTORY, Kind::Directory(Box::new(directory)));
+                    let id = self.add(Meta::DIRECTORY, NodeKind::Directory(Box::new(directory)));
                     self.link(here, &name, id);
                     stack.push(id);
                 }

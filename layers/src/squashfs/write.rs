@@ -26,7 +26,7 @@ use self::data::DataWriter;
 use self::pipeline::Pipeline;
 use self::tables::XattrSets;
 use super::merge;
-use super::tree::{Kind, Meta, NodeId, Tree};
+use super::tree::{Meta, NodeId, NodeKind, Tree};
 use crate::error::{Error, Result};
 use pcocc_core::cancel::Cancel;
 
@@ -187,7 +187,7 @@ fn add_placeholders(tree: &mut Tree) {
     let etc = match tree.child(Tree::ROOT, b"etc") {
         Some(id) => id,
         None => {
-            let id = tree.add(Meta::DIRECTORY, Kind::Directory(Box::default()));
+            let id = tree.add(Meta::DIRECTORY, NodeKind::Directory(Box::default()));
             tree.link(Tree::ROOT, b"etc", id);
             id
         }
@@ -197,7 +197,7 @@ fn add_placeholders(tree: &mut Tree) {
     }
     for name in [&b"resolv.conf"[..], b"group", b"passwd"] {
         if tree.child(etc, name).is_none() {
-            let id = tree.add(Meta::FILE, Kind::File(Box::new(FileData::EMPTY)));
+            let id = tree.add(Meta::FILE, NodeKind::File(Box::new(FileData::EMPTY)));
             tree.link(etc, name, id);
         }
     }
@@ -205,8 +205,8 @@ fn add_placeholders(tree: &mut Tree) {
 
 /// Puts the merged layers under `rootfs`, beside `config.json`, and returns the new root.
 fn add_top(tree: &mut Tree, config: FileData) -> NodeId {
-    let top = tree.add(Meta::DIRECTORY, Kind::Directory(Box::default()));
-    let config = tree.add(Meta::FILE, Kind::File(Box::new(config)));
+    let top = tree.add(Meta::DIRECTORY, NodeKind::Directory(Box::default()));
+    let config = tree.add(Meta::FILE, NodeKind::File(Box::new(config)));
     tree.link(top, b"config.json", config);
     tree.link(top, b"rootfs", Tree::ROOT);
     top

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::metadata::{METADATA_SIZE, MetadataWriter, Place};
+use super::metadata::{METADATA_SIZE, MetadataRef, MetadataWriter};
 
 /// Most entries under one header.
 const MAX_RUN: usize = 256;
@@ -12,7 +12,7 @@ const MAX_RUN: usize = 256;
 pub(super) struct Listed<'a> {
     pub(super) name: &'a [u8],
     pub(super) number: u32,
-    pub(super) place: Place,
+    pub(super) place: MetadataRef,
     /// The basic inode type.
     pub(super) kind: u16,
 }
@@ -20,7 +20,7 @@ pub(super) struct Listed<'a> {
 /// Where a listing is.
 #[derive(Debug)]
 pub(super) struct Listing {
-    pub(super) place: Place,
+    pub(super) place: MetadataRef,
     pub(super) size: u32,
     /// Encoded index records: one for each metadata block after the first.
     pub(super) index: Vec<u8>,

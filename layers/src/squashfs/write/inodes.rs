@@ -13,11 +13,11 @@ use deku::ctx::Endian;
 use deku::writer::Writer;
 
 use super::directories::{self, Listed, Listing};
-use super::metadata::{MetadataWriter, Place};
+use super::metadata::{MetadataRef, MetadataWriter};
 use super::pipeline::Written;
 use super::{BLOCK_SIZE, FileData};
 use crate::error::Result;
-use crate::squashfs::tree::{Directory, Kind, Meta, NodeId, Tree};
+use crate::squashfs::tree::{Directory, Meta, NodeId, NodeKind, Tree};
 use pcocc_core::cancel::Cancel;
 
 /// Writes inode and directory table side by side.
@@ -85,11 +85,11 @@ impl<'a, W: Write> InodeTables<'a, W> {
     /// Writes everything below and including `root`; returns where the root's inode is.
     pub(super) fn write(&mut self, root: NodeId, cancel: &Cancel) -> Result<u64, Failure> {
         let order = self.number(root);
-        let mut place = Place::default();
+        let mut place = MetadataRef::default();
         // Directories come after their parents in `order`, hence backwards: children first.
         for &(id, parent) in order.iter().rev() {
             cancel.check().map_err(crate::Error::from)?;
-            if let Kind::Directory(directory) = &self.tree.node(id).kind {
+            if let NodeKind::Directory(directory) = &self.tree.node(id).kind {
                 place = self.directory(id, directory, parent)?;
             }
         }
@@ -106,7 +106,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
         while let Some(&(id, _)) = order.get(next) {
             next += 1;
             let number = self.numbers[id as usize];
-            let Kind::Directory(directory) = &self.tree.node(id).kind else {
+            let NodeKind::Directory(directory) = &self.tree.node(id).kind else {
                 continue;
             };
             for &child in directory.entries.values() {
@@ -133,18 +133,18 @@ impl<'a, W: Write> InodeTables<'a, W> {
         id: NodeId,
         directory: &'a Directory,
         parent: u32,
-    ) -> Result<Place, Failure> {
+    ) -> Result<MetadataRef, Failure> {
         let mut listed = Vec::with_capacity(directory.entries.len());
         let mut folders = 0;
         for (name, &child) in &directory.entries {
             let node = self.tree.node(child);
             let number = self.numbers[child as usize];
-            folders += u32::from(matches!(node.kind, Kind::Directory(_)));
+            folders += u32::from(matches!(node.kind, NodeKind::Directory(_)));
             let known = self.references[number as usize - 1];
             let place = if known == u64::MAX {
                 self.leaf(child, number)?
             } else {
-                Place {
+                MetadataRef {
                     block: known >> 16,
                     offset: known as u16,
                 }
@@ -169,7 +169,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
         link_count: u32,
         parent_inode: u32,
         listing: &Listing,
-    ) -> Result<Place, Failure> {
+    ) -> Result<MetadataRef, Failure> {
         let block_index = directories::narrow(listing.place.block)?;
         let block_offset = listing.place.offset;
         // The size counts three bytes for `.` and `..`, which are not stored.
@@ -204,7 +204,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
     }
 
     /// Writes an inode that is no directory.
-    fn leaf(&mut self, node: NodeId, number: u32) -> Result<Place, Failure> {
+    fn leaf(&mut self, node: NodeId, number: u32) -> Result<MetadataRef, Failure> {
         let node = self.tree.node(node);
         let meta = node.meta;
         let link_count = node.links;
@@ -216,10 +216,10 @@ impl<'a, W: Write> InodeTables<'a, W> {
             xattr_index,
         };
         let (id, inner) = match &node.kind {
-            Kind::File(data) => return self.file(meta, number, link_count, data),
-            Kind::Symlink(target) => return self.symlink(meta, number, link_count, target),
-            Kind::Block(device) | Kind::Char(device) => {
-                let block = matches!(node.kind, Kind::Block(_));
+            NodeKind::File(data) => return self.file(meta, number, link_count, data),
+            NodeKind::Symlink(target) => return self.symlink(meta, number, link_count, target),
+            NodeKind::Block(device) | NodeKind::Char(device) => {
+                let block = matches!(node.kind, NodeKind::Block(_));
                 let basic = BasicDeviceSpecialFile {
                     link_count,
                     device_number: *device,
@@ -243,12 +243,15 @@ impl<'a, W: Write> InodeTables<'a, W> {
                     ),
                 }
             }
-            Kind::Fifo if extended => (
+            NodeKind::Fifo if extended => (
                 InodeId::ExtendedNamedPipe,
                 InodeInner::ExtendedNamedPipe(extended_ipc),
             ),
-            Kind::Fifo => (InodeId::BasicNamedPipe, InodeInner::BasicNamedPipe(ipc)),
-            Kind::Directory(_) | Kind::LowerLink(_) | Kind::Whiteout | Kind::Free => {
+            NodeKind::Fifo => (InodeId::BasicNamedPipe, InodeInner::BasicNamedPipe(ipc)),
+            NodeKind::Directory(_)
+            | NodeKind::LowerLink(_)
+            | NodeKind::Whiteout
+            | NodeKind::Free => {
                 return Err(io::Error::other("the tree of names is inconsistent").into());
             }
         };
@@ -261,7 +264,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
         number: u32,
         link_count: u32,
         data: &FileData,
-    ) -> Result<Place, Failure> {
+    ) -> Result<MetadataRef, Failure> {
         let (start, first) = match self.written.files.get(data.blocks as usize) {
             Some(&place) => place,
             None => (0, 0),
@@ -309,7 +312,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
         number: u32,
         link_count: u32,
         target: &[u8],
-    ) -> Result<Place, Failure> {
+    ) -> Result<MetadataRef, Failure> {
         // backhand refuses targets over 255 bytes: it encodes an empty one, whose length is last.
         let inner = InodeInner::BasicSymlink(BasicSymlink {
             link_count,
@@ -337,7 +340,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
         id: InodeId,
         inner: InodeInner,
         tail: &[u8],
-    ) -> Result<Place, Failure> {
+    ) -> Result<MetadataRef, Failure> {
         let mut bytes = self.encode(meta, number, id, inner)?;
         bytes.extend(tail);
         self.append(number, &bytes)
@@ -372,7 +375,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
         Ok(bytes.into_inner())
     }
 
-    fn append(&mut self, number: u32, bytes: &[u8]) -> Result<Place, Failure> {
+    fn append(&mut self, number: u32, bytes: &[u8]) -> Result<MetadataRef, Failure> {
         let place = self.inodes.place();
         self.inodes.write(bytes)?;
         if let Some(slot) = self.references.get_mut(number as usize - 1) {
@@ -382,13 +385,13 @@ impl<'a, W: Write> InodeTables<'a, W> {
     }
 }
 
-fn basic_type(kind: &Kind) -> InodeId {
+fn basic_type(kind: &NodeKind) -> InodeId {
     match kind {
-        Kind::Directory(_) => InodeId::BasicDirectory,
-        Kind::Symlink(_) => InodeId::BasicSymlink,
-        Kind::Block(_) => InodeId::BasicBlockDevice,
-        Kind::Char(_) => InodeId::BasicCharacterDevice,
-        Kind::Fifo => InodeId::BasicNamedPipe,
+        NodeKind::Directory(_) => InodeId::BasicDirectory,
+        NodeKind::Symlink(_) => InodeId::BasicSymlink,
+        NodeKind::Block(_) => InodeId::BasicBlockDevice,
+        NodeKind::Char(_) => InodeId::BasicCharacterDevice,
+        NodeKind::Fifo => InodeId::BasicNamedPipe,
         _ => InodeId::BasicFile,
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufReader, Read};
 
 use super::{FileData, RootfsWriter};
 use crate::error::{Error, Result};
-use crate::squashfs::tree::{Kind, MAX_PATH, Meta, Path, Refused, Tree, shown};
+use crate::squashfs::tree::{MAX_PATH, Meta, NodeKind, Path, Refused, Tree, shown};
 use crate::tar::{Entry, EntryType, TarError, TarStream};
 use pcocc_core::cancel::{Cancel, Cancelled};
 
@@ -18,7 +18,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const MAX_XATTR: usize = 64 << 10;
 
 /// A layer's tar, whose headers are read from a buffer.
-type LayerStream<'a> = TarStream<BufReader<&'a mut dyn Read>>;
+type LayerTar<'a> = TarStream<BufReader<&'a mut dyn Read>>;
 
 /// Why taking an entry stopped.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ fn drain(rest: &mut impl Read, cancel: &Cancel) -> Result<(), Stop> {
 fn take(
     writer: &mut RootfsWriter,
     tree: &mut Tree,
-    stream: &mut LayerStream<'_>,
+    stream: &mut LayerTar<'_>,
     entry: Entry,
     cancel: &Cancel,
 ) -> Result<(), Stop> {
@@ -140,9 +140,9 @@ fn take(
         return Ok(());
     }
     let kind = match entry.kind {
-        EntryType::Directory => Kind::Directory(Box::default()),
+        EntryType::Directory => NodeKind::Directory(Box::default()),
         EntryType::Regular | EntryType::Continuous => {
-            Kind::File(Box::new(content(writer, stream, &entry, cancel)?))
+            NodeKind::File(Box::new(content(writer, stream, &entry, cancel)?))
         }
         EntryType::Symlink => symlink(entry.link)?,
         EntryType::Link => {
@@ -152,10 +152,10 @@ fn take(
             return Ok(tree.hard_link(&path, &target, meta)?);
         }
         // The overlay file system takes this node for a whiteout, wherever it comes from.
-        EntryType::Char if entry.device == (0, 0) => Kind::Whiteout,
-        EntryType::Char => Kind::Char(device(entry.device)?),
-        EntryType::Block => Kind::Block(device(entry.device)?),
-        EntryType::Fifo => Kind::Fifo,
+        EntryType::Char if entry.device == (0, 0) => NodeKind::Whiteout,
+        EntryType::Char => NodeKind::Char(device(entry.device)?),
+        EntryType::Block => NodeKind::Block(device(entry.device)?),
+        EntryType::Fifo => NodeKind::Fifo,
         other => {
             return Err(Stop::Refused(format!(
                 "is of the unknown type {:?}",
@@ -266,7 +266,7 @@ fn whiteout(tree: &mut Tree, path: &Path) -> Result<bool, Refused> {
 /// Stores a regular file's content.
 fn content(
     writer: &mut RootfsWriter,
-    stream: &mut LayerStream<'_>,
+    stream: &mut LayerTar<'_>,
     entry: &Entry,
     cancel: &Cancel,
 ) -> Result<FileData, Stop> {
@@ -282,7 +282,7 @@ fn content(
     Ok(writer.data.end()?)
 }
 
-fn symlink(target: Vec<u8>) -> Result<Kind, Refused> {
+fn symlink(target: Vec<u8>) -> Result<NodeKind, Refused> {
     if target.is_empty() {
         Err("is a symbolic link to nothing".into())
     } else if target.len() > MAX_PATH {
@@ -290,7 +290,7 @@ fn symlink(target: Vec<u8>) -> Result<Kind, Refused> {
     } else if target.contains(&0) {
         Err("has a zero byte in its target".into())
     } else {
-        Ok(Kind::Symlink(target.into()))
+        Ok(NodeKind::Symlink(target.into()))
     }
 }
 

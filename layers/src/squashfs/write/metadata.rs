@@ -11,12 +11,12 @@ const LEVEL: i32 = 3;
 
 /// Where a record starts: its block's offset in the table, and its place in the block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct MetadataRef {
     pub(super) block: u64,
     pub(super) offset: u16,
 }
 
-impl Place {
+impl MetadataRef {
     /// Both in one number, as inode references have it.
     pub(super) fn reference(self) -> u64 {
         self.block << 16 | u64::from(self.offset)
@@ -47,8 +47,8 @@ impl<W: Write> MetadataWriter<W> {
     }
 
     /// Where the next record will start.
-    pub(super) fn place(&self) -> Place {
-        Place {
+    pub(super) fn place(&self) -> MetadataRef {
+        MetadataRef {
             block: self.length,
             offset: self.block.len() as u16,
         }
