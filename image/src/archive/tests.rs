@@ -191,7 +191,10 @@ fn names_longer_than_a_header_are_read() {
         );
     assert_eq!(bed.reads(&archive.end()).unwrap().0.id(), parts.id);
     // Without the two blocks of zeros at the end.
-    assert_eq!(bed.reads(&archive.0).unwrap().0.id(), parts.id);
+    for whole in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let bytes = compress(&archive.0, whole);
+        assert_eq!(bed.reads(&bytes).unwrap().0.id(), parts.id);
+    }
 }
 
 #[test]
@@ -279,6 +282,32 @@ fn corrupt_archives_are_refused() {
     let middle = gzip.len() / 2;
     gzip[middle] ^= 0x55;
     bed.refuses(&gzip, "");
+}
+
+#[test]
+fn entries_that_cannot_be_trusted_are_refused() {
+    let bed = Bed::new();
+    let parts = parts();
+    let entry = |kind: u8, content: &[u8]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::new(kind));
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, "first", content).unwrap();
+        let entry = tar.into_inner().unwrap();
+        entry[..entry.len() - 1024].to_vec()
+    };
+    let good = old_docker(&parts).end();
+    for (first, words) in [
+        (entry(b'x', b"99 path=a\n"), "pax record"),
+        (entry(b'x', b"9 size=x\n"), "broken number"),
+        (entry(b'S', b""), "sparse"),
+        (vec![0; 512], "stray zero block"),
+    ] {
+        bed.refuses(&[first, good.clone()].concat(), words);
+    }
+    let global = [entry(b'g', b"10 path=b\n"), good].concat();
+    assert_eq!(bed.reads(&global).unwrap().0.id(), parts.id);
 }
 
 #[test]

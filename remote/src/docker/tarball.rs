@@ -235,6 +235,25 @@ mod tests {
             let error = read(&archive).unwrap_err().to_string();
             assert!(error.contains(word), "{word}: {error}");
         }
+        let pax = |records: &[u8]| {
+            let mut tar = entry(b"x", "", XHeader, records.len() as u64);
+            tar.extend(records);
+            tar.resize(1024, 0);
+            [tar, entry(b"y", "", Regular, 0)].concat()
+        };
+        for (records, word) in [
+            (&b"99 a=b\n"[..], "pax record"),
+            (b"9 size=x\n", "broken number"),
+            (
+                b"21 GNU.sparse.size=0\n26 GNU.sparse.numblocks=0\n",
+                "sparse",
+            ),
+        ] {
+            let error = read(&pax(records)).unwrap_err().to_string();
+            assert!(error.contains(word), "{word}: {error}");
+        }
+        let stray = [vec![0; 512], entry(b"x", "", Regular, 0)].concat();
+        assert!(read(&stray).unwrap_err().to_string().contains("stray"));
         let mut endless = vec![0; 1024];
         endless.resize(3 << 20, 1);
         assert!(read(&endless).unwrap_err().to_string().contains("behind"));
