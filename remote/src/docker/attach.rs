@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
-use super::client::{Daemon, one_line};
+use super::client::Daemon;
+use super::link::one_line;
 use pcocc_image::{Error, Result};
 
 /// Pieces in flight.

@@ -23,7 +23,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::endpoint::{Endpoint, TlsFiles};
-use super::heard::{Heard, Listened};
+use super::liveness::{Liveness, Monitored};
 use pcocc_image::{Error, Result};
 
 /// Longest wait for a connection, and again for the TLS handshake.
@@ -48,7 +48,7 @@ pub(super) struct Connector {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// When the daemon was last heard of on any of them.
-    pub(super) heard: Heard,
+    pub(super) liveness: Liveness,
 }
 
 impl Connector {
@@ -73,7 +73,7 @@ impl Connector {
         Ok(Self {
             endpoint,
             tls,
-            heard: Heard::default(),
+            liveness: Liveness::default(),
         })
     }
 
@@ -94,7 +94,7 @@ impl Connector {
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
             // Inside TLS, whose end may be another program than the daemon.
-            .handshake(TokioIo::new(Listened::new(stream, &self.heard)))
+            .handshake(TokioIo::new(Monitored::new(stream, &self.liveness)))
             .await
             .map_err(|error| self.broken(&error))?;
         // An attached terminal takes the connection over after the answer.

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use super::client::{Link, get};
+use super::link::{Link, get};
 use pcocc_image::Result;
 use pcocc_image::store::Entry;
 

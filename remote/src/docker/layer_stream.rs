@@ -12,17 +12,17 @@ use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
 
 /// Clones read the same stream, so that its hash can be had when an inflater is through with it.
-pub(super) struct Counted<'a>(Arc<Mutex<Option<Metered<'a>>>>);
+pub(super) struct LayerStream<'a>(Arc<Mutex<Option<Metered<'a>>>>);
 
 type Metered<'a> = (Hashing<Box<dyn Read + Send + 'a>>, BlobMeter);
 
-impl Clone for Counted<'_> {
+impl Clone for LayerStream<'_> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<'a> Counted<'a> {
+impl<'a> LayerStream<'a> {
     /// Reports that the blob starts to move; `number` stands in for a digest that is not known yet.
     pub(super) fn new(
         stream: Box<dyn Read + Send + 'a>,
@@ -55,7 +55,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl Read for Counted<'_> {
+impl Read for LayerStream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut open = self.lock();
         let Some((stream, meter)) = &mut *open else {

@@ -1,4 +1,4 @@
-//! When a daemon was last heard of, on whichever connection.
+//! When a daemon last gave a sign of life, on any connection.
 //!
 //! A daemon that is busy with many transfers may leave a question of ours unanswered for long, while it goes on with the
 //! others. What it sends, and what it takes of a body it kept us waiting with, shows that it lives.
@@ -16,9 +16,9 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The moment at which a daemon was last heard of; clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<AtomicU64>);
+pub(super) struct Liveness(Arc<AtomicU64>);
 
-impl Heard {
+impl Liveness {
     fn note(&self) {
         let now = START.elapsed().as_millis();
         // Later by one, so that zero means never.
@@ -33,25 +33,25 @@ impl Heard {
     }
 }
 
-/// A connection on which the daemon is listened to.
-pub(super) struct Listened<S> {
+/// A connection whose traffic is noted as a sign of life.
+pub(super) struct Monitored<S> {
     stream: S,
-    heard: Heard,
+    liveness: Liveness,
     /// The last write had to wait: the next one that succeeds was made room for.
     blocked: bool,
 }
 
-impl<S> Listened<S> {
-    pub(super) fn new(stream: S, heard: &Heard) -> Self {
+impl<S> Monitored<S> {
+    pub(super) fn new(stream: S, liveness: &Liveness) -> Self {
         Self {
             stream,
-            heard: heard.clone(),
+            liveness: liveness.clone(),
             blocked: false,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Listened<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Monitored<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -60,13 +60,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Listened<S> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
         if buffer.filled().len() > before {
-            self.heard.note();
+            self.liveness.note();
         }
         Poll::Ready(read)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Listened<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Monitored<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -74,7 +74,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Listened<S> {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if self.blocked && matches!(written, Poll::Ready(Ok(_))) {
-            self.heard.note();
+            self.liveness.note();
         }
         self.blocked = written.is_pending();
         written
@@ -100,15 +100,15 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.enable_time().build().unwrap();
         runtime.block_on(async {
-            let heard = Heard::default();
+            let liveness = Liveness::default();
             let (ours, mut daemon) = tokio::io::duplex(8);
-            let mut ours = Listened::new(ours, &heard);
+            let mut ours = Monitored::new(ours, &liveness);
             let pause = || tokio::time::sleep(Duration::from_millis(10));
             let start = Instant::now();
             pause().await;
-            assert!(!heard.since(start));
+            assert!(!liveness.since(start));
             ours.write_all(b"8 bytes.").await.unwrap();
-            assert!(!heard.since(start), "it fits into a buffer");
+            assert!(!liveness.since(start), "it fits into a buffer");
             let mut eight = [0; 8];
             let (sent, taken) = tokio::join!(ours.write_all(b"and more"), async {
                 pause().await;
@@ -116,14 +116,14 @@ mod tests {
             });
             sent.unwrap();
             taken.unwrap();
-            assert!(heard.since(start));
+            assert!(liveness.since(start));
             pause().await;
             let later = Instant::now();
-            assert!(!heard.since(later));
+            assert!(!liveness.since(later));
             pause().await;
             daemon.write_all(b"x").await.unwrap();
             ours.read_u8().await.unwrap();
-            assert!(heard.since(later));
+            assert!(liveness.since(later));
         });
     }
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pcocc_core::progress::BlobKind;
 
 use super::client::{Daemon, ImageStore};
-use super::counted::Counted;
+use super::layer_stream::LayerStream;
 use super::stream::LoadStream;
 use pcocc_image::layout::{MARKER, MARKER_NAME};
 use pcocc_image::meter;
@@ -206,7 +206,7 @@ impl Receiver for Load<'_> {
             });
         }
         self.blobs += 1;
-        let source = Counted::new((offer.open)()?, offer, self.blobs, context);
+        let source = LayerStream::new((offer.open)()?, offer, self.blobs, context);
         let taken = match self.store {
             ImageStore::GraphDriver => self.plain_layer(offer, source, context),
             ImageStore::Containerd => self.stored_layer(offer, source, context),
@@ -255,7 +255,7 @@ impl Load<'_> {
     fn plain_layer(
         &mut self,
         offer: &Offer<'_>,
-        source: Counted<'_>,
+        source: LayerStream<'_>,
         context: &Context,
     ) -> Result<Layer> {
         let threads = compression::default_threads();
@@ -318,7 +318,7 @@ impl Load<'_> {
     fn stored_layer(
         &mut self,
         offer: &Offer<'_>,
-        source: Counted<'_>,
+        source: LayerStream<'_>,
         context: &Context,
     ) -> Result<Layer> {
         let (Some((digest, size)), Some(diff_id)) = (offer.blob, offer.diff_id) else {
@@ -354,7 +354,7 @@ impl Load<'_> {
     fn spooled_layer(
         &mut self,
         offer: &Offer<'_>,
-        source: Counted<'_>,
+        source: LayerStream<'_>,
         context: &Context,
     ) -> Result<Layer> {
         let mut file = tempfile::tempfile().map_err(Error::io("create", "a temporary file"))?;

@@ -7,7 +7,6 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use bytes::{Buf, Bytes, BytesMut};
@@ -15,7 +14,8 @@ use futures_util::StreamExt;
 use pcocc_core::cancel::Cancel;
 use tokio::sync::{mpsc, oneshot};
 
-use super::client::{Daemon, TRANSFER, one_line};
+use super::client::Daemon;
+use super::link::{TRANSFER, cancelled, one_line};
 use pcocc_image::{Error, Result};
 
 /// Chunks in flight.
@@ -23,14 +23,6 @@ const DEPTH: usize = 32;
 
 /// Size of the chunks of an upload.
 const CHUNK: usize = 128 << 10;
-
-/// Resolves when `cancel` is raised.
-pub(super) async fn cancelled(cancel: &Cancel) -> Error {
-    while !cancel.is_cancelled() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Error::Cancelled
-}
 
 /// The archive of one image as it arrives.
 #[derive(Debug)]

@@ -17,8 +17,9 @@ use futures_util::StreamExt;
 use hyper::body::{Body, Incoming};
 use jiff::Timestamp;
 
-use crate::docker::client::{Daemon, get};
+use crate::docker::client::Daemon;
 use crate::docker::container::Change;
+use crate::docker::link::get;
 use pcocc_image::{Error, Result};
 
 /// Most bytes of a layer that is made this way, in memory.
