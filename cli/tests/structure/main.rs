@@ -128,5 +128,5 @@ fn no_files_of_a_crate_stand_in_a_circle() {
         graph.retain(|file, _| !excepted.contains(file));
         found.extend(sources::circular(&graph));
     }
-    assert_eq!(found, [PathBuf::new(); 0]);
+    assert!(found.is_empty(), "{found:?}");
 }

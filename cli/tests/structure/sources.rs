@@ -118,7 +118,7 @@ fn target<'m>(
 ) -> Option<&'m Name> {
     let (mut at, mut found) = (from.clone(), false);
     for (index, name) in path.iter().enumerate() {
-        let below = [&at[..], &[name.clone()]].concat();
+        let below = [&at[..], std::slice::from_ref(name)].concat();
         match name.as_str() {
             "crate" => at.clear(),
             "super" => drop(at.pop()),

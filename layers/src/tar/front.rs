@@ -86,7 +86,7 @@ impl<R: ReadAt> Front for Offsets<'_, R> {
             }
             loop {
                 match self.read(&mut [0]) {
-                    Ok(count) if count == 0 => return Ok(false),
+                    Ok(0) => return Ok(false),
                     Ok(_) => break,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),

@@ -14,7 +14,6 @@ use crate::errors::Outcome;
 use crate::invocation::Invocation;
 
 /// Runs the generators of `settings`, and gives the mounts they ask for.
-#[expect(clippy::too_many_arguments, reason = "they are what a plan is made of")]
 pub(super) fn generate(
     invocation: &Invocation,
     settings: &mut Settings,
