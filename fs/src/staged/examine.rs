@@ -166,7 +166,7 @@ impl Examination<'_> {
         while let Some(index) = indexes.pop() {
             for descriptor in oci::parse_index(&index)? {
                 // One image may stand under several names.
-                if !known.insert(descriptor.digest) {
+                if !known.insert((descriptor.digest, descriptor.is_index)) {
                     continue;
                 }
                 if known.len() > MAX_DOCUMENTS {
@@ -174,7 +174,8 @@ impl Examination<'_> {
                 }
                 let manifest = self.document(descriptor.digest, descriptor.size)?;
                 hold(manifest.len())?;
-                if oci::is_index(&manifest)? {
+                descriptor.check_kind(&manifest)?;
+                if descriptor.is_index {
                     indexes.push(manifest);
                     continue;
                 }

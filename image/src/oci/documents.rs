@@ -31,13 +31,14 @@ pub trait Documents {
         let manifests = parse_index(index)?;
         let chosen = select_manifest(&manifests)?;
         let document = self.manifest(chosen.digest, chosen.size)?;
-        if document.len() as u64 == chosen.size {
-            return Ok(document);
+        if document.len() as u64 != chosen.size {
+            return Err(Self::Error::from(Error::Corrupt {
+                expected: chosen.digest,
+                found: format!("{} bytes instead of {}", document.len(), chosen.size),
+            }));
         }
-        Err(Self::Error::from(Error::Corrupt {
-            expected: chosen.digest,
-            found: format!("{} bytes instead of {}", document.len(), chosen.size),
-        }))
+        chosen.check_kind(&document)?;
+        Ok(document)
     }
 
     /// The image for this machine. Nested indexes are followed; manifest and config are verified.

@@ -4,6 +4,7 @@ use oci_spec::image::{DescriptorBuilder, ImageIndex, ImageIndexBuilder, MediaTyp
 
 use super::Image;
 use super::descriptor::{builder, check_size, from_digest, schema_1, to_digest};
+use super::manifest::is_index;
 use crate::error::{Error, Result};
 use pcocc_layers::Digest;
 
@@ -47,6 +48,19 @@ pub struct ManifestDescriptor {
     pub platform: Option<String>,
     /// Its name when the index says ([`REF_NAME`]).
     pub name: Option<String>,
+}
+
+impl ManifestDescriptor {
+    /// Refuses a `document` that is an index where this names a manifest, or the reverse: programs that believe the
+    /// descriptor and programs that believe the document must see the same image.
+    pub fn check_kind(&self, document: &[u8]) -> Result<()> {
+        let why = match (is_index(document)?, self.is_index) {
+            (true, false) => "is an index, and the index above calls it a manifest",
+            (false, true) => "is a manifest, and the index above calls it an index",
+            _ => return Ok(()),
+        };
+        Err(Error::invalid(format!("document {}", self.digest), why))
+    }
 }
 
 /// Parses an OCI index or a docker manifest list; attestation manifests are left out.
