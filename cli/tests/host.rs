@@ -28,6 +28,7 @@ fn one_import_asks_slurm_once_which_job_is_meant() {
     let here = Here::read().unwrap();
     let mut launcher = here.holder(std::process::id()).unwrap();
     launcher.host = "node7".to_owned();
+    launcher.boot_id = "another".to_owned();
     record.launcher = Some(launcher);
     folder.write(&record).unwrap();
 
@@ -35,9 +36,9 @@ fn one_import_asks_slurm_once_which_job_is_meant() {
     let path = format!("{}:/usr/bin:/bin", sandbox.home().join("bin").display());
     let output = command.env_remove("DOCKER_HOST").env("PATH", path).output();
     let output = output.unwrap();
-    let asked = fs::read_to_string(sandbox.home().join("asked")).unwrap();
-    assert_eq!(asked, "asked\n");
     let text = String::from_utf8(output.stderr).unwrap();
+    let asked = fs::read_to_string(sandbox.home().join("asked")).expect(&text);
+    assert_eq!(asked, "asked\n");
     let failed = "pcocc: failed to import docker image bb as newbb: ";
     assert!(
         text.starts_with(failed) && !output.status.success(),
