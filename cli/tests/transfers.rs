@@ -71,8 +71,8 @@ fn an_archive_is_imported_copied_and_exported() {
     assert_snapshot!(sandbox.run(&["image", "export", "bb", "oci:out:1"]).all(), @r"
     Exported image: out:1 (sha256:18e3ae56f8739829b07afd641d8af034f2f2a1d0abcbb71d0d036d51616fd28a)
     --- stderr
-    Copying blob sha256:e9ea3dad611ef809250739990f8ef21e3c97cf22694e5d3edcb1fdf5e18313a8
-    Copied blob sha256:e9ea3dad611ef809250739990f8ef21e3c97cf22694e5d3edcb1fdf5e18313a8: 45 B
+    Copying blob sha256:0bb1559fb4775b3689777dabfb110f027dc0eef3c0c9df8538e04389ae195b95
+    Copied blob sha256:0bb1559fb4775b3689777dabfb110f027dc0eef3c0c9df8538e04389ae195b95: 48 B
     Copying config sha256:18e3ae56f8739829b07afd641d8af034f2f2a1d0abcbb71d0d036d51616fd28a
     Copied config sha256:18e3ae56f8739829b07afd641d8af034f2f2a1d0abcbb71d0d036d51616fd28a: 177 B
     Writing manifest to image destination
@@ -88,11 +88,11 @@ fn an_archive_is_imported_copied_and_exported() {
     --- exit 0
     ");
     assert_snapshot!(sandbox.run(&["image", "repo", "verify", "user"]).all(), @r"
-    Checked 4 image revisions, 3 blobs, 622 B: all intact
+    Checked 4 image revisions, 3 blobs, 625 B: all intact
     --- stderr
     Checking 4 image revisions and 3 blobs
     Checking repository user
-    Checked repository user: 622 B
+    Checked repository user: 625 B
     --- exit 0
     ");
     assert_snapshot!(sandbox.run(&["image", "repo", "gc", "user"]).all(), @r"
@@ -114,7 +114,7 @@ fn an_archive_is_imported_copied_and_exported() {
     }
     let collected = sandbox.run(&["image", "repo", "gc", "user", "--grace", "0"]);
     assert_snapshot!(collected.all(), @r"
-    Freed 622 B (3 blobs, 0 temporary files)
+    Freed 625 B (3 blobs, 0 temporary files)
     --- stderr
     Looking for unused blobs in repository user
     Deleting unused blobs 1 to 3 of 3
