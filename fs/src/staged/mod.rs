@@ -1,7 +1,7 @@
 //! An image folder while a tool writes it.
 //!
 //! [`StagedFolder`] is the folder with its names, [`StagedFile`] a file in it, [`layout_role`] says what may
-//! stand where, and [`examine`] when the whole is an image. Locks: a folder's state, then a file's data; never
+//! stand where, and [`examine()`] when the whole is an image. Locks: a folder's state, then a file's data; never
 //! the other way round.
 
 mod examine;
