@@ -20,7 +20,8 @@ use pcocc_core::cancel::Cancel;
 use pcocc_core::containers::{self, Runtime};
 use pcocc_core::repos::ReposConfig;
 use pcocc_core::template;
-use pcocc_image::repository::Repositories;
+use pcocc_image::reference::ImageUri;
+use pcocc_image::repository::{Kind, Repositories};
 use pcocc_remote::docker::{Daemon, Endpoint};
 use pcocc_remote::registry::Access;
 use pcocc_vm::job::{Job, Jobs};
@@ -79,6 +80,22 @@ impl Host {
             .when(|| "read the list of repositories")?;
             Ok(Arc::new(Repositories::new(&config, &environment.user)))
         })
+    }
+
+    /// The guest image `name` of the repositories: its disk, and what identifies its content.
+    pub(crate) fn guest_image(&self, name: &str) -> Outcome<(PathBuf, String)> {
+        const HINT: &str = "make it with `pcocc docker guest build`";
+        let uri: ImageUri = name.parse()?;
+        let (repository, meta) = self
+            .repositories()?
+            .find(&uri)
+            .map_err(|error| Failure::from(error).hint(HINT))?;
+        let blob = meta.data_blobs().last().copied();
+        let (Kind::VirtualMachine, Some(blob)) = (meta.kind(), blob) else {
+            let why = format!("image {name} is no image of a virtual machine");
+            return Err(Failure::because(why).hint(HINT));
+        };
+        Ok((repository.blob_path(blob), blob.hex()))
     }
 
     /// The `containers.yaml` of the site and of the user.

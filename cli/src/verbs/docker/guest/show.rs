@@ -32,7 +32,7 @@ impl Run for Args {
     }
 
     fn run(self, invocation: &Invocation) -> Outcome {
-        let (disk, _) = super::image(invocation, &self.image)?;
+        let (disk, _) = invocation.host.guest_image(&self.image)?;
         let temporary = &invocation.environment.temporary;
         let manifest = guest_image::manifest(&disk, temporary)?;
         match self.format {

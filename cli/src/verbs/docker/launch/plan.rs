@@ -22,7 +22,6 @@ use super::node::Node;
 use super::settings::Settings;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::invocation::Invocation;
-use crate::verbs::docker::guest;
 
 /// Size of the docker daemon's disk by default; only what is used takes room.
 const DISK: u64 = 50 << 30;
@@ -89,8 +88,11 @@ impl VmPlan {
             deadline: START,
         };
         let (disk, id) = match &template.image {
-            Some(written) => guest::image(invocation, written.as_str()).part(|| written.place())?,
-            None => guest::image(invocation, IMAGE_NAME)?,
+            Some(written) => invocation
+                .host
+                .guest_image(written.as_str())
+                .part(|| written.place())?,
+            None => invocation.host.guest_image(IMAGE_NAME)?,
         };
         let image = GuestImage {
             disk,
