@@ -31,7 +31,7 @@ pub struct Repository {
     name: String,
     path: PathBuf,
     options: Options,
-    pub(crate) layers: parking_lot::Mutex<crate::repository::images::LayerIndex>,
+    pub(crate) layers: parking_lot::Mutex<crate::repository::layer_index::LayerIndex>,
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,7 @@
 //! From metadata to images: the index in the metadata names the manifest, the manifest the config
 //! and the layers. Manifest and config are verified by digest whenever they are read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -14,14 +14,6 @@ use crate::repository::folder::Repository;
 use crate::repository::meta::{Kind, Meta};
 use crate::transfer::{Context, Layout};
 use pcocc_layers::{DiffId, Digest};
-
-/// The layers of all images by diff ID, as far as they have been read.
-#[derive(Debug, Default)]
-pub(crate) struct LayerIndex {
-    /// Images that were read, by their blobs.
-    seen: HashSet<Vec<Digest>>,
-    layers: HashMap<DiffId, Layer>,
-}
 
 /// The documents of the image that a metadata file describes.
 struct MetaDocuments<'a> {
@@ -58,30 +50,22 @@ impl Repository {
         let listing = self.list()?;
         let mut index = self.layers.lock();
         for meta in listing.metas {
-            if meta.kind() != Kind::Container || index.seen.contains(meta.data_blobs()) {
+            if meta.kind() != Kind::Container || !index.begin(meta.data_blobs()) {
                 continue;
             }
-            index.seen.insert(meta.data_blobs().to_vec());
             // Whoever wrote the metadata may have claimed any content for a blob. Only the user and
             // the site's administrator are believed without reading it.
             if !self.is_trusted(&meta) {
                 continue;
             }
             match self.image(&meta) {
-                Ok(image) => {
-                    for layer in image.layers() {
-                        index
-                            .layers
-                            .entry(layer.diff_id)
-                            .or_insert_with(|| layer.clone());
-                    }
-                }
+                Ok(image) => index.add(&image),
                 Err(error) => {
                     tracing::debug!(image = meta.name(), %error, "layers of an image stay unknown");
                 }
             }
         }
-        Ok(index.layers.clone())
+        Ok(index.layers().clone())
     }
 
     fn is_trusted(&self, meta: &Meta) -> bool {

@@ -24,6 +24,7 @@ mod changes;
 mod folder;
 mod gc;
 mod images;
+mod layer_index;
 mod listing;
 mod meta;
 mod python_json;
