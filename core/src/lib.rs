@@ -6,6 +6,7 @@ pub mod batch;
 pub mod cancel;
 pub mod child;
 pub mod containers;
+pub mod hex;
 pub mod process;
 pub mod progress;
 pub mod publish;

@@ -9,7 +9,6 @@
 pub mod clock;
 pub mod forward;
 pub mod guest_image;
-mod hex;
 pub mod job;
 pub mod launcher;
 pub mod lifeline;

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use pcocc_core::hex::hex;
 use pcocc_core::publish;
 use pcocc_core::repos::LayerCompression;
 use rustix::fs::OFlags;
@@ -221,7 +222,7 @@ impl Repository {
             return self.meta_dir().join(format!("{name}@{revision}"));
         }
         let hash = Sha256::digest(format!("{name}\n{revision}"));
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&hash);
         self.meta_dir().join(hex.get(..2).unwrap_or("")).join(hex)
     }
 

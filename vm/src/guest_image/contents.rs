@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use sha2::{Digest as _, Sha256};
 
 use super::modules::Modules;
-use crate::hex::hex;
+use pcocc_core::hex::hex;
 
 /// Packages and what is taken from them: `path` itself, `path/` with all below it, `path/*` the files in it.
 pub(crate) const PACKAGES: [(&str, &[&str]); 28] = [

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::arguments::{GUEST_ADDRESS, GUEST_GATEWAY, share_tag};
 use super::uplink::NAMESERVER;
 use crate::clock::unix_nanoseconds;
-use crate::hex::hex;
 use crate::machine::{GuestEnvironment, MachineError, MachineSpec, NetworkPolicy};
+use pcocc_core::hex::hex;
 
 /// The settings of the docker daemon, the same for all guests of a snapshot.
 pub(super) fn prepare(spec: &MachineSpec, namespace: bool) -> Result<Prepare, MachineError> {

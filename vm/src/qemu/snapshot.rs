@@ -22,8 +22,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::hex::hex;
 use crate::machine::MachineError;
+use pcocc_core::hex::hex;
 
 /// Version of the folder's layout.
 const VERSION: u32 = 1;
