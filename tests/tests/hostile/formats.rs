@@ -26,7 +26,7 @@ fn archives_that_are_truncated_or_corrupt() {
     }
     spoil(b"", "no tar archive");
     spoil(b"PK\x03\x04 a zip", "truncated");
-    spoil(&[b'x'; 9999], "no tar archive");
+    spoil(&[b'x'; 9999], "not a tar archive");
     let mut flipped = good.clone();
     flipped[2000] ^= 1;
     spoil(&flipped, "corrupt");
