@@ -159,8 +159,11 @@ pub(super) fn truncated(path: &Path) -> Error {
     )
 }
 
-/// The archive does not decompress.
+/// The archive does not decompress: it is cut off, or damaged.
 pub(super) fn corrupt(path: &Path, error: &io::Error) -> Error {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return truncated(path);
+    }
     Error::invalid(
         path.display().to_string(),
         format!("is corrupt ({error}); copy or download it again"),
