@@ -149,15 +149,19 @@ pub fn run(
     let blocked = sys::Blocked::all();
     let container = match sys::clone_into(flags(&plan.namespaces)) {
         Ok(Some(container)) => container,
-        Ok(None) => Inside {
-            plan,
-            targets: &targets,
-            ids,
-            program: &surroundings.program,
-            ignored: &ignored,
-            blocked: &blocked,
+        Ok(None) => {
+            // Its own copy would take the messages that a starter who is gone does not.
+            drop(near);
+            Inside {
+                plan,
+                targets: &targets,
+                ids,
+                program: &surroundings.program,
+                ignored: &ignored,
+                blocked: &blocked,
+            }
+            .run(far)
         }
-        .run(far),
         Err(error) => {
             let knobs = refusal::Knobs::read();
             return Err(RunError::Refused(
