@@ -1,8 +1,9 @@
-//! What the pcocc crates share: config files, path templates, atomic publishing, progress events
-//! and cancellation. Nothing here knows what an image is.
+//! What the pcocc crates share: config files, path templates, folders that others can write to,
+//! atomic publishing, progress events and cancellation. Nothing here knows what an image is.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod batch;
+pub mod beneath;
 pub mod cancel;
 pub mod child;
 pub mod containers;
@@ -16,6 +17,7 @@ pub mod settings;
 pub mod size;
 pub mod template;
 pub mod templates;
+pub mod trust;
 pub mod yaml;
 
 pub use yaml::ConfigError;

@@ -5,8 +5,9 @@
 //! either the old state or the new one, and at most a temporary file that garbage collection finds.
 //! No locks: works between machines on NFS and Lustre.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use rustix::fs::{
@@ -70,9 +71,28 @@ pub fn touch(path: &Path) -> io::Result<()> {
     Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Makes a folder and those above it that are missing, with the permission bits `mode` as the umask allows, and flushes each
+/// new name to disk.
+pub fn create_folders(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(parent) if parent != path && !parent.as_os_str().is_empty() => {
+                create_folders(parent, mode)?;
+                create_folders(path, mode)
+            }
+            _ => Err(error),
+        },
+        // Made by another process just now, or long ago.
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Flushes the folder that holds `path`, so that a new name in it survives a crash.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }
@@ -81,6 +101,7 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn only_the_first_creates_anyone_replaces() {
@@ -99,5 +120,22 @@ mod tests {
         fs::write(&temp, "4").unwrap();
         assert!(create_new(&temp, &dir.path().join("no/target")).is_err());
         assert!(temp.exists());
+    }
+
+    #[test]
+    fn folders_are_made_as_far_as_they_are_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        create_folders(&deep, 0o700).unwrap();
+        create_folders(&deep, 0o700).unwrap();
+        let mode = fs::metadata(dir.path().join("a"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700);
+        fs::write(deep.join("file"), "").unwrap();
+        let error = create_folders(&deep.join("file/d"), 0o700).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        assert!(create_folders(&deep.join("file"), 0o700).is_err());
     }
 }
