@@ -17,6 +17,8 @@ pub fn in_repositories(repositories: &Repositories, typed: &str) -> Vec<Candidat
         Some((repo, wanted)) => (Some(repo), wanted),
         None => (None, typed),
     };
+    // Few of many images are meant once something is typed.
+    let stem = wanted.rsplit_once('@').map_or(wanted, |(image, _)| image);
     let mut images: BTreeMap<String, (String, Vec<u64>)> = BTreeMap::new();
     let mut candidates = Vec::new();
     for repository in repositories.iter() {
@@ -27,7 +29,8 @@ pub fn in_repositories(repositories: &Repositories, typed: &str) -> Vec<Candidat
         if scope.is_some_and(|scope| scope != name) {
             continue;
         }
-        for (image, revision) in repository.names().unwrap_or_default() {
+        let names = repository.names().unwrap_or_default().into_iter();
+        for (image, revision) in names.filter(|(image, _)| image.starts_with(stem)) {
             let (whose, revisions) = images
                 .entry(image)
                 .or_insert_with(|| (name.to_owned(), Vec::new()));
@@ -48,14 +51,11 @@ pub fn in_repositories(repositories: &Repositories, typed: &str) -> Vec<Candidat
             .map(|number| Candidate::plain(format!("{prefix}{image}@{number}")))
             .collect();
     }
-    let images = images
-        .range(wanted.to_owned()..)
-        .take_while(|(image, _)| image.starts_with(wanted));
     let several = |revisions: &[u64]| match revisions {
         [_] => String::new(),
         many => format!(", {} revisions", many.len()),
     };
-    let images = images.map(|(image, (repo, revisions))| {
+    let images = images.iter().map(|(image, (repo, revisions))| {
         Candidate::new(
             format!("{prefix}{image}"),
             format!("in {repo}{}", several(revisions)),
