@@ -1,4 +1,5 @@
-//! A store for tests: in memory but for its layers, and able to fail and to be slow on request.
+//! A store for tests: in memory but for its layers, able to fail and to be slow on request. The store verifies
+//! every layer.
 
 pub mod memory;
 pub mod parsers;
@@ -11,18 +12,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::error::{Error, Result};
 use crate::oci::{Image, Layer};
 use crate::origin::Origin;
 use crate::store::{Entry, Store};
+use crate::stream;
 use crate::transfer::{Context, Layout, Offer, Receiver, Sink};
-use pcocc_layers::Compression;
 use pcocc_layers::digest::Hashing;
-use pcocc_layers::{DiffId, Digest};
+use pcocc_layers::{Compression, DiffId, Digest};
 
-/// Makes an error anew for every call that shall fail.
+/// Makes a new error for every call that is to fail.
 pub type Fault = Box<dyn Fn() -> Error + Send + Sync>;
 
 #[derive(Clone)]
@@ -40,6 +42,8 @@ struct Behaviour {
 
 struct Inner {
     folder: PathBuf,
+    /// Deletes the folder with the store.
+    _temporary: Option<TempDir>,
     slashes: bool,
     images: Mutex<BTreeMap<String, Stored>>,
     version: AtomicU64,
@@ -49,7 +53,7 @@ struct Inner {
     behaviour: Mutex<Behaviour>,
 }
 
-/// A store whose names are in memory and whose layers are files in a folder; clones share it.
+/// A store whose names are in memory and whose layers are files in a folder. Clones share their content.
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Inner>);
 
@@ -61,24 +65,27 @@ impl std::fmt::Debug for MemoryStore {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
 impl MemoryStore {
-    /// An empty store with names as a repository has them; its layers go to `folder`.
+    /// An empty store with the names of a repository; its layers go to `folder`.
     pub fn repository(folder: impl Into<PathBuf>) -> Self {
-        Self::new(folder.into(), false)
+        Self::new(folder.into(), false, None)
     }
 
-    /// An empty store with names as a docker daemon has them; its layers go to `folder`.
+    /// As [`MemoryStore::repository`], in a temporary folder that is deleted with the store.
+    pub fn temporary() -> Result<Self> {
+        let folder = TempDir::new().map_err(Error::io("create", "temporary folder"))?;
+        Ok(Self::new(folder.path().to_owned(), false, Some(folder)))
+    }
+
+    /// An empty store with the names of a docker daemon; its layers go to `folder`.
     pub fn docker(folder: impl Into<PathBuf>) -> Self {
-        Self::new(folder.into(), true)
+        Self::new(folder.into(), true, None)
     }
 
-    fn new(folder: PathBuf, slashes: bool) -> Self {
+    fn new(folder: PathBuf, slashes: bool, temporary: Option<TempDir>) -> Self {
         Self(Arc::new(Inner {
             folder,
+            _temporary: temporary,
             slashes,
             images: Mutex::default(),
             version: AtomicU64::new(1),
@@ -89,7 +96,7 @@ impl MemoryStore {
         }))
     }
 
-    /// Puts an image of plain layers into the store, their content given.
+    /// Puts an image into the store; `layers` are the contents of its plain layers.
     pub fn put(&self, name: &str, layers: &[&[u8]]) -> Result<Image> {
         let image = image_of(layers)?;
         for content in layers {
@@ -102,15 +109,15 @@ impl MemoryStore {
 
     /// The image of this name.
     pub fn get(&self, name: &str) -> Option<Image> {
-        lock(&self.0.images).get(name).map(|s| s.image.clone())
+        self.0.images.lock().get(name).map(|s| s.image.clone())
     }
 
     /// All names in order.
     pub fn names(&self) -> Vec<String> {
-        lock(&self.0.images).keys().cloned().collect()
+        self.0.images.lock().keys().cloned().collect()
     }
 
-    /// How often the store was listed, its images were opened, and images were committed to it.
+    /// How often the store was listed, how often its images were opened, how often images were committed.
     pub fn counts(&self) -> (u64, u64, u64) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (
@@ -122,17 +129,17 @@ impl MemoryStore {
 
     /// Makes every commit fail, or succeed again.
     pub fn fail_commits(&self, fault: Option<Fault>) {
-        lock(&self.0.behaviour).commit_fault = fault;
+        self.0.behaviour.lock().commit_fault = fault;
     }
 
     /// Makes every listing fail, as when a daemon is gone, or succeed again.
     pub fn fail_lists(&self, fault: Option<Fault>) {
-        lock(&self.0.behaviour).list_fault = fault;
+        self.0.behaviour.lock().list_fault = fault;
     }
 
     /// Makes every commit take this long; cancelling it still works.
     pub fn delay_commits(&self, delay: Duration) {
-        lock(&self.0.behaviour).commit_delay = delay;
+        self.0.behaviour.lock().commit_delay = delay;
     }
 
     fn blob(&self, digest: Digest) -> PathBuf {
@@ -140,7 +147,7 @@ impl MemoryStore {
     }
 
     fn publish(&self, name: &str, image: &Image) -> Result<()> {
-        let mut images = lock(&self.0.images);
+        let mut images = self.0.images.lock();
         if images.contains_key(name) {
             return Err(Error::Exists(name.to_owned()));
         }
@@ -156,7 +163,9 @@ impl MemoryStore {
     }
 
     fn find(&self, name: &str) -> Result<Stored> {
-        lock(&self.0.images)
+        self.0
+            .images
+            .lock()
             .get(name)
             .cloned()
             .ok_or_else(|| Error::NotFound(format!("image {name}")))
@@ -165,17 +174,7 @@ impl MemoryStore {
 
 /// Makes an image of plain layers.
 pub fn image_of(layers: &[&[u8]]) -> Result<Image> {
-    let diff_ids: Vec<String> = layers
-        .iter()
-        .map(|content| Digest::of(content).to_string())
-        .collect();
-    let config = serde_json::json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-    });
-    let layers = layers
+    let layers: Vec<Layer> = layers
         .iter()
         .map(|content| Layer {
             digest: Digest::of(content),
@@ -184,7 +183,7 @@ pub fn image_of(layers: &[&[u8]]) -> Result<Image> {
             diff_id: DiffId(Digest::of(content)),
         })
         .collect();
-    Image::assemble(config.to_string().into_bytes(), layers)
+    Image::assemble(memory::config(&layers), layers)
 }
 
 struct StoredLayout {
@@ -212,10 +211,13 @@ impl Layout for StoredLayout {
 impl Store for MemoryStore {
     fn list(&self) -> Result<Vec<Entry>> {
         self.0.lists.fetch_add(1, Ordering::Relaxed);
-        if let Some(fault) = &lock(&self.0.behaviour).list_fault {
+        if let Some(fault) = &self.0.behaviour.lock().list_fault {
             return Err(fault());
         }
-        Ok(lock(&self.0.images)
+        Ok(self
+            .0
+            .images
+            .lock()
             .iter()
             .map(|(name, stored)| Entry {
                 name: name.clone(),
@@ -227,7 +229,7 @@ impl Store for MemoryStore {
     }
 
     fn version(&self) -> Result<u64> {
-        if let Some(fault) = &lock(&self.0.behaviour).list_fault {
+        if let Some(fault) = &self.0.behaviour.lock().list_fault {
             return Err(fault());
         }
         Ok(self.0.version.load(Ordering::Relaxed))
@@ -276,7 +278,7 @@ impl Store for MemoryStore {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        match lock(&self.0.images).remove(name) {
+        match self.0.images.lock().remove(name) {
             Some(_) => {
                 self.0.version.fetch_add(1, Ordering::Relaxed);
                 Ok(())
@@ -319,7 +321,7 @@ impl MemoryReceiver {
 
 impl Receiver for MemoryReceiver {
     fn recall(&mut self, id: Digest) -> Result<Option<Image>> {
-        let images = lock(&self.store.0.images);
+        let images = self.store.0.images.lock();
         Ok(images
             .values()
             .find(|stored| stored.image.id() == id)
@@ -336,42 +338,49 @@ impl Receiver for MemoryReceiver {
 
     fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
         context.check()?;
-        let (Some((digest, size)), Some(diff_id)) = (offer.blob, offer.diff_id) else {
-            return Err(Error::invalid("layer", "comes without its digest"));
-        };
-        let path = self.store.blob(digest);
-        if !path.exists() {
-            let temp = tempfile::NamedTempFile::new_in(&self.store.0.folder)
-                .map_err(Error::io("create a file in", &self.store.0.folder))?;
-            let mut hashing = Hashing::new((offer.open)()?);
-            io::copy(&mut hashing, &mut temp.as_file()).map_err(Error::io("write", &path))?;
-            let (found, length, _) = hashing.finish();
-            if (found, length) != (digest, size) {
-                return Err(Error::Corrupt {
-                    expected: digest,
-                    found: format!("{found} of {length} bytes"),
-                });
-            }
-            temp.persist(&path)
-                .map_err(|error| Error::io("rename to", Path::new(&path))(error.error))?;
-            self.new.push(path);
-        }
-        Ok(Layer {
+        let layer = |digest, size, diff_id| Layer {
             digest,
             size,
             compression: offer.compression,
             diff_id,
-        })
+        };
+        if let (Some((digest, size)), Some(diff_id)) = (offer.blob, offer.diff_id)
+            && self.has(digest)
+        {
+            return Ok(layer(digest, size, diff_id));
+        }
+        let folder = &self.store.0.folder;
+        let mut temp =
+            NamedTempFile::new_in(folder).map_err(Error::io("create a file in", folder))?;
+        let (digest, size) = stream::copy(
+            &mut (offer.open)()?,
+            &mut temp,
+            "blob",
+            offer.expected(),
+            context,
+        )?;
+        let diff_id = diff_id_of(temp.path(), offer.compression)?;
+        if offer.diff_id.is_some_and(|expected| expected != diff_id) {
+            return Err(Error::Corrupt {
+                expected: digest,
+                found: diff_id.to_string(),
+            });
+        }
+        let path = self.store.blob(digest);
+        temp.persist(&path)
+            .map_err(|error| Error::io("rename to", &path)(error.error))?;
+        self.new.push(path);
+        Ok(layer(digest, size, diff_id))
     }
 
     fn commit(mut self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
-        let delay = lock(&self.store.0.behaviour).commit_delay;
+        let delay = self.store.0.behaviour.lock().commit_delay;
         let until = Instant::now() + delay;
         while Instant::now() < until {
             context.check()?;
             std::thread::sleep(Duration::from_millis(5));
         }
-        if let Some(fault) = &lock(&self.store.0.behaviour).commit_fault {
+        if let Some(fault) = &self.store.0.behaviour.lock().commit_fault {
             return Err(fault());
         }
         self.store.publish(&self.name, image)?;
@@ -388,4 +397,12 @@ impl Drop for MemoryReceiver {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Digest of the plain tar in the blob at `path`.
+fn diff_id_of(path: &Path, compression: Compression) -> Result<DiffId> {
+    let blob = File::open(path).map_err(Error::io("open", path))?;
+    let mut plain = Hashing::new(stream::inflate(Box::new(blob), compression)?);
+    io::copy(&mut plain, &mut io::sink()).map_err(Error::io("inflate", path))?;
+    Ok(DiffId(plain.finish().0))
 }

@@ -1,12 +1,19 @@
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::testing::memory::{MemoryImage, MemorySink, compress, config, snapshot, tar_of};
-use crate::transfer::copy;
+use crate::error::{Error, Result};
+use crate::oci::{Image, Layer};
+use crate::store::Store;
+use crate::stream::inflate;
+use crate::testing::MemoryStore;
+use crate::testing::memory::{MemoryImage, compress, config, snapshot, tar_of};
+use crate::transfer::{Context, copy};
+use pcocc_layers::{Compression, DiffId, Digest};
 
 /// Content of an archive in the making.
 #[derive(Clone)]
@@ -55,15 +62,15 @@ impl Bed {
         Self { dir, path }
     }
 
-    fn read(&self, reference: Option<&str>) -> Result<(Image, MemorySink)> {
-        let sink = MemorySink::default();
+    fn read(&self, reference: Option<&str>) -> Result<(Image, MemoryStore)> {
+        let store = MemoryStore::temporary()?;
         let context = Context::silent();
         let archive = ArchiveFile::open(&self.path, reference, &context)?;
-        let image = copy(&archive, &sink, &context)?;
-        Ok((image, sink))
+        let image = copy(&archive, &*store.sink("image", None)?, &context)?;
+        Ok((image, store))
     }
 
-    fn reads(&self, content: &[u8]) -> Result<(Image, MemorySink)> {
+    fn reads(&self, content: &[u8]) -> Result<(Image, MemoryStore)> {
         fs::write(&self.path, content).unwrap();
         self.read(None)
     }
@@ -166,11 +173,18 @@ fn every_layout_of_docker_is_read_plain_and_compressed() {
         new_docker(&parts, Compression::Zstd),
     ] {
         for whole in [Compression::None, Compression::Gzip, Compression::Zstd] {
-            let (image, sink) = bed.reads(&compress(&archive.end(), whole)).unwrap();
+            let (image, store) = bed.reads(&compress(&archive.end(), whole)).unwrap();
             assert_eq!(image.id(), parts.id);
             assert_eq!(image.diff_ids(), diff_ids);
-            for (diff_id, plain) in diff_ids.iter().zip(&parts.layers) {
-                assert_eq!(&sink.plain.lock().unwrap()[diff_id], plain);
+            let kept = store.layout("image", &Context::silent()).unwrap();
+            for (layer, plain) in image.layers().iter().zip(&parts.layers) {
+                let blob = kept.open_layer(layer).unwrap();
+                let mut found = Vec::new();
+                inflate(blob, layer.compression)
+                    .unwrap()
+                    .read_to_end(&mut found)
+                    .unwrap();
+                assert_eq!(&found, plain);
             }
         }
     }

@@ -6,7 +6,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::oci::host_platform;
-use crate::testing::memory::{MemoryImage, MemorySink, snapshot};
+use crate::store::Store;
+use crate::testing::MemoryStore;
+use crate::testing::memory::{MemoryImage, snapshot};
 use crate::transfer::copy;
 use pcocc_layers::Compression;
 
@@ -24,8 +26,12 @@ fn write(image: &MemoryImage, folder: &Path, tag: &str) -> Result<Image> {
 }
 
 fn read(folder: &Path, tag: Option<&str>) -> Result<Image> {
-    let sink = MemorySink::default();
-    copy(&LayoutFolder::open(folder, tag)?, &sink, &Context::silent())
+    let sink = MemoryStore::temporary()?.sink("image", None)?;
+    copy(
+        &LayoutFolder::open(folder, tag)?,
+        &*sink,
+        &Context::silent(),
+    )
 }
 
 /// A layout with the sample image, to be spoilt.
@@ -44,14 +50,15 @@ fn blob(folder: &Path, digest: Digest) -> PathBuf {
 /// Reads the layout, which must fail with these words and write nothing.
 fn refused(folder: &Path, words: &str) {
     let before = snapshot(folder);
-    let sink = MemorySink::default();
+    let store = MemoryStore::temporary().unwrap();
+    let sink = store.sink("image", None).unwrap();
     let error = LayoutFolder::open(folder, None)
-        .and_then(|source| copy(&source, &sink, &Context::silent()))
+        .and_then(|source| copy(&source, &*sink, &Context::silent()))
         .unwrap_err()
         .to_string();
     assert!(error.contains(words), "{error:?} lacks {words:?}");
     assert!(error.len() < 1000, "{error}");
-    assert!(sink.committed.lock().unwrap().is_none());
+    assert!(store.get("image").is_none());
     assert_eq!(snapshot(folder), before);
 }
 

@@ -1,4 +1,4 @@
-//! Images and stores in memory, sound and faulty, for the tests of whatever moves images.
+//! Images in memory, sound and faulty, as sources for the tests of transfers.
 #![cfg_attr(
     not(test),
     expect(
@@ -10,16 +10,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use serde_json::json;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::oci::{Image, Layer, host_platform};
-use crate::stream;
-use crate::transfer::{Context, Layout, Offer, Receiver, Sink};
-use pcocc_layers::Compression;
-use pcocc_layers::{DiffId, Digest};
+use crate::transfer::{Context, Layout};
+use pcocc_layers::{Compression, DiffId, Digest};
 
 /// An image with its layers' blobs.
 #[derive(Debug)]
@@ -28,12 +25,12 @@ pub struct MemoryImage {
     pub image: Image,
     /// Its blobs as stored.
     pub blobs: HashMap<Digest, Vec<u8>>,
-    /// Reading this layer fails after that many bytes.
+    /// Layer whose reading fails, and the number of bytes before the failure.
     pub breaks: Option<(usize, u64)>,
 }
 
 impl MemoryImage {
-    /// Makes an image of one layer per element, whose tar holds a file of that content.
+    /// Makes an image with one layer for each of `contents`; a layer's tar has one file of that content.
     pub fn new(contents: &[&[u8]], compression: Compression) -> Self {
         let mut blobs = HashMap::new();
         let mut layers = Vec::new();
@@ -126,59 +123,7 @@ impl Read for Broken {
     }
 }
 
-/// A store for one image, which verifies all it gets.
-#[derive(Debug, Default)]
-pub struct MemorySink {
-    /// Layers taken, as plain tars.
-    pub plain: Mutex<HashMap<DiffId, Vec<u8>>>,
-    /// The image once it was published.
-    pub committed: Mutex<Option<Image>>,
-}
-
-struct MemoryReceiver<'a>(&'a MemorySink);
-
-impl Sink for MemorySink {
-    fn open(&self, _: &Context) -> Result<Box<dyn Receiver + '_>> {
-        Ok(Box::new(MemoryReceiver(self)))
-    }
-}
-
-impl Receiver for MemoryReceiver<'_> {
-    fn has_layer(&mut self, _: DiffId) -> Result<bool> {
-        Ok(false)
-    }
-
-    fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
-        let mut blob = Vec::new();
-        let mut reader = (offer.open)()?;
-        let (digest, size) = stream::copy(&mut reader, &mut blob, "blob", offer.blob, context)?;
-        let mut plain = Vec::new();
-        stream::inflate(Box::new(Cursor::new(blob)), offer.compression)?
-            .read_to_end(&mut plain)
-            .map_err(Error::io("inflate", "blob"))?;
-        let diff_id = DiffId(Digest::of(&plain));
-        if offer.diff_id.is_some_and(|expected| expected != diff_id) {
-            return Err(Error::Corrupt {
-                expected: digest,
-                found: diff_id.to_string(),
-            });
-        }
-        self.0.plain.lock().unwrap().insert(diff_id, plain);
-        Ok(Layer {
-            digest,
-            size,
-            compression: offer.compression,
-            diff_id,
-        })
-    }
-
-    fn commit(self: Box<Self>, image: &Image, _: &Context) -> Result<()> {
-        *self.0.committed.lock().unwrap() = Some(image.clone());
-        Ok(())
-    }
-}
-
-/// Every path below `folder` with its content: what must be equal before and after a failure.
+/// Every path below `folder` with its content, to be compared before and after a failure.
 pub fn snapshot(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {

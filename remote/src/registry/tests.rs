@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::credentials::{self, Credentials};
 use super::session::Challenge;
 use super::*;
-use pcocc_image::testing::memory::{MemoryImage, MemorySink};
+use pcocc_image::store::Store;
+use pcocc_image::testing::MemoryStore;
+use pcocc_image::testing::memory::MemoryImage;
 use pcocc_image::transfer::copy;
 use pcocc_layers::Compression;
 use server::{Reply, Request, Server, reply};
@@ -25,9 +27,10 @@ fn remote(server: &Server, access: Access) -> RegistryImage {
 }
 
 fn pull(server: &Server, access: Access) -> Result<Image> {
-    let sink = MemorySink::default();
-    let pulled = copy(&remote(server, access), &sink, &Context::silent());
-    assert_eq!(sink.committed.lock().unwrap().is_some(), pulled.is_ok());
+    let store = MemoryStore::temporary()?;
+    let sink = store.sink("image", None)?;
+    let pulled = copy(&remote(server, access), &*sink, &Context::silent());
+    assert_eq!(store.get("image").is_some(), pulled.is_ok());
     pulled
 }
 
