@@ -1,16 +1,15 @@
-//! Disk images of virtual machines: told apart by content, converted by `qemu-img`.
+//! Disk images of virtual machines: their format is found by content, `qemu-img` converts them.
 //!
-//! Data path of an import: [`detect`] → [`import`] inspects the file with its format given explicitly
-//! → refuses whatever would make qemu read other files (backing files, external data files, extents
-//! elsewhere) → `qemu-img convert` writes a stand-alone qcow2 to a temporary file of the repository,
-//! which stores it as a blob of an image of kind `vm`. [`export`] is the way back, to a temporary file
-//! beside the destination that is renamed when complete.
+//! Data path of an import: [`detect`] → [`import`] inspects the file, its format given explicitly → refuses
+//! files that would make qemu read other files (backing files, external data files, extents elsewhere) →
+//! `qemu-img convert` writes a stand-alone qcow2 to a temporary file of the repository → the repository stores
+//! the file as a blob of an image of kind `vm`. [`export`] converts back, to a temporary file beside the
+//! destination that is renamed when complete.
 //!
 //! `qemu-img` runs in its own process group and is killed when the operation is cancelled.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,15 +17,16 @@ use pcocc_core::child;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::new_file;
 use crate::transfer::Context;
 
-/// Largest disk that is taken, in bytes: beyond it a forged header could keep `qemu-img` busy forever.
+/// Largest accepted disk, in bytes: a forged header with a larger disk could keep `qemu-img` busy forever.
 pub const MAX_DISK: u64 = 64 << 40;
 
 /// A disk image format that pcocc 0.7 imports and exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiskFormat {
-    /// The bytes of the disk.
+    /// The bytes of the disk, without a format.
     Raw,
     /// QEMU copy-on-write, version 2 or 3; the form repositories keep.
     Qcow2,
@@ -41,7 +41,7 @@ pub enum DiskFormat {
 }
 
 impl DiskFormat {
-    /// Parses a format's name, which is also its file extension; `None` when it is not one.
+    /// Parses a format's name, which is also its file extension; `None` for other words.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "raw" => Self::Raw,
@@ -72,13 +72,13 @@ impl DiskFormat {
 pub struct DiskInfo {
     /// Size of the disk in bytes, as the machine sees it.
     pub virtual_size: u64,
-    /// The image this one holds only the differences to.
+    /// The backing file: the image holds only the differences to it.
     pub backing_file: Option<String>,
     /// Other files that hold the disk's content.
     pub extents: Vec<String>,
 }
 
-/// Tells a disk image's format by its magic number; `None` for raw disks and whatever else.
+/// Finds a disk image's format by its magic number; `None` for raw disks and other files.
 pub fn detect(path: &Path) -> Result<Option<DiskFormat>> {
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let mut start = Vec::with_capacity(80);
@@ -99,7 +99,7 @@ pub fn detect(path: &Path) -> Result<Option<DiskFormat>> {
     if found.is_some() {
         return Ok(found);
     }
-    // A fixed-size VHD has nothing but a footer.
+    // A fixed-size VHD has no header, only a footer.
     let mut end = [0; 8];
     let has_footer = file.seek(SeekFrom::End(-512)).is_ok()
         && file.read_exact(&mut end).is_ok()
@@ -153,10 +153,9 @@ pub fn info(path: &Path, format: DiskFormat, context: &Context) -> Result<DiskIn
     })
 }
 
-/// Converts the disk image at `source` to a stand-alone qcow2 at `temp`, a new or empty file that
-/// the caller stores or removes.
+/// Converts the disk image at `source` to a stand-alone qcow2 at `temp`, an empty or new file of the caller's.
 ///
-/// Fails with [`Error::Invalid`] when the image would make qemu read files other than itself.
+/// Fails with [`Error::Invalid`] when the image would make qemu read other files.
 pub fn import(source: &Path, format: DiskFormat, temp: &Path, context: &Context) -> Result<()> {
     let source = absolute(source)?;
     let kind = fs::metadata(&source).map_err(Error::io("open", &source))?;
@@ -171,8 +170,8 @@ pub fn import(source: &Path, format: DiskFormat, temp: &Path, context: &Context)
     convert(&source, format, temp, DiskFormat::Qcow2, context)
 }
 
-/// Converts the qcow2 at `source`, a trusted blob of a repository with the backing files it names,
-/// to a new file `destination`.
+/// Converts the qcow2 at `source`, a trusted blob of a repository with its backing files, to a new file
+/// `destination`.
 ///
 /// Fails with [`Error::Exists`] when the destination is there already.
 pub fn export(
@@ -181,18 +180,7 @@ pub fn export(
     format: DiskFormat,
     context: &Context,
 ) -> Result<()> {
-    if fs::symlink_metadata(destination).is_ok() {
-        return Err(Error::Exists(destination.display().to_string()));
-    }
-    let folder = match destination.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let temp = tempfile::Builder::new()
-        .prefix(".pcocc-export-")
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(Error::io("create a file in", folder))?;
+    let temp = new_file::create(destination, ".pcocc-export-")?;
     convert(
         &absolute(source)?,
         DiskFormat::Qcow2,
@@ -200,10 +188,10 @@ pub fn export(
         format,
         context,
     )?;
-    crate::archive::publish_file(temp, destination)
+    new_file::publish(temp, destination)
 }
 
-/// Refuses images whose content lies in other files, which could be any file of the user's.
+/// Refuses images whose content lies in other files: those could be any file of the user's.
 fn check_alone(path: &Path, found: &DiskInfo) -> Result<()> {
     let refuse = |why: String| Err(Error::invalid(path.display().to_string(), why));
     if found.virtual_size > MAX_DISK {
@@ -252,7 +240,7 @@ fn convert(
     run(command, "convert", source, context).map(drop)
 }
 
-/// An absolute path: one that qemu cannot take for a protocol such as `nbd:` or `json:`.
+/// An absolute path, which qemu cannot take for a protocol such as `nbd:` or `json:`.
 fn absolute(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).map_err(Error::io("open", path))
 }

@@ -1,27 +1,25 @@
 //! Writing a docker archive.
 //!
-//! The archive holds `HEX.tar` for each layer (plain, named by diff ID), `HEX.json` for the config and
-//! `manifest.json` last, as `skopeo copy docker-archive:` lays it out. Layers are inflated straight
-//! into a temporary file beside the destination; each header is completed once its length is known.
-//! The file gets its name when all is written and flushed.
+//! The archive has an entry `HEX.tar` for each layer (plain, named by diff ID), `HEX.json` for the config, and
+//! last `manifest.json`, as in `skopeo copy docker-archive:`. Layers are inflated into a temporary file beside
+//! the destination. A header is written when the length of its entry is known. The file gets its name when all
+//! of it is written and flushed.
 
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use pcocc_core::publish;
 use serde_json::json;
 use tar::{EntryType, Header};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::meter;
+use crate::new_file;
 use crate::oci::{Image, Layer};
 use crate::reference::DockerReference;
 use crate::stream;
 use crate::transfer::{Context, Offer, Receiver, Sink};
-use pcocc_layers::Compression;
-use pcocc_layers::DiffId;
+use pcocc_layers::{Compression, DiffId};
 
 const BLOCK: u64 = 512;
 
@@ -33,8 +31,7 @@ pub struct ArchiveSink {
 }
 
 impl ArchiveSink {
-    /// Makes a sink for the new file `path`; `docker load` will call the image `reference`, or
-    /// nothing at all.
+    /// Makes a sink for the new file `path`; `docker load` gives the image the name `reference`, or no name.
     pub fn new(path: &Path, reference: Option<&str>) -> Self {
         Self {
             path: path.to_owned(),
@@ -55,18 +52,7 @@ impl Sink for ArchiveSink {
                 "cannot be given to an image in a docker archive; give it a tag",
             ));
         }
-        if std::fs::symlink_metadata(&self.path).is_ok() {
-            return Err(Error::Exists(self.path.display().to_string()));
-        }
-        let folder = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".pcocc-archive-")
-            .permissions(std::fs::Permissions::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(Error::io("create a file in", folder))?;
+        let file = new_file::create(&self.path, ".pcocc-archive-")?;
         Ok(Box::new(ArchiveReceiver {
             sink: self,
             reference,
@@ -86,7 +72,7 @@ struct ArchiveReceiver<'a> {
 }
 
 impl ArchiveReceiver<'_> {
-    /// Writes an entry whose content `fill` puts at the file's position; returns the content's size.
+    /// Writes an entry; `fill` writes the content at the file's position and returns its size.
     fn entry(
         &mut self,
         name: &str,
@@ -198,26 +184,10 @@ impl Receiver for ArchiveReceiver<'_> {
             .write_all(&[0; 2 * BLOCK as usize])
             .map_err(Error::io("write", &self.sink.path))?;
         context.check()?;
-        publish_file(self.file, &self.sink.path)
+        new_file::publish(self.file, &self.sink.path)
     }
 }
 
 fn layer_name(diff_id: DiffId) -> String {
     format!("{}.tar", diff_id.0.hex())
-}
-
-/// Gives a complete temporary file its name, which must be free.
-pub(crate) fn publish_file(temp: NamedTempFile, path: &Path) -> Result<()> {
-    temp.as_file()
-        .sync_all()
-        .map_err(Error::io("write", path))?;
-    temp.persist_noclobber(path).map_err(|error| {
-        if error.error.kind() == std::io::ErrorKind::AlreadyExists {
-            Error::Exists(path.display().to_string())
-        } else {
-            Error::io("create", path)(error.error)
-        }
-    })?;
-    let full = std::path::absolute(path).map_err(Error::io("open", path))?;
-    publish::sync_parent(&full).map_err(Error::io("write", path))
 }

@@ -1,10 +1,10 @@
 //! Writing an OCI image layout folder.
 //!
-//! Phases: blobs go to a staging folder on the same file system (beside a new layout, inside one that
-//! exists), each verified and flushed. A new layout is then renamed into place as a whole; an existing
-//! one gets the blobs renamed into `blobs/sha256` and last a new `index.json` renamed over the old
-//! one, which adds the image or gives its name to it. Whatever fails before that removes the staging
-//! folder and leaves the destination as it was.
+//! Phases: blobs go to a staging folder on the same file system, each verified and flushed. The staging folder
+//! of a new layout is beside the layout, and is renamed into place as a whole. The staging folder of an
+//! existing layout is inside the layout: its blobs are renamed into `blobs/sha256`, and last a new `index.json`
+//! is renamed over the old one. The new index has one image more, or another image under the name. A failure
+//! before the last step removes the staging folder and leaves the destination as it was.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use super::{MARKER, MARKER_NAME, read_document, read_marker};
 use crate::error::{Error, Result};
 use crate::meter;
+use crate::new_file::folder_of;
 use crate::oci::{Image, Layer, REF_NAME};
 use crate::stream;
 use crate::transfer::{Context, Offer, Receiver, Sink};
@@ -36,9 +37,9 @@ pub struct LayoutSink {
 }
 
 impl LayoutSink {
-    /// Makes a sink for the folder `path`, where the image is called `tag`.
+    /// Makes a sink for the image `tag` of the folder `path`.
     ///
-    /// An image that has the name already loses it, as with skopeo.
+    /// An image that has the name loses it, as with skopeo.
     pub fn new(path: &Path, tag: Option<&str>) -> Self {
         Self {
             path: path.to_owned(),
@@ -60,10 +61,10 @@ impl Sink for LayoutSink {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => return Err(Error::io("open", &self.path)(error)),
         };
-        let folder = match self.path.parent() {
-            _ if exists => self.path.as_path(),
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
+        let folder = if exists {
+            &self.path
+        } else {
+            folder_of(&self.path)
         };
         let staging = tempfile::Builder::new()
             .prefix(".pcocc-layout-")
@@ -90,7 +91,7 @@ struct LayoutReceiver<'a> {
 }
 
 impl LayoutReceiver<'_> {
-    /// Where the staged blob lies.
+    /// The path of the staged blob.
     fn staged_path(&self, digest: Digest) -> PathBuf {
         self.staging.path().join("blobs/sha256").join(digest.hex())
     }
@@ -125,7 +126,7 @@ impl LayoutReceiver<'_> {
         if !marker.exists() {
             write_new(&marker, MARKER)?;
         }
-        // Read as late as possible: another image may have been added meanwhile.
+        // Read as late as possible: another process may have added an image.
         let index = merged_index(path, image, self.sink.tag.as_deref())?;
         let temp = self.staging.path().join("index.json");
         write_new(&temp, &index)?;
@@ -147,7 +148,7 @@ impl Receiver for LayoutReceiver<'_> {
     }
 
     fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
-        // The same layer twice in one image.
+        // The image has the same layer twice.
         if let Some(diff_id) = offer.diff_id
             && let Some(layer) = self.staged.iter().find(|layer| layer.diff_id == diff_id)
         {
@@ -230,8 +231,7 @@ impl Receiver for LayoutReceiver<'_> {
             rustix::fs::RenameFlags::NOREPLACE,
         )
         .or_else(|error| match error {
-            // Network file systems know no NOREPLACE; a folder that appeared meanwhile is
-            // replaced only if it is empty.
+            // Network file systems do not know NOREPLACE. Without it, rename replaces an empty folder only.
             rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS => rustix::fs::rename(root, path),
             other => Err(other),
         })
@@ -271,7 +271,7 @@ fn check_destination(path: &Path) -> Result<()> {
     }
 }
 
-/// The destination's index with the image in it under its name.
+/// The destination's index, with the image added under its name.
 fn merged_index(path: &Path, image: &Image, tag: Option<&str>) -> Result<Vec<u8>> {
     let fresh = image.index(tag)?;
     let root = fs::canonicalize(path).map_err(Error::io("open", path))?;
