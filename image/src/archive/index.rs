@@ -1,19 +1,18 @@
-//! The entries of a docker archive by name, and where their content lies.
+//! The entries of a docker archive by name, with the offset of their content.
 //!
-//! One pass over the headers. Memory is bounded whatever the archive claims: extension headers are read
-//! up to a limit, entries counted.
+//! One pass over the headers builds the index. Memory is bounded whatever the archive claims: extension headers
+//! have a limit, and so has the number of entries.
 
 use std::collections::HashMap;
 use std::io::Read;
 
 use pcocc_layers::tar::{EntryType, TarError, TarFile};
 
-use super::fold;
 use super::stretch::{Stretches, truncated};
 use crate::error::{Error, Result};
 use crate::transfer::Context;
 
-/// Most entries an archive may have: 1024 layers of every image of a large save.
+/// Most entries of an archive: enough for 1024 layers of every image of a large save.
 const MAX_ENTRIES: usize = 100_000;
 
 /// Links to links that are followed.
@@ -22,12 +21,28 @@ const MAX_LINKS: usize = 8;
 /// A file's content within the archive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
-    /// Where it starts, in uncompressed bytes.
+    /// Offset of the first byte, in uncompressed bytes.
     pub(super) offset: u64,
     /// Its length.
     pub(super) size: u64,
-    /// Its first bytes, zeros where it is shorter.
+    /// Its first bytes, filled up with zeros.
     pub(super) start: [u8; 4],
+}
+
+/// Joins the parts of a path within an archive, without empty parts, `.` and `..`; `None` when the path leaves
+/// the archive.
+pub fn fold<'a>(path: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 enum Named {
@@ -89,7 +104,7 @@ impl Index {
                 }
                 _ => continue,
             };
-            // A name that leaves the archive can be named by nothing within it.
+            // Nothing in the archive can name an entry outside of it.
             if let Some(name) = fold(name.split('/')) {
                 index.entries.insert(name, named);
             }

@@ -1,4 +1,4 @@
-//! Reading stretches of an archive file, plain or compressed as a whole.
+//! Reading stretches of an archive file that is plain, or compressed as a whole.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,8 +15,8 @@ use pcocc_layers::tar::ReadAt;
 
 /// Hands out readers for stretches of one archive; offsets count uncompressed bytes.
 ///
-/// A plain file is read at any offset. Of a compressed one a single decompressor is kept, which goes
-/// on from where the last reader stopped and starts over only for a stretch before that.
+/// A plain file is read at any offset. A compressed file has one decompressor, which continues where the last
+/// reader stopped and starts over for an earlier stretch.
 pub(super) struct Stretches {
     path: PathBuf,
     compression: Compression,
@@ -24,7 +24,7 @@ pub(super) struct Stretches {
     forward: Arc<Mutex<Option<Forward>>>,
 }
 
-/// A decompressor and where it stands.
+/// A decompressor and its position.
 struct Forward {
     reader: Box<dyn Read + Send>,
     position: u64,
@@ -47,7 +47,7 @@ impl Stretches {
         &self.path
     }
 
-    /// Reads `size` bytes from `offset`; an archive that ends before gives an error.
+    /// Reads `size` bytes from `offset`; fails when the archive ends before.
     pub(super) fn read(&self, offset: u64, size: u64) -> Result<Stretch> {
         if self.compression != Compression::None && !self.forward_to(offset)? {
             return Err(truncated(&self.path));
@@ -64,7 +64,7 @@ impl Stretches {
         }
     }
 
-    /// Brings the decompressor to `offset`; `false` when the archive ends before.
+    /// Moves the decompressor to `offset`; `false` when the archive ends before.
     fn forward_to(&self, offset: u64) -> Result<bool> {
         let mut forward = self.forward.lock();
         let mut at = match forward.take() {
@@ -111,7 +111,7 @@ pub(super) struct Stretch {
 }
 
 impl Stretch {
-    /// Reads from where it stands, 0 at the archive's end.
+    /// Reads at the current offset; 0 at the archive's end.
     fn read_on(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = match &self.plain {
             Some(file) => file.read_at(buf, self.offset)?,
@@ -151,7 +151,7 @@ impl Read for Stretch {
     }
 }
 
-/// The archive ends within an entry.
+/// The error for an archive that ends within an entry.
 pub(super) fn truncated(path: &Path) -> Error {
     Error::invalid(
         path.display().to_string(),
@@ -159,7 +159,7 @@ pub(super) fn truncated(path: &Path) -> Error {
     )
 }
 
-/// The archive does not decompress: it is cut off, or damaged.
+/// The error for an archive that does not decompress: it is cut off or damaged.
 pub(super) fn corrupt(path: &Path, error: &io::Error) -> Error {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return truncated(path);
