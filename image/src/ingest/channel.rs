@@ -1,4 +1,4 @@
-//! What joins the threads of one layer's pass: bounded channels of pieces, and the first fault.
+//! Between the threads of one layer's pass: bounded channels of pieces, and the first error.
 
 use std::io::{self, Read};
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ pub(super) const DEPTH: usize = 4;
 /// A piece, or `None` for the end of a stream that is complete and verified.
 pub(super) type Piece = Option<Buffer>;
 
-/// State shared by the stages of a pass: each looks at it at every piece.
+/// State shared by the stages of a pass; each stage checks it at every piece.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
     context: &'a Context,
@@ -41,8 +41,8 @@ impl<'a> Run<'a> {
         self.context.check()
     }
 
-    /// Runs a stage. Its error is kept when it is the first: those of the other stages, which lose
-    /// their neighbour, follow from it. To be called while the stage still holds its channels.
+    /// Runs a stage and keeps its error if it is the first: later errors follow from the first one, because the
+    /// other stages lose their neighbour. The stage must still hold its channels.
     pub(super) fn stage<T>(&self, stage: impl FnOnce() -> Result<T>) -> Option<T> {
         match stage() {
             Ok(value) => Some(value),
@@ -58,7 +58,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The result of all stages: `value`, unless one failed.
+    /// The result of all stages: `value`, or the first error.
     pub(super) fn result<T>(self, value: Option<T>) -> Result<T> {
         match (self.fault.into_inner(), value) {
             (Ok(None), Some(value)) => Ok(value),
@@ -70,7 +70,7 @@ impl<'a> Run<'a> {
 
 /// Hands a piece to the next stage.
 pub(super) fn send(to: &Sender<Piece>, piece: Piece) -> Result<()> {
-    // The receiver goes only when its stage ended, with an error that says why.
+    // The next stage drops its receiver only after an error, which says more.
     to.send(piece).map_err(|_| Error::Cancelled)
 }
 
@@ -94,7 +94,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// Reads what the stage left unread, until the sender vouches for the whole.
+    /// Reads what the stage left unread, up to the verified end.
     pub(super) fn drain(&mut self) -> Result<()> {
         while !self.is_complete {
             self.next()?;

@@ -1,4 +1,4 @@
-//! The file a layer is written to while it streams by.
+//! The file of a layer, written while the layer streams by.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use pcocc_layers::Digest;
 use pcocc_layers::compression::GzipWriter;
 use pcocc_layers::digest::Hashing;
 
-/// A layer written to a temporary file, gone when dropped.
+/// A layer in a temporary file, deleted when dropped.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) temp: NamedTempFile,
@@ -21,17 +21,17 @@ pub(super) struct Written {
 /// How a layer is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Store {
-    /// Not at all.
+    /// The layer is not stored.
     Nothing,
-    /// As it streams in.
+    /// The stream is stored unchanged.
     AsIs,
-    /// Its plain tar, as gzip.
+    /// The plain tar is compressed with gzip.
     Gzip,
-    /// Its plain tar, as it is.
+    /// The plain tar is stored unchanged.
     Plain,
 }
 
-/// A temporary file whose errors say what they mean for the folder it is in.
+/// A temporary file whose errors are explained for its folder.
 pub(super) struct Temp<'a> {
     dir: &'a dyn BlobDir,
     file: NamedTempFile,
@@ -51,18 +51,18 @@ impl Write for Temp<'_> {
     }
 }
 
-/// Takes a layer's bytes as one of its stages sees them.
+/// Where a stage writes the bytes that it sees.
 pub(super) enum Output<'a> {
-    /// Drops them.
+    /// Drops the bytes.
     Nothing,
-    /// Writes them; the stage hashes them already.
+    /// Writes the bytes; the stage hashes them.
     AsIs(Temp<'a>),
-    /// Compresses, hashes and writes them.
+    /// Compresses, hashes and writes the bytes.
     Gzip(Box<GzipWriter<Hashing<Temp<'a>>>>),
 }
 
 impl<'a> Output<'a> {
-    /// Starts a temporary file, unless nothing is to be stored.
+    /// Starts a temporary file, unless the layer is not to be stored.
     pub(super) fn new(dir: &'a dyn BlobDir, store: Store, threads: usize) -> Result<Self> {
         if store == Store::Nothing {
             return Ok(Self::Nothing);
@@ -87,7 +87,7 @@ impl<'a> Output<'a> {
         .map_err(Error::io("store", "layer"))
     }
 
-    /// Completes the file; `digest` and `size` are those of the bytes taken.
+    /// Completes the file; `digest` and `size` are those of the bytes written so far.
     pub(super) fn finish(self, digest: Digest, size: u64) -> Result<Option<Written>> {
         match self {
             Self::Nothing => Ok(None),

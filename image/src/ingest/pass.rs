@@ -1,14 +1,14 @@
 //! One pass over one layer's stream.
 //!
-//! Stages, each on a thread of its own as far as it is needed, joined by bounded channels of 1 MiB:
+//! Stages, joined by bounded channels of 1 MiB pieces; each stage has a thread if it is needed:
 //!
 //! ```text
 //! stream as offered → feed: hash, store as it is → inflate: hash, store as gzip → squashfs
 //! ```
 //!
-//! A plain stream has no second stage; then the first does its work too. The last stage runs on the
-//! caller's thread. A stage passes the end of its stream on only when digest and size were right, so
-//! that the squashfs never takes a layer that turns out to be another. All threads end with the call.
+//! A plain stream has no second stage; the first stage does its work. The last stage runs on the caller's
+//! thread. A stage passes on the end of its stream only if digest and size are right, so that the squashfs
+//! never takes a wrong layer. All threads end with the call.
 
 use std::io::{self, Read};
 use std::thread;
@@ -27,11 +27,11 @@ use pcocc_layers::digest::Hashing;
 use pcocc_layers::squashfs::{LayerTree, RootfsWriter};
 use pcocc_layers::{DiffId, Digest};
 
-/// What is to be done with a stream, and what it must be.
+/// A stream, its destination, and the digests that it must have.
 pub(super) struct Pass<'a, 'o> {
     pub(super) dir: &'a dyn BlobDir,
     pub(super) options: &'a Options,
-    /// What the layer is called in errors.
+    /// Name of the layer in errors.
     pub(super) name: &'a str,
     pub(super) open: &'a OpenLayer<'o>,
     pub(super) compression: Compression,
@@ -45,7 +45,7 @@ pub(super) struct Pass<'a, 'o> {
     pub(super) meter: Option<BlobMeter>,
 }
 
-/// What a stream was found to be.
+/// The result of a pass.
 #[derive(Debug)]
 pub(super) struct Passed {
     pub(super) diff_id: DiffId,
@@ -55,14 +55,14 @@ pub(super) struct Passed {
     pub(super) tree: Option<LayerTree>,
 }
 
-/// What a stage found.
+/// The result of a stage.
 struct Found {
     digest: Digest,
     written: Option<Written>,
 }
 
 impl Pass<'_, '_> {
-    /// Runs the pass; the layer goes to `squashfs` as well when that is given.
+    /// Runs the pass; the layer goes to `squashfs` as well, if there is one.
     pub(super) fn run(
         mut self,
         squashfs: Option<&mut RootfsWriter>,
@@ -96,7 +96,7 @@ impl Pass<'_, '_> {
                     let Some(squashfs) = squashfs else {
                         let mut fed = Pieces::new(fed, shared);
                         let plain = shared.stage(|| this.inflate(shared, buffers, &mut fed, None));
-                        // A feeder that waits for room has to learn that nobody reads any more.
+                        // The feeder may wait for room: it has to learn that nobody reads any more.
                         drop(fed);
                         return Some((Some(join(first)?), plain?, None));
                     };
@@ -240,7 +240,7 @@ impl Pass<'_, '_> {
                 }
             }
         }
-        // The blob is whole before the plain tar counts as such.
+        // The blob must be verified before the plain tar counts.
         fed.drain()?;
         let (digest, size, _) = hash.finish();
         self.verify_plain(digest)?;
@@ -267,7 +267,7 @@ impl Pass<'_, '_> {
         })
     }
 
-    /// Puts the layer's name into what went wrong while it was inflated.
+    /// Names the layer in an error of the decompressor.
     fn named(&self, error: Error) -> Error {
         match error {
             Error::Invalid { what, why } if what == compression::UNNAMED => {
@@ -304,7 +304,7 @@ impl Pass<'_, '_> {
     }
 }
 
-/// Looks at every read whether to go on: a slow stream takes long to fill a piece.
+/// Checks for a stop at every read: a slow stream takes long to fill a piece.
 struct Checked<'a> {
     stream: &'a mut dyn Read,
     run: &'a Run<'a>,

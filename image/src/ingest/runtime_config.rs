@@ -1,8 +1,8 @@
 //! The `config.json` at the top of an image's squashfs file.
 //!
-//! A minimal OCI runtime configuration with the keys pcocc 0.7 reads: `root.path` is `rootfs`, and
-//! `process` has `cwd`, `env`, `args` (the image's Cmd) and, which the runtime spec does not know,
-//! `entrypoint`.
+//! A minimal OCI runtime configuration with the keys that pcocc 0.7 reads: `root.path` is `rootfs`, and
+//! `process` has `cwd`, `env`, `args` (the image's Cmd) and `entrypoint`, which is not in the runtime
+//! specification.
 
 use serde_json::{Map, Value, json};
 

@@ -1,14 +1,18 @@
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use pcocc_core::progress::{Event, Progress, Reporter};
+use pcocc_core::progress::{BlobKind, Event, Progress, Reporter};
 use proptest::prelude::ProptestConfig;
 use tempfile::{NamedTempFile, TempDir};
 
 use super::*;
+use crate::error::{Error, Result};
+use crate::oci::{Image, Layer};
+use crate::transfer::{Context, Offer};
+use pcocc_layers::{Compression, DiffId, Digest};
 
 /// What a [`Blobs`] fails at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
