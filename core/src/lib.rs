@@ -7,6 +7,7 @@ pub mod beneath;
 pub mod cancel;
 pub mod child;
 pub mod containers;
+pub mod file_error;
 pub mod hex;
 pub mod process;
 pub mod progress;
@@ -20,4 +21,5 @@ pub mod templates;
 pub mod trust;
 pub mod yaml;
 
+pub use file_error::FileError;
 pub use yaml::ConfigError;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pcocc_core::FileError;
+
 /// Why the tree could not be mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -22,25 +24,13 @@ pub enum MountError {
         what: String,
     },
     /// A system call failed.
-    #[error("{action} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl MountError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        FileError::of(action, path)
     }
 
     pub(crate) fn point(path: &Path, why: impl Into<String>) -> Self {

@@ -17,6 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pcocc_core::FileError;
 use pcocc_core::cancel::Cancel;
 pub use pcocc_guest::protocol::User as GuestUser;
 
@@ -328,25 +329,13 @@ pub enum MachineError {
     #[error("cancelled")]
     Cancelled,
     /// A file or socket operation failed.
-    #[error("{action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, such as "write".
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl MachineError {
     /// Makes the error of `action` on `path` from the system's.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        FileError::of(action, path)
     }
 }

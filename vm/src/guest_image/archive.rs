@@ -104,7 +104,7 @@ impl GuestImage {
     pub fn unpack(&self) -> Result<GuestFiles, MachineError> {
         unpack(&self.disk, &self.folder).map_err(|error| match error {
             // A full disk names no image.
-            MachineError::Hypervisor { .. } | MachineError::Io { .. } => MachineError::Image {
+            MachineError::Hypervisor { .. } | MachineError::File(_) => MachineError::Image {
                 what: self.id.clone(),
                 why: format!("cannot be unpacked to {}: {error}", self.folder.display()),
             },

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pcocc_core::FileError;
+
 use super::JobId;
 
 /// Why a job could not be found, read or written. Displays as a fragment that fits `failed to …: <error>`.
@@ -54,26 +56,14 @@ pub enum Error {
         why: &'static str,
     },
     /// An operating-system call failed.
-    #[error("{action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, such as `write`.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl Error {
     /// Names the file and what was done to it.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        FileError::of(action, path)
     }
 }
 

@@ -130,7 +130,7 @@ impl Jobs {
                     return Ok(folder);
                 }
                 // Another command took the number meanwhile.
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(Error::File(error)) if error.source.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
@@ -142,7 +142,7 @@ impl Jobs {
         let folder = self.folder(id);
         match folder.create() {
             Ok(()) => return Ok(folder),
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(Error::File(error)) if error.source.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
         match folder.read() {

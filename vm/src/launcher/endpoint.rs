@@ -28,14 +28,8 @@ impl EndpointSpec {
             listener.local_addr()
         };
         let Some(Ports { first, last }) = self.ports else {
-            return bound(0).map_err(|source| {
-                MachineError::Io {
-                    action: "listen at",
-                    path: self.address.to_string().into(),
-                    source,
-                }
-                .into()
-            });
+            let failed = MachineError::io("listen at", self.address.to_string());
+            return bound(0).map_err(|error| failed(error).into());
         };
         // Launchers of one node start at different ports.
         let count = u32::from(last - first) + 1;
