@@ -1,8 +1,8 @@
 //! Where `image import` reads from and `image export` writes to: `[FORMAT:]PATH`, `-t FORMAT`.
 //!
-//! Follows pcocc 0.7: a known format in front of the first colon, else `-t`, else the file name's
-//! extension, else the content (magic numbers; nothing is executed to find out), else for an export
-//! the image kind's default. Extension or prefix and content must not contradict each other.
+//! The format is found as in pcocc 0.7. The first of these decides: a known format in front of the first colon,
+//! `-t`, the file name's extension, the content (magic numbers; nothing is executed), and for an export the
+//! default of the image's kind. Extension or prefix must not contradict the content.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::layout::MARKER_NAME;
 use crate::vmdisk::{self, DiskFormat};
 
-/// A place outside the repository that holds, or shall hold, one image.
+/// A place outside the repository for one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// An archive as `docker save` writes it.
@@ -57,14 +57,14 @@ enum Format {
     Disk(DiskFormat),
 }
 
-/// Formats that pcocc 0.7 passed on to skopeo, and this version does not know.
+/// Formats of pcocc 0.7 that this version does not support: pcocc 0.7 passed them on to skopeo.
 const FOREIGN: [&str; 5] = ["containers-storage", "dir", "ostree", "sif", "oci-archive"];
 
 const KNOWN: &str =
     "docker-archive, oci, docker-daemon, docker, raw, qcow2, qed, vdi, vpc and vmdk";
 
 impl Format {
-    /// Parses a format's name; `None` when it is not one.
+    /// Parses a format's name; `None` for other words.
     fn parse(name: &str) -> Result<Option<Self>> {
         let name = name.to_ascii_lowercase();
         if FOREIGN.contains(&name.as_str()) {
@@ -103,7 +103,7 @@ impl Location {
         let path = expand(rest, home);
         let by_content = detect(&path)?;
         let format = match (named.or_else(|| by_extension(&path)), by_content) {
-            // Every file can be read as a raw disk, and this is how one asks for it.
+            // Every file can be read as a raw disk: this prefix asks for it.
             (Some(Format::Disk(DiskFormat::Raw)), _) if named.is_some() => {
                 Format::Disk(DiskFormat::Raw)
             }
@@ -204,7 +204,7 @@ impl Location {
     }
 }
 
-/// Splits `FORMAT:rest` and brings it together with `-t`.
+/// Splits `FORMAT:rest` and checks the format against `-t`.
 fn split<'a>(text: &'a str, flag: Option<&str>) -> Result<(Option<Format>, &'a str)> {
     let flag = match flag {
         None => None,
@@ -223,7 +223,7 @@ fn split<'a>(text: &'a str, flag: Option<&str>) -> Result<(Option<Format>, &'a s
         && !rest.is_empty()
         && !rest.starts_with("//")
     {
-        // It could be the tag of an image called docker.
+        // The word could be the tag of an image called docker.
         return Err(Error::invalid(
             format!("docker:{}", shorten(rest)),
             format!("lacks two slashes; write docker://{}", shorten(rest)),
@@ -272,7 +272,7 @@ fn by_extension(path: &Path) -> Option<Format> {
     DiskFormat::parse(&extension).map(Format::Disk)
 }
 
-/// Finds a format by content; `None` when there is no file or nothing telling in it.
+/// Finds a format by content; `None` when there is no file, or no known magic number.
 fn detect(path: &Path) -> Result<Option<Format>> {
     if path.is_dir() {
         let layout = path.join(MARKER_NAME);
@@ -287,7 +287,7 @@ fn detect(path: &Path) -> Result<Option<Format>> {
     Ok(archive::looks_like(path)?.then_some(Format::DockerArchive))
 }
 
-/// Keeps a hostile argument from filling the screen.
+/// Shortens a hostile argument that would fill the screen.
 fn shorten(text: &str) -> String {
     match text.char_indices().nth(100) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -21,7 +21,7 @@ pub struct BlobMeter {
 impl BlobMeter {
     /// Reports that the blob starts to move.
     pub fn start(progress: &Reporter, kind: BlobKind, name: &str, total: Option<u64>) -> Self {
-        // No number is used twice within a process, so that operations may run side by side.
+        // Numbers are unique in a process, so that operations may run side by side.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         progress.emit(Event::BlobStarted {
@@ -34,7 +34,7 @@ impl BlobMeter {
             progress: progress.clone(),
             id,
             done: 0,
-            // The first bytes are reported at once, also when the stream stalls after them.
+            // The first bytes are reported at once, even if the stream stalls after them.
             next: Instant::now(),
         }
     }

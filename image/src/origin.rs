@@ -1,8 +1,8 @@
-//! Where an image of a repository came from, kept as annotations of its manifest's descriptor.
+//! The origin of an image in a repository, kept as annotations of its manifest's descriptor.
 //!
-//! pcocc 0.7 keeps an OCI index in an image's metadata and passes over annotations in it, so that this is
-//! told without a key of our own beside its schema. The image itself stays the same: neither manifest nor
-//! config knows of it. Two of the keys are OCI's ("Annotations" in its image specification).
+//! pcocc 0.7 keeps an OCI index in an image's metadata and ignores annotations in the index. So the origin
+//! needs no key beside pcocc 0.7's schema. The image stays the same: neither manifest nor config changes. Two
+//! of the keys are OCI's ("Annotations" in its image specification).
 
 use serde::Serialize;
 use serde_json::Value;
@@ -17,17 +17,17 @@ const SOURCE: &str = "io.github.cea-hpc.pcocc.source";
 const PARENT_ID: &str = "io.github.cea-hpc.pcocc.parent-id";
 const DOCKERFILE: &str = "io.github.cea-hpc.pcocc.dockerfile";
 
-/// Longest text that is believed of an annotation, in characters.
+/// Longest text taken from an annotation, in characters.
 const MAX_TEXT: usize = 1024;
 
-/// Where an image came from. What is not known is left out.
+/// The origin of an image; unknown parts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Origin {
-    /// What made the image here: `pcocc docker edit`, for instance.
+    /// The command that made the image, such as `pcocc docker edit`.
     pub made_by: String,
-    /// Address of the docker daemon it came from.
+    /// Address of the docker daemon that had the image.
     pub daemon: Option<String>,
-    /// What it was called there: a name in the daemon, or a reference such as `docker://busybox`.
+    /// Name of the image there: a name in the daemon, or a reference such as `docker://busybox`.
     pub source: Option<String>,
     /// The image it was made from.
     pub parent: Option<Parent>,
@@ -47,7 +47,7 @@ pub struct Parent {
 }
 
 impl Origin {
-    /// The annotations that say it, in a fixed order.
+    /// The origin as annotations, in a fixed order.
     pub fn annotations(&self) -> Vec<(String, String)> {
         let parent = self.parent.as_ref();
         let text = |digest: Digest| digest.to_string();
@@ -68,7 +68,7 @@ impl Origin {
         .collect()
     }
 
-    /// Writes it on the descriptor of an index's first manifest. An index that cannot be read stays as it is.
+    /// Adds the annotations to the descriptor of an index's first manifest. An unreadable index stays as it is.
     pub fn annotate(&self, index: Vec<u8>) -> Vec<u8> {
         let Ok(mut document) = serde_json::from_slice::<Value>(&index) else {
             return index;
@@ -88,8 +88,8 @@ impl Origin {
         serde_json::to_vec(&document).unwrap_or(index)
     }
 
-    /// Reads it off an OCI index; `None` when the index says nothing of it. What makes no sense is
-    /// passed over: annotations are anybody's.
+    /// Reads the origin from the annotations of an OCI index; `None` without annotations of ours. Senseless
+    /// values are left out: anybody can write annotations.
     pub fn of_index(index: &str) -> Option<Self> {
         let index: Value = serde_json::from_str(index).ok()?;
         let annotations = index.pointer("/manifests/0/annotations")?;

@@ -7,13 +7,14 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use pcocc_layers::Digest;
 
-/// Longest image name; with `@` and the revision it must fit into a file name.
+/// Longest image name. Name, `@` and revision must fit into a file name.
 const MAX_NAME: usize = 200;
 
-/// Where an image is in the configured repositories: `[REPO:]IMAGE[@REV]`.
+/// Name of an image in the configured repositories: `[REPO:]IMAGE[@REV]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageUri {
-    /// The repository; `None` for the first that has the image, or the default one when writing.
+    /// The repository; `None` for the first repository that has the image, or the default repository for
+    /// writing.
     pub repo: Option<String>,
     /// The image's name, `[A-Za-z0-9_.-]+`.
     pub name: String,
@@ -22,7 +23,7 @@ pub struct ImageUri {
 }
 
 impl ImageUri {
-    /// A URI of the image `name` in whichever repository has it.
+    /// The URI of the image `name` in whichever repository has it.
     pub fn named(name: &str) -> Result<Self> {
         check_name(name)?;
         Ok(Self {
@@ -80,10 +81,10 @@ impl fmt::Display for ImageUri {
     }
 }
 
-/// Fails unless `name` can name an image in a repository; the error suggests one that can.
+/// Fails unless `name` is legal for an image in a repository; the error suggests a legal name.
 ///
-/// Besides pcocc 0.7's rule `[A-Za-z0-9_.-]+`, a name must not start with `.`: pcocc 0.7 does not
-/// see such images, and its garbage collection would delete their blobs.
+/// The rule of pcocc 0.7 is `[A-Za-z0-9_.-]+`. Names that start with `.` are refused as well: pcocc 0.7 does
+/// not see such images, and its garbage collection would delete their blobs.
 pub fn check_name(name: &str) -> Result<()> {
     if !name.is_empty()
         && name.len() <= MAX_NAME
@@ -96,7 +97,7 @@ pub fn check_name(name: &str) -> Result<()> {
     }
 }
 
-/// Turns any text into a legal image name that resembles it: `ghcr.io/a/b:1` gives `ghcr.io-a-b-1`.
+/// Turns any text into a similar legal image name: `ghcr.io/a/b:1` gives `ghcr.io-a-b-1`.
 pub fn legal_name(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {
@@ -122,7 +123,7 @@ fn is_name_byte(byte: u8) -> bool {
 }
 
 fn parse_revision(text: &str, digits: &str) -> Result<u64> {
-    // Python's int() takes more than digits; nothing but digits names a file pcocc writes.
+    // Python's int() takes more than digits, but pcocc writes only digits.
     digits
         .bytes()
         .all(|b| b.is_ascii_digit())
@@ -198,7 +199,7 @@ impl DockerReference {
         }
         match self.path.strip_prefix(OFFICIAL) {
             Some(name) if !name.contains('/') => name.to_owned(),
-            // Without its registry this path would be read as one.
+            // Without the registry, the first part of this path would be read as a registry.
             _ if split_domain(&self.path).0 != DEFAULT_DOMAIN => {
                 format!("{DEFAULT_DOMAIN}/{}", self.path)
             }
@@ -305,8 +306,8 @@ fn bad_reference(text: &str, why: &str) -> Error {
     Error::invalid(format!("docker image name {text:?}"), why)
 }
 
-/// Docker's rule: what precedes the first slash is a registry when it has a `.`, a `:` or an
-/// upper-case letter, or is `localhost`.
+/// Docker's rule: the text before the first slash is a registry if it has a `.`, a `:` or an upper-case letter,
+/// or is `localhost`.
 fn split_domain(name: &str) -> (String, String) {
     let (domain, path) = match name.split_once('/') {
         Some((first, rest))

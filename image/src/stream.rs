@@ -17,8 +17,8 @@ const CHUNK: usize = 256 << 10;
 
 /// Reads `reader` to its end into `writer`, with progress events; returns digest and length.
 ///
-/// Fails with [`Error::Corrupt`] as soon as more than the `expected` bytes came, or at the end when
-/// digest or length differ.
+/// Fails with [`Error::Corrupt`] as soon as more than the `expected` bytes have come, or at the end when digest
+/// or length differ.
 pub fn copy(
     reader: &mut dyn Read,
     writer: &mut dyn Write,
@@ -98,7 +98,7 @@ pub fn document(reader: impl Read, digest: Digest, size: u64) -> Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// Undoes a compression.
+/// Decompresses a stream.
 pub fn inflate<'a>(
     reader: Box<dyn Read + Send + 'a>,
     compression: Compression,

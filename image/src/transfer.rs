@@ -1,9 +1,9 @@
 //! The one path by which an image moves from a store to a store.
 //!
-//! Data path: [`copy`] opens the [`Sink`] for one image → the [`Source`] offers its layers to the
-//! [`Receiver`] in any order → the receiver skips those it has and verifies the others while they
-//! stream → the source returns the [`Image`] → [`Receiver::commit`] publishes it, atomically and last.
-//! A receiver dropped before its commit leaves the destination as it was.
+//! Data path: [`copy`] opens the [`Sink`] for one image → the [`Source`] offers its layers to the [`Receiver`]
+//! in any order → the receiver skips the layers it has and verifies the others while they stream → the source
+//! returns the [`Image`] → [`Receiver::commit`] publishes the image, atomically and last. A receiver that is
+//! dropped before its commit leaves the destination as it was.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -49,30 +49,30 @@ pub type OpenLayer<'a> = dyn Fn() -> Result<Box<dyn Read + Send + 'a>> + Sync + 
 
 /// A layer on offer.
 pub struct Offer<'a> {
-    /// Digest and size of the blob as the source stores it; `None` for a plain tar whose stored
-    /// form the receiver chooses.
+    /// Digest and size of the blob as the source stores it; `None` for a plain tar that the receiver may store
+    /// in any form.
     pub blob: Option<(Digest, u64)>,
     /// How the stream is compressed.
     pub compression: Compression,
-    /// Digest of the plain tar, when the source knows it beforehand.
+    /// Digest of the plain tar, when the source knows it before sending.
     pub diff_id: Option<DiffId>,
     /// Length of the stream in bytes, when known.
     pub size: Option<u64>,
-    /// A local file that is exactly the stream and may be read at any offset or linked.
+    /// A local file with exactly the stream's bytes, which may be read at any offset or linked.
     pub file: Option<PathBuf>,
-    /// Opens the stream; a stream that can only be read once fails the second time.
+    /// Opens the stream; a stream that exists only once fails the second time.
     pub open: &'a OpenLayer<'a>,
 }
 
 impl Offer<'_> {
-    /// The digest of the plain tar; fails where the source does not know it beforehand, because such
-    /// a layer `cannot` be taken.
+    /// The digest of the plain tar. Fails when the source does not know it; `cannot` completes the error, such
+    /// as "cannot be written to a docker archive".
     pub fn known_diff_id(&self, cannot: &str) -> Result<DiffId> {
         self.diff_id
             .ok_or_else(|| Error::invalid("a layer without a diff ID", cannot))
     }
 
-    /// The digest that names the layer: of the blob, else of the plain tar.
+    /// The digest that names the layer: the blob's, or else the plain tar's.
     pub fn digest(&self) -> Option<Digest> {
         match (self.blob, self.diff_id) {
             (Some((digest, _)), _) | (None, Some(DiffId(digest))) => Some(digest),
@@ -80,7 +80,7 @@ impl Offer<'_> {
         }
     }
 
-    /// Digest and length the stream must turn out to have, when they can be known beforehand.
+    /// Digest and length that the stream must have, when they are known before reading.
     pub fn expected(&self) -> Option<(Digest, u64)> {
         match (self.blob, self.diff_id, self.compression) {
             (Some(blob), _, _) => Some(blob),
@@ -106,59 +106,58 @@ impl std::fmt::Debug for Offer<'_> {
 pub trait Source: Send + Sync {
     /// Offers the image's layers to `receiver`, then returns the image.
     ///
-    /// A source that knows only the image ID beforehand asks [`Receiver::recall`] first; one that
-    /// knows the whole image asks [`Receiver::holds`]. When the store has it, nothing is sent.
-    /// Otherwise a source that knows the image calls [`Receiver::expect`] before the first layer.
+    /// A source that knows the image ID alone asks [`Receiver::recall`] first, and a source that knows the
+    /// whole image asks [`Receiver::holds`]. If the store has the image, nothing is sent. Otherwise a source
+    /// that knows the image calls [`Receiver::expect`] before the first layer.
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image>;
 }
 
 /// Where an image goes: a store and the name the image shall have there.
 pub trait Sink: Send + Sync {
-    /// Starts to receive one image. Fails at once when the name is illegal or taken, or the store
-    /// cannot be written.
+    /// Starts to receive one image. Fails at once when the name is illegal or taken, or when the store cannot
+    /// be written.
     fn open(&self, context: &Context) -> Result<Box<dyn Receiver + '_>>;
 
-    /// Whether the transfer that ended with `error` is worth another try, for which the sink has
-    /// changed its way of taking the image. True a bounded number of times.
+    /// Whether to try the transfer again after `error`: the sink will take the image in another way. True a
+    /// bounded number of times.
     fn again(&self, _error: &Error) -> bool {
         false
     }
 }
 
-/// One image on its way into a store. What a store need not know has a default: it has nothing yet.
+/// One image on its way into a store. The defaults are those of an empty store.
 pub trait Receiver: Send {
-    /// The image with this ID (config digest) as the store already holds it, with all its blobs, so
-    /// that nothing needs to be sent. Stores that cannot tell return `None`, as the default does.
+    /// The image with this ID (config digest), if the store has it with all its blobs: then nothing needs to be
+    /// sent.
     fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
         Ok(None)
     }
 
-    /// Whether the store already holds every blob of `image`, so that nothing needs to be sent. By
-    /// default it does not: each layer is looked for when its turn comes.
+    /// Whether the store has every blob of `image`, so that nothing needs to be sent. Otherwise the receiver
+    /// looks for each layer when it is offered.
     fn holds(&mut self, _image: &Image) -> Result<bool> {
         Ok(false)
     }
 
-    /// Learns the whole image before its layers come, from sources that know it. By default it is
-    /// not noted.
+    /// Learns the whole image before its layers come, from sources that know it. The default ignores it.
     fn expect(&mut self, _image: &Image) -> Result<()> {
         Ok(())
     }
 
-    /// Whether a plain layer with this diff ID is already there, so that its stream can go unread.
+    /// Whether the store has the plain layer with this diff ID, so that its stream need not be read.
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool>;
 
-    /// Takes one layer, or skips it when the store has it; returns it as the store keeps it.
+    /// Takes one layer, or skips a layer that the store has; returns the layer as the store keeps it.
     ///
-    /// Fails with [`Error::Corrupt`] when the stream is not what the offer says.
+    /// Fails with [`Error::Corrupt`] when the stream differs from the offer.
     fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer>;
 
     /// Publishes the image under the sink's name. Every layer of `image` was taken before.
     fn commit(self: Box<Self>, image: &Image, context: &Context) -> Result<()>;
 }
 
-/// A source whose parts can be read in any order and any number of times: a repository image, an OCI
-/// layout folder, an archive, a registry. Every layout is a [`Source`].
+/// A source that can be read in any order and any number of times: a repository image, an OCI layout folder, an
+/// archive, a registry. Every layout is a [`Source`].
 pub trait Layout: Send + Sync {
     /// The image, its manifest and config verified.
     fn image(&self, context: &Context) -> Result<Image>;
@@ -166,7 +165,7 @@ pub trait Layout: Send + Sync {
     /// Opens a layer's blob as stored.
     fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>>;
 
-    /// The local file that is exactly the layer's blob, when there is one.
+    /// The local file with exactly the layer's blob, if there is one.
     fn layer_file(&self, layer: &Layer) -> Option<PathBuf>;
 }
 
@@ -192,7 +191,7 @@ impl<T: Layout> Source for T {
                 context,
             )?);
         }
-        // A receiver that stores a layer in another form gets a manifest that says so.
+        // The receiver stores a layer in another form: the manifest must say so.
         if taken == image.layers() {
             Ok(image)
         } else {

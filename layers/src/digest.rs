@@ -108,7 +108,7 @@ impl fmt::Debug for DiffId {
 pub struct ChainId(pub Digest);
 
 impl ChainId {
-    /// Chain IDs of every prefix of `diff_ids`, lowest layer first.
+    /// Chain IDs of all prefixes of `diff_ids`, lowest layer first.
     pub fn prefixes(diff_ids: &[DiffId]) -> Vec<Self> {
         let mut chain: Vec<Self> = Vec::with_capacity(diff_ids.len());
         for diff_id in diff_ids {
@@ -134,7 +134,7 @@ impl fmt::Debug for ChainId {
     }
 }
 
-/// Hashes and counts the bytes that pass, reading from or writing to `inner`.
+/// Hashes and counts the bytes that are read from or written to `inner`.
 #[derive(Debug)]
 pub struct Hashing<T> {
     inner: T,
@@ -152,12 +152,12 @@ impl<T> Hashing<T> {
         }
     }
 
-    /// Bytes that passed so far.
+    /// Bytes so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Ends the hash: the digest and count of what passed, and the inner value back.
+    /// Ends the hash; returns digest and number of the bytes, and the inner value.
     pub fn finish(self) -> (Digest, u64, T) {
         (Digest(self.hash.finalize().into()), self.size, self.inner)
     }

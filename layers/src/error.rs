@@ -1,4 +1,4 @@
-//! What can go wrong with bytes: they are not what they claim to be, cannot be moved, or need not be.
+//! Errors about bytes: corrupt input, failed system calls, cancellation.
 
 use std::io;
 use std::path::{Path, PathBuf};

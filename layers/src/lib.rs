@@ -1,7 +1,6 @@
 //! The bytes of images: digests, plain tars, compressed layers, squashfs files.
 //!
-//! Bytes come as readers and files and leave as such. What an image is, where it is stored and how it
-//! travels is the business of the crates above.
+//! Bytes come and leave as readers and files. The crates above know images, their stores and their transfer.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod compression;

@@ -1,9 +1,9 @@
 //! OCI image layouts in a folder (`oci:PATH[:TAG]`; OCI image spec, "Image Layout").
 //!
-//! Disk layout: `oci-layout` (version), `index.json` (the images, by name), `blobs/sha256/HEX`.
-//! Reading: version → index → the image of that name, through nested indexes to this machine's
-//! platform → manifest and config, verified → layers as files of the folder. Nothing outside the
-//! folder is ever read, whatever its links say. Writing is in [`LayoutSink`].
+//! Disk layout: `oci-layout` (version), `index.json` (the images, by name), `blobs/sha256/HEX`. Reading:
+//! version → index → the named image, through nested indexes to this machine's platform → manifest and config,
+//! verified → layers as files of the folder. Files outside of the folder are never read, whatever the links in
+//! it say. [`LayoutSink`] writes.
 
 mod marker;
 mod sink;
@@ -21,19 +21,19 @@ use crate::stream;
 use crate::transfer::{Context, Layout};
 use pcocc_layers::Digest;
 
-/// Names shown when a choice has to be made.
+/// Most names that a message lists.
 const MAX_SHOWN: usize = 20;
 
 /// One image of an OCI image layout in a folder.
 #[derive(Debug)]
 pub struct LayoutFolder {
-    /// The folder with every link resolved.
+    /// The folder, every link resolved.
     root: PathBuf,
     manifest: ManifestDescriptor,
 }
 
 impl LayoutFolder {
-    /// Opens the layout in the folder `path`: its image called `tag`, or the only one it has.
+    /// Opens the layout in the folder `path`: its image `tag`, or its only image.
     pub fn open(path: &Path, tag: Option<&str>) -> Result<Self> {
         let root = fs::canonicalize(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
@@ -53,7 +53,7 @@ impl LayoutFolder {
         Ok(Self { root, manifest })
     }
 
-    /// The file of a blob, inside the folder and regular.
+    /// The file of a blob: regular, and inside the folder.
     fn blob_path(&self, digest: Digest) -> Result<PathBuf> {
         inside(&self.root, &format!("blobs/sha256/{}", digest.hex()))
     }
@@ -99,7 +99,7 @@ impl Layout for LayoutFolder {
     }
 }
 
-/// Picks the image called `tag`, or the only one, out of an `index.json`.
+/// Picks the image `tag`, or the only image, out of an `index.json`.
 fn choose<'a>(
     manifests: &'a [ManifestDescriptor],
     tag: Option<&str>,

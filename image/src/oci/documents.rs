@@ -7,7 +7,7 @@ use super::{Image, config_of, is_index, parse_index, select_manifest};
 use crate::error::Error;
 use pcocc_layers::Digest;
 
-/// Most nested indexes on the way to a manifest. Tools write one.
+/// Most nested indexes on the way to a manifest. Tools write one level.
 pub const MAX_NESTING: usize = 7;
 
 /// The documents of an image, by digest.

@@ -51,8 +51,8 @@ pub struct ManifestDescriptor {
 }
 
 impl ManifestDescriptor {
-    /// Refuses a `document` that is an index where this names a manifest, or the reverse: programs that believe the
-    /// descriptor and programs that believe the document must see the same image.
+    /// Refuses a `document` whose kind is not the descriptor's: an index called a manifest, or the reverse.
+    /// Programs that believe the descriptor and programs that believe the document must see the same image.
     pub fn check_kind(&self, document: &[u8]) -> Result<()> {
         let why = match (is_index(document)?, self.is_index) {
             (true, false) => "is an index, and the index above calls it a manifest",
@@ -107,8 +107,8 @@ pub fn parse_index(index: &[u8]) -> Result<Vec<ManifestDescriptor>> {
     Ok(manifests)
 }
 
-/// Takes the manifest for this machine out of an index: the only one there is, else the one for
-/// this machine's platform.
+/// Takes the manifest for this machine out of an index: the only manifest, or the manifest of this machine's
+/// platform.
 pub fn select_manifest(manifests: &[ManifestDescriptor]) -> Result<&ManifestDescriptor> {
     let wanted = host_platform();
     match manifests {

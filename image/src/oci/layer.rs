@@ -31,7 +31,7 @@ impl Layer {
 
 /// Reads the compression off a layer's media type, OCI's or docker's.
 pub(super) fn compression_of(media_type: &str) -> Result<Compression> {
-    // "nondistributable" and "foreign" layers are ordinary ones once their blob is at hand.
+    // "nondistributable" and "foreign" layers are ordinary layers once their blob is at hand.
     let kind = [
         "application/vnd.oci.image.layer.nondistributable.v1.",
         "application/vnd.oci.image.layer.v1.",

@@ -16,10 +16,10 @@ use crate::repository::meta::Meta;
 use crate::repository::temp;
 use pcocc_layers::Digest;
 
-/// How fresh a reused blob must be for its time to be left alone.
+/// Age below which a reused blob keeps its time.
 const FRESH: Duration = Duration::from_secs(600);
 
-/// How often, and how many times, a blob that was moved aside is looked for.
+/// Pause between two looks for a blob that was moved aside, and the number of looks.
 const INTERVAL: Duration = Duration::from_millis(10);
 const PATIENCE: u32 = 100;
 
@@ -49,23 +49,23 @@ impl Repository {
         temp::file_in(&self.temp_dir(), 0o666).map_err(|e| self.write_error(e))
     }
 
-    /// Flushes a blob to disk and gives it its place. The content must have been verified to be
-    /// `digest`. Does nothing but refresh its time when the repository has the blob.
+    /// Flushes a blob to disk and publishes it; the caller has verified that its content is `digest`.
+    ///
+    /// A blob that the repository has already only gets the present time.
     pub fn publish_blob(&self, temp: NamedTempFile, digest: Digest) -> Result<()> {
         let path = self.blob_path(digest);
         let size = temp
             .as_file()
             .metadata()
             .map_err(Error::io("read", temp.path()))?;
-        // One of another size is what a crash of another writer left; it is replaced.
+        // A blob of another size was left by a writer that crashed; it is replaced.
         if self.blob_size(digest)? == Some(size.len()) && self.refresh_blob(digest)? {
             return Ok(());
         }
         self.place(&temp, &path).map_err(|e| self.write_error(e))
     }
 
-    /// Gives a blob of another repository a second name here; `false` when the file system, the
-    /// owner or the size do not allow that.
+    /// Links a blob of another repository into this one; `false` when file system, owner or size forbid it.
     pub(crate) fn link_blob(&self, other: &Self, digest: Digest, size: u64) -> Result<bool> {
         let (from, to) = (other.blob_path(digest), self.blob_path(digest));
         let Ok(metadata) = fs::symlink_metadata(&from) else {
@@ -102,16 +102,16 @@ impl Repository {
                 Err(error) => return Err(error),
             }
             match publish::replace(temp.path(), path) {
-                // Garbage collection, ours or pcocc 0.7's, removed the empty folder just now.
+                // Garbage collection, ours or pcocc 0.7's, has just removed the empty folder.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 5 => tries += 1,
                 result => return result,
             }
         }
     }
 
-    /// Marks a blob that is used again as new, so that garbage collection spares it until the
-    /// metadata naming it is published; `false` when it is gone or belongs to somebody else and is
-    /// old, so that it cannot be relied on.
+    /// Gives a reused blob the present time, so that garbage collection spares it until metadata names it.
+    ///
+    /// Returns `false` when the blob cannot be relied on: it is gone, or it is old and of another owner.
     pub fn refresh_blob(&self, digest: Digest) -> Result<bool> {
         let path = self.blob_path(digest);
         let metadata = match fs::symlink_metadata(&path) {
@@ -129,14 +129,14 @@ impl Repository {
         match publish::touch(&path) {
             Ok(()) => Ok(true),
             Err(error) => {
-                // Publishing checks its blobs once more, so this costs nothing but a retry.
+                // Publishing checks all blobs once more: at worst the caller has to try again.
                 tracing::debug!(%error, path = %path.display(), "cannot refresh the time of a blob");
                 Ok(false)
             }
         }
     }
 
-    /// Whether the blob is there in this size, refreshed when its time allows that.
+    /// Whether the blob is there in this size and can be relied on; its time is refreshed.
     pub(crate) fn reuse_blob(&self, digest: Digest, size: u64) -> Result<bool> {
         if self.blob_size(digest)? != Some(size) {
             return Ok(false);
@@ -159,11 +159,12 @@ impl Repository {
         Ok(())
     }
 
-    /// As [`Self::check_blobs`], waiting for blobs that garbage collection has moved aside: it puts
-    /// back what is in use.
+    /// As [`Self::check_blobs`], but waits for blobs that garbage collection has moved aside: it puts used
+    /// blobs back.
     pub(crate) fn check_blobs_patiently(&self, meta: &Meta) -> Result<()> {
         for _ in 0..PATIENCE {
-            // Looked for in this order, a blob on its way back is found in one place or the other.
+            // A blob on its way back is found in one of the two places, because they are searched in this
+            // order.
             if self.check_blobs(meta).is_ok() || !self.is_any_aside(meta.data_blobs())? {
                 break;
             }

@@ -1,9 +1,9 @@
 //! The cache of root filesystems, shared with pcocc 0.7.
 //!
-//! Disk layout: `CACHE/hh/<sha512 of a key, in hex>`, `hh` its first two digits; work in progress in
-//! `CACHE/.tmp`. A key is the hash of an image's metadata, so that another image under the same name
-//! has another entry. Each file has a second name of ours, made from the image ID: an image that is
-//! imported again under a new name costs one hard link. The time of a file is that of its last use.
+//! Disk layout: `CACHE/hh/<sha512 of a key, in hex>`, where `hh` are the first two digits; work in progress is
+//! in `CACHE/.tmp`. A key is the hash of an image's metadata: another image under the same name has another
+//! entry. Each file has a second name, which pcocc 0.7 does not know, made from the image ID: importing the
+//! same image under a new name costs one hard link. The time of a file is the time of its last use.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,7 +20,7 @@ use crate::repository::meta::Meta;
 use crate::repository::temp;
 use pcocc_layers::Digest;
 
-/// Ending of entries pcocc 0.7 was about to write or delete.
+/// Ending of entries that pcocc 0.7 was writing or deleting.
 pub(crate) const DELETED: &str = ".deleted";
 
 /// Name of a cache entry.
@@ -28,13 +28,13 @@ pub(crate) const DELETED: &str = ".deleted";
 pub struct CacheKey(String);
 
 impl CacheKey {
-    /// The key under which pcocc 0.7 looks for the squashfs of an image: its metadata `meta` in the
-    /// repository named `repo`.
+    /// The key under which pcocc 0.7 looks for the squashfs of the image with the metadata `meta` in the
+    /// repository `repo`.
     pub fn of_meta(meta: &Meta, repo: &str) -> Self {
         Self::of_meta_as(meta, repo, "cached_squashfs")
     }
 
-    /// The key of an unpacked image, which pcocc 0.7 makes instead when told not to use squashfs.
+    /// The key of an unpacked image. pcocc 0.7 unpacks images when it is told not to use squashfs.
     pub(crate) fn of_bundle(meta: &Meta, repo: &str) -> Self {
         Self::of_meta_as(meta, repo, "cached_bundle")
     }
@@ -43,7 +43,7 @@ impl CacheKey {
         Self::hash(&format!("{}\n{kind}", meta.render_within(repo)))
     }
 
-    /// Our own key of the same file: the image ID.
+    /// The second key of the same file, made from the image ID.
     pub fn of_image(id: Digest) -> Self {
         Self::hash(&format!("pcocc squashfs 1\n{id}"))
     }
@@ -58,7 +58,7 @@ impl CacheKey {
     }
 }
 
-/// One file, or folder of pcocc 0.7, in the cache.
+/// One entry of the cache: a file, or a folder of pcocc 0.7.
 #[derive(Clone, Debug)]
 pub struct CacheEntry {
     /// Where it is.
@@ -103,7 +103,7 @@ impl Cache {
             Err(error) => return Err(Error::io("open", &path)(error)),
         };
         let metadata = file.metadata().map_err(Error::io("open", &path))?;
-        // pcocc 0.7 fills entries in place: an empty one was interrupted.
+        // pcocc 0.7 fills entries in place: an empty entry was interrupted.
         if !metadata.is_file() || metadata.len() == 0 {
             return Ok(None);
         }
@@ -118,7 +118,7 @@ impl Cache {
         fs::symlink_metadata(self.entry_path(key)).is_ok_and(|m| m.is_file() && m.len() > 0)
     }
 
-    /// Starts a new entry; dropped unpublished, it is gone.
+    /// Starts a new entry; an entry that is dropped unpublished is deleted.
     pub fn temp(&self) -> Result<tempfile::NamedTempFile> {
         self.create_dir(&self.path)
             .and_then(|()| temp::file_in(&self.path.join(".tmp"), 0o600))
@@ -145,7 +145,7 @@ impl Cache {
         let (from, to) = (self.entry_path(from), self.entry_path(to));
         self.create_parent(&to)
             .and_then(|()| match fs::hard_link(&from, &to) {
-                // Interrupted by pcocc 0.7, or made by another process just now.
+                // pcocc 0.7 was interrupted, or another process has just made the entry.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     let draft = self.path.join(".tmp");
                     self.create_dir(&draft)?;
@@ -156,7 +156,7 @@ impl Cache {
                     fs::hard_link(&from, &link)?;
                     fs::rename(&link, &to)
                 }
-                // No hard links on this file system: a copy takes their place.
+                // This file system has no hard links: a copy serves as well.
                 Err(error)
                     if matches!(
                         error.kind(),

@@ -1,4 +1,5 @@
-//! Cleaning the cache: entries whose image is gone, work nobody works on, and what is too much.
+//! Cleaning the cache: entries without an image, temporary files of ended processes, and the excess over a
+//! size.
 
 use std::collections::HashSet;
 use std::fs;
@@ -23,10 +24,10 @@ pub struct CacheCollected {
 }
 
 impl Cache {
-    /// Removes entries that belong to no image of `repositories` and were not used within the grace
-    /// time, then the least recently used ones until at most `max_bytes` are left.
+    /// Removes the entries that belong to no image of `repositories` and were not used within the grace time.
+    /// Then removes the least recently used entries until at most `max_bytes` are left.
     ///
-    /// Images in repositories that cannot be read count as gone: their entries can be made again.
+    /// Images in unreadable repositories count as deleted: their entries can be made again.
     pub fn collect(
         &self,
         repositories: &Repositories,
@@ -39,7 +40,7 @@ impl Cache {
         };
         let wanted = self.wanted(repositories);
         let entries = self.list()?;
-        // A file is wanted when any of its names is.
+        // A file is wanted when any of its names is wanted.
         let wanted: HashSet<u64> = entries
             .iter()
             .filter(|entry| wanted.contains(&entry.path))
@@ -69,7 +70,7 @@ impl Cache {
         Ok(collected)
     }
 
-    /// Files that pcocc 0.7 or we look for when one of the images is used.
+    /// Files that pcocc 0.7 and this version look for when one of the images is used.
     fn wanted(&self, repositories: &Repositories) -> HashSet<PathBuf> {
         let mut wanted = HashSet::new();
         for repository in repositories.iter() {
@@ -92,7 +93,7 @@ impl Cache {
     fn collect_temporary(&self, options: GcOptions) -> Result<u64> {
         let mut removed = 0;
         for entry in self.list()? {
-            // pcocc 0.7 renames to this what it is filling or deleting.
+            // pcocc 0.7 gives this name to entries that it fills or deletes.
             let is_leftover = entry.path.to_string_lossy().ends_with(DELETED)
                 && entry.used.elapsed().unwrap_or_default() >= options.grace;
             if is_leftover {

@@ -1,4 +1,4 @@
-//! Images that appear and go without a transfer: virtual machines' disks, copies of them, deletion.
+//! Changes of images without a transfer: adding and copying virtual machines' disks, deleting images.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -30,10 +30,10 @@ impl Repository {
 }
 
 impl Repositories {
-    /// Deletes the image `uri` names, one revision or all, with its cache entries; without a
-    /// repository in `uri`, the default one is meant. Returns the repository and the revisions.
+    /// Deletes the image `uri`, one revision or all, with its cache entries. Without a repository in `uri`, the
+    /// default repository is meant. Returns the repository and the deleted revisions.
     ///
-    /// Fails with [`Error::NotFound`] when there is none.
+    /// Fails with [`Error::NotFound`] when there is no such image.
     pub fn delete(&self, uri: &ImageUri) -> Result<(&Arc<Repository>, Vec<u64>)> {
         let repository = self.destination(uri)?;
         let mut keys = Vec::new();
@@ -68,8 +68,8 @@ impl Repositories {
         Ok((repository, deleted))
     }
 
-    /// Adds a virtual machine's disk at revision 0: `disk` is a finished qcow2 file without backing
-    /// file, made by [`Repository::temp_blob`] of the repository `uri` goes to.
+    /// Adds a virtual machine's disk at revision 0. `disk` is a finished qcow2 file without backing file, made
+    /// by [`Repository::temp_blob`] of the repository that `uri` names.
     ///
     /// Fails with [`Error::Exists`] when the name is taken.
     pub fn add_virtual_machine(
@@ -80,7 +80,7 @@ impl Repositories {
     ) -> Result<Meta> {
         let repository = self.destination(uri)?;
         repositories_allow(self, repository, &uri.name, context)?;
-        // A second handle: a converter may have replaced the file since it was made.
+        // The file is opened again: a converter may have replaced it.
         let mut reader =
             Hashing::new(File::open(disk.path()).map_err(Error::io("open", disk.path()))?);
         pump(&mut reader, &mut io::sink(), context).map_err(Error::io("read", disk.path()))?;
@@ -91,7 +91,7 @@ impl Repositories {
         Ok(meta)
     }
 
-    /// Copies a virtual machine's disk, with the files it is based on, to the new name `to`.
+    /// Copies a virtual machine's disk, with its backing files, to the new name `to`.
     ///
     /// Container images go through [`crate::transfer::copy`] instead.
     pub fn copy_virtual_machine(

@@ -1,7 +1,7 @@
-//! One repository's directory: its version, its metadata files, and how they come and go.
+//! One repository's directory: its version, its metadata files, publishing and deleting them.
 //!
-//! A directory that is missing is made on first use, complete and in one step: it is filled under a
-//! temporary name and renamed into place.
+//! A missing directory is made on first use, in one step: it is filled under a temporary name and renamed into
+//! place.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -26,7 +26,7 @@ use pcocc_layers::Compression;
 /// Version of the repositories pcocc writes.
 const VERSION: u32 = 2;
 
-/// A repository of images in one directory. Shared between threads; holds no state but its place.
+/// A repository of images in one directory. Shared between threads; its only state is the path.
 #[derive(Debug)]
 pub struct Repository {
     name: String,
@@ -52,7 +52,7 @@ impl Repository {
         }
     }
 
-    /// The same repository, storing layers in another way.
+    /// The same repository with other options for received images.
     #[must_use]
     pub fn with_layers(mut self, compression: LayerCompression) -> Self {
         (self.options.compression, self.options.recompress) = match compression {
@@ -63,7 +63,7 @@ impl Repository {
         self
     }
 
-    /// How it receives images.
+    /// How images are received.
     pub fn options(&self) -> Options {
         self.options
     }
@@ -92,8 +92,7 @@ impl Repository {
         }
     }
 
-    /// The format version for reading: `None` when the repository is missing and cannot be made, so
-    /// that there is nothing to read.
+    /// The format version for reading; `None` when the repository is missing and cannot be made.
     pub(crate) fn version_to_read(&self) -> Result<Option<u32>> {
         match self.existing_version()? {
             Some(version) => Ok(Some(version)),
@@ -131,7 +130,7 @@ impl Repository {
         }
     }
 
-    /// Tells a directory that may be made from one that is something else.
+    /// Tells a directory that may be made from a directory of something else.
     fn missing_config(&self) -> Result<Option<u32>> {
         match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -157,7 +156,7 @@ impl Repository {
         fs::create_dir_all(parent).map_err(denied)?;
         let draft = tempfile::Builder::new()
             .prefix(&format!(".{}", temp::prefix()))
-            // As the umask allows, like any directory.
+            // The umask decides, as for any directory.
             .permissions(fs::Permissions::from_mode(0o777))
             .tempdir_in(parent)
             .map_err(denied)?;
@@ -185,7 +184,7 @@ impl Repository {
         Error::invalid(self.title(), why)
     }
 
-    /// Fails with [`Error::Denied`] unless new images can be written; makes the repository.
+    /// Makes the repository if it is missing; fails with [`Error::Denied`] unless new images can be written.
     pub fn check_writable(&self) -> Result<()> {
         self.version()?;
         temp::file_in(&self.temp_dir(), 0o666)
@@ -226,10 +225,10 @@ impl Repository {
         self.meta_dir().join(hex.get(..2).unwrap_or("")).join(hex)
     }
 
-    /// The image's highest revision, or the one given.
+    /// The metadata of the revision, or of the image's highest revision.
     ///
-    /// Fails with [`Error::NotFound`] when there is none, with [`Error::Invalid`] when its metadata is
-    /// not pcocc's.
+    /// Fails with [`Error::NotFound`] when there is none, and with [`Error::Invalid`] when the file is not
+    /// metadata of pcocc.
     pub fn meta(&self, name: &str, revision: Option<u64>) -> Result<Meta> {
         check_name(name)?;
         let not_found = |revision: Option<u64>| {
@@ -266,7 +265,7 @@ impl Repository {
     }
 
     pub(crate) fn read_meta(&self, version: u32, path: &Path) -> Result<Meta> {
-        // Not blocking: a pipe in place of a file must not hold everything up.
+        // Opening must not block: a pipe in place of the file would hold everything up.
         let file = fs::OpenOptions::new()
             .read(true)
             .custom_flags(OFlags::NONBLOCK.bits() as i32)
@@ -315,7 +314,7 @@ impl Repository {
         };
         let mut revisions = Vec::new();
         if version >= 2 {
-            // Nearly every image has revision 0 alone; listing ten thousand names is for the others.
+            // Nearly every image has only revision 0; the others need a listing, of perhaps ten thousand names.
             for file in self.meta_files()? {
                 if let Some((image, revision)) = split_meta_name(&file)
                     && image == name
@@ -354,8 +353,8 @@ impl Repository {
 
     /// Publishes the metadata of a new revision, atomically; its blobs must be there.
     ///
-    /// Fails with [`Error::Exists`] when the revision exists, whoever made it, and with
-    /// [`Error::NotFound`] when a blob is missing. Never overwrites.
+    /// Never overwrites. Fails with [`Error::Exists`] when the revision exists, whoever made it, and with
+    /// [`Error::NotFound`] when a blob is missing.
     pub fn publish(&self, meta: &Meta) -> Result<()> {
         let version = self.version()?;
         self.check_blobs_patiently(meta)?;
@@ -375,8 +374,8 @@ impl Repository {
             }
             _ => self.write_error(error),
         })?;
-        // Garbage collection may have taken a blob between the check and the publishing. It looks at
-        // the metadata once more before it deletes for good, so one of the two sees the other.
+        // Garbage collection may have taken a blob between the check and the publishing. It reads the metadata
+        // once more before it deletes for good, so either the writer or the collector notices.
         if let Err(error) = self.check_blobs_patiently(meta) {
             if let Err(error) = fs::remove_file(&path) {
                 tracing::warn!(%error, path = %path.display(), "metadata without blobs stays");
@@ -386,7 +385,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Deletes one revision of an image, or all; returns those deleted. Blobs stay until garbage
+    /// Deletes one revision of an image, or all; returns the deleted revisions. Blobs stay until garbage
     /// collection.
     ///
     /// Fails with [`Error::NotFound`] when there is none.
@@ -398,7 +397,7 @@ impl Repository {
             None => self.revisions(name)?,
         };
         let mut deleted = Vec::new();
-        // The highest revision goes last: the image stays what it is until it is gone.
+        // The highest revision goes last: until then the image's name means the same image.
         for revision in revisions {
             let path = self.meta_path(version, name, revision);
             match fs::remove_file(&path) {
@@ -409,7 +408,7 @@ impl Repository {
             if version < 2
                 && let Some(parent) = path.parent()
             {
-                // Fails when others are in it.
+                // The folder stays if other files are in it.
                 let _ = fs::remove_dir(parent);
             }
         }
@@ -431,7 +430,7 @@ impl Repository {
 pub(crate) fn split_meta_name(file: &str) -> Option<(&str, u64)> {
     let (name, revision) = file.rsplit_once('@')?;
     check_name(name).ok()?;
-    // "07" would be another file than the one revision 7 is looked for in.
+    // "07" is refused: revision 7 is looked for in the file "7".
     let number: u64 = revision.parse().ok()?;
     (number.to_string() == revision).then_some((name, number))
 }

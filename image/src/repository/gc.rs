@@ -1,10 +1,10 @@
-//! Garbage collection: blobs no metadata names, work in progress nobody works on, old versions.
+//! Garbage collection: blobs without metadata, temporary files of ended processes, the upgrade of old versions.
 //!
-//! Phases, safe beside any number of writers and without locks: read all metadata, and refuse when
-//! one cannot be read → pick blobs that none names and that are older than the grace time → per
-//! batch: move them aside, read the metadata again, put back what is named or was refreshed by now,
-//! delete the rest. A writer that relies on an old blob refreshes its time first, and looks for all
-//! its blobs after it has published its metadata; so either it is seen here, or it sees the loss.
+//! Safe beside any number of writers, without locks. Phases: read all metadata, and refuse if a file cannot be
+//! read → pick the unnamed blobs that are older than the grace time → for each batch: move the blobs aside,
+//! read the metadata again, put back the blobs that are now named or refreshed, delete the rest. A writer that
+//! relies on an old blob refreshes its time first, and looks for all its blobs after publishing its metadata.
+//! So either the collector sees the metadata, or the writer sees the loss.
 
 use std::collections::HashSet;
 use std::fs;
@@ -29,7 +29,7 @@ const TRASH: &str = "trash-";
 /// Blobs deleted between two readings of the metadata.
 const BATCH: usize = 512;
 
-/// How garbage is told from what somebody is about to use.
+/// How garbage is told from blobs that are about to be used.
 #[derive(Clone, Copy, Debug)]
 pub struct GcOptions {
     /// Blobs and temporary files younger than this are spared.
@@ -45,7 +45,7 @@ impl Default for GcOptions {
     }
 }
 
-/// What garbage collection did.
+/// The result of garbage collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Blobs deleted.
@@ -63,8 +63,8 @@ pub struct Collected {
 impl Repository {
     /// Deletes what no image needs, and upgrades a version 1 repository as pcocc 0.7 does.
     ///
-    /// Fails with [`Error::Invalid`], nothing deleted, when any metadata cannot be read: what it names
-    /// is not known.
+    /// Fails with [`Error::Invalid`], and deletes nothing, when a metadata file cannot be read: its blobs are
+    /// unknown.
     pub fn collect(&self, options: GcOptions, context: &Context) -> Result<Collected> {
         let version = self.version()?;
         self.check_writable()?;
@@ -98,7 +98,7 @@ impl Repository {
         Ok(collected)
     }
 
-    /// The blobs all metadata names.
+    /// The blobs that any metadata names.
     fn used_blobs(&self) -> Result<HashSet<Digest>> {
         let listing = self.list()?;
         if let Some(bad) = listing.bad.first() {
@@ -119,7 +119,7 @@ impl Repository {
             .collect())
     }
 
-    /// Blobs that may be deleted, and the number of those too young for it.
+    /// The blobs that may be deleted, and the number of blobs that are too young for deletion.
     fn unused_blobs(
         &self,
         used: &HashSet<Digest>,
@@ -140,7 +140,7 @@ impl Repository {
         Ok((candidates, spared))
     }
 
-    /// All files in `data/` that are named as blobs are.
+    /// All files in `data/` that have the name of a blob.
     pub(crate) fn blob_files(&self) -> Result<Vec<(Digest, PathBuf)>> {
         let data = self.data_dir();
         let mut blobs = Vec::new();
@@ -179,7 +179,7 @@ impl Repository {
         collected: &mut Collected,
     ) -> Result<()> {
         static COLLECTIONS: AtomicU64 = AtomicU64::new(0);
-        // Collections in one process must not take each other's files.
+        // Two collections in one process must not take each other's files.
         let nonce = COLLECTIONS.fetch_add(1, Ordering::Relaxed);
         let mut aside = Vec::new();
         let mut failure = None;
@@ -217,7 +217,7 @@ impl Repository {
                     collected.blobs += 1;
                     collected.bytes += size;
                 }
-                // Another collection saw it used and put it back.
+                // Another collection found the blob in use and put it back.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(self.write_error(error)),
             }
@@ -244,7 +244,7 @@ impl Repository {
         }
         match publish::create_new(trash, &path) {
             Ok(()) => Ok(()),
-            // Another collection was faster, or a writer has made the blob anew.
+            // Another collection was faster, or a writer has stored the blob again.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -257,8 +257,8 @@ impl Repository {
         }
     }
 
-    /// Deletes what dead writers left, and puts back what a dead collection had moved aside, or a live
-    /// one that does not know yet that it is used.
+    /// Deletes the temporary files of dead writers. Puts back blobs that a dead collection moved aside, and
+    /// blobs that a live collection moved aside although they are in use.
     fn collect_temporary(&self, used: &HashSet<Digest>, options: GcOptions) -> Result<u64> {
         let dir = self.temp_dir();
         let mut deleted = 0;
@@ -270,8 +270,8 @@ impl Repository {
                 continue;
             };
             if let Some(digest) = trash_of(&name) {
-                // A blob keeps its old time; when it was moved, its status changed. What a dead
-                // collection moved is an unused blob like others again, looked at once more below.
+                // Moving a blob aside keeps its time and changes the time of its status. A blob moved by a dead
+                // collection is an unused blob like any other: the caller looks at it again.
                 let moved = UNIX_EPOCH + Duration::from_secs(metadata.ctime().max(0) as u64);
                 if used.contains(&digest) || temp::is_abandoned(&name, moved, options.grace) {
                     self.put_back(digest, &path)?;
@@ -289,12 +289,12 @@ impl Repository {
     }
 }
 
-/// The blob that was moved aside under this temporary name.
+/// The digest of the moved blob with this temporary name.
 fn trash_of(name: &str) -> Option<Digest> {
     Digest::from_hex(name.rsplit_once(TRASH)?.1).ok()
 }
 
-/// Whether the file was changed within the grace time; one that cannot be looked at is spared.
+/// Whether the file was changed within the grace time; an unreadable file counts as young.
 fn is_young(path: &Path, grace: Duration) -> bool {
     match fs::symlink_metadata(path).and_then(|metadata| metadata.modified()) {
         Ok(modified) => modified.elapsed().unwrap_or_default() < grace,

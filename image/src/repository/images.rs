@@ -1,5 +1,5 @@
-//! From metadata to images: the index in the metadata names the manifest, the manifest the config
-//! and the layers. Manifest and config are verified by digest whenever they are read.
+//! From metadata to images: the index in the metadata names the manifest, the manifest names the config and the
+//! layers. Every reading verifies the digests of manifest and config.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -43,9 +43,9 @@ impl Repository {
         MetaDocuments { repository, meta }.image()
     }
 
-    /// All layers whose blobs the repository's images name, by the digest of the plain tar inside.
+    /// The layers of all images in the repository, by diff ID.
     ///
-    /// Tolerant: images that cannot be read are passed over, and a blob that is named may be missing.
+    /// Images that cannot be read are left out. The blob of a layer may be missing.
     pub fn known_layers(&self) -> Result<HashMap<DiffId, Layer>> {
         let listing = self.list()?;
         let mut index = self.layers.lock();
@@ -53,8 +53,8 @@ impl Repository {
             if meta.kind() != Kind::Container || !index.begin(meta.data_blobs()) {
                 continue;
             }
-            // Whoever wrote the metadata may have claimed any content for a blob. Only the user and
-            // the site's administrator are believed without reading it.
+            // The writer of the metadata may have claimed any diff ID for a blob. Only the user's and the site
+            // administrator's claims are believed without reading the blob.
             if !self.is_trusted(&meta) {
                 continue;
             }
@@ -78,7 +78,7 @@ impl Repository {
         })
     }
 
-    /// The image with this ID, when an image in the repository has it and all its blobs are there.
+    /// The image with this ID, if the repository has an image of that ID with all its blobs.
     pub fn recall(&self, id: Digest) -> Result<Option<Image>> {
         for meta in self.list()?.metas {
             if meta.kind() != Kind::Container || !meta.data_blobs().contains(&id) {
@@ -95,8 +95,8 @@ impl Repository {
         Ok(None)
     }
 
-    /// Whether every blob of the image is there in its right size; they are refreshed, so that
-    /// garbage collection spares them until a new metadata file names them.
+    /// Whether every blob of the image is there in its right size. The blobs are refreshed, so that garbage
+    /// collection spares them until new metadata names them.
     pub fn holds(&self, image: &Image) -> Result<bool> {
         for (digest, size) in image.blobs() {
             if !self.reuse_blob(digest, size)? {

@@ -1,11 +1,11 @@
-//! The layers of a repository's images by the digest of their plain tar.
+//! The layers of a repository's images by diff ID.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::oci::{Image, Layer};
 use pcocc_layers::{DiffId, Digest};
 
-/// The layers of all images, as far as they have been read.
+/// The layers of all images that have been read.
 #[derive(Debug, Default)]
 pub(crate) struct LayerIndex {
     /// Images that were read, by their blobs.
@@ -14,12 +14,12 @@ pub(crate) struct LayerIndex {
 }
 
 impl LayerIndex {
-    /// Notes that the image with these blobs is read; `false` when it was before.
+    /// Notes that the image with these blobs is read; `false` when it was read before.
     pub(crate) fn begin(&mut self, blobs: &[Digest]) -> bool {
         !self.seen.contains(blobs) && self.seen.insert(blobs.to_vec())
     }
 
-    /// Adds the layers of an image; a layer that is known stays as it is.
+    /// Adds the layers of an image; a known layer stays as it is.
     pub(crate) fn add(&mut self, image: &Image) {
         for layer in image.layers() {
             let known = self.layers.entry(layer.diff_id);

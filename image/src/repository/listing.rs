@@ -17,11 +17,11 @@ const PER_THREAD: usize = 256;
 pub struct Listing {
     /// The metadata of all revisions, by name, then revision.
     pub metas: Vec<Meta>,
-    /// Metadata files that could not be read; they are no reason to hide the others.
+    /// Metadata files that could not be read; the other images are listed all the same.
     pub bad: Vec<BadMeta>,
 }
 
-/// A metadata file that is not usable.
+/// An unusable metadata file.
 #[derive(Debug)]
 pub struct BadMeta {
     /// The file.
@@ -49,7 +49,7 @@ impl Repository {
             let dir = self.meta_dir();
             self.meta_files()?
                 .iter()
-                // What an interrupted upgrade left; its content has been converted.
+                // An interrupted upgrade left these folders; their content is converted.
                 .filter(|file| !is_old_folder(file))
                 .map(|file| dir.join(file))
                 .collect()
@@ -69,7 +69,7 @@ impl Repository {
                 .map(|paths| scope.spawn(move || self.read_metas(version, paths)))
                 .collect();
             for worker in workers {
-                // A panic in a worker is a bug; it goes on here.
+                // A panic in a worker is a bug: it continues in the caller.
                 let part = worker
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -84,8 +84,8 @@ impl Repository {
         Ok(listing)
     }
 
-    /// Names and revisions of all images, by name, then revision. Told by file names alone where that is
-    /// possible, for completion: nothing is read, checked or made.
+    /// Names and revisions of all images, by name, then revision, for completion. File names alone give the
+    /// answer where possible: nothing is read, checked or made.
     pub fn names(&self) -> Result<Vec<(String, u64)>> {
         match self.existing_version()? {
             None => return Ok(Vec::new()),
@@ -128,7 +128,7 @@ impl Repository {
                         part.metas.push(meta);
                     }
                 }
-                // Deleted since the directory was read.
+                // The file was deleted after the directory was read.
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => part.bad.push(BadMeta {
                     path: path.clone(),

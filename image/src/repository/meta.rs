@@ -1,8 +1,7 @@
 //! The metadata of one image revision, byte for byte as pcocc 0.7 keeps it.
 //!
-//! A JSON object: name, revision, kind, owner, timestamp, data_blobs, custom_meta and perhaps
-//! description, nothing else. The parsed document is kept as it was, because cache entries are
-//! named by its hash.
+//! The file is a JSON object with exactly these keys: name, revision, kind, owner, timestamp, data_blobs,
+//! custom_meta and perhaps description. The text is kept unchanged, because its hash names cache entries.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +17,7 @@ use crate::origin::Origin;
 use crate::reference::check_name;
 use crate::repository::python_json::{self, Members};
 
-/// What an image is of.
+/// Kind of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A container image: OCI blobs.
@@ -65,7 +64,7 @@ pub struct Meta {
     timestamp: f64,
     data_blobs: Vec<Digest>,
     description: Option<String>,
-    /// The whole document, as text: of ten thousand listed images hardly one is looked into.
+    /// The whole document as text: most listed images need no more than the fields above.
     text: String,
 }
 
@@ -91,7 +90,7 @@ impl Document<'_> {
 }
 
 impl Meta {
-    /// Describes a container image; its revision is 0. Where it came from is noted when it is known.
+    /// Metadata of a container image at revision 0, with the image's origin if it is known.
     pub fn container(
         name: &str,
         owner: &str,
@@ -106,7 +105,7 @@ impl Meta {
         };
         let index = serde_json::from_slice(&index)
             .map_err(|error| Error::invalid("image index", error.to_string()))?;
-        // pcocc 0.7's order: manifest, layers, config.
+        // This is the order of pcocc 0.7: manifest, layers, config.
         let mut blobs = vec![image.manifest_digest()];
         for layer in image.layers() {
             if !blobs.contains(&layer.digest) {
@@ -129,7 +128,7 @@ impl Meta {
         document.into_meta()
     }
 
-    /// Describes a virtual machine's disk: `blobs` from the bottom of the qcow2 chain to its top.
+    /// Metadata of a virtual machine's disk; `blobs` go from the bottom of the qcow2 chain to its top.
     pub fn virtual_machine(
         name: &str,
         revision: u64,
@@ -151,7 +150,7 @@ impl Meta {
         document.into_meta()
     }
 
-    /// The same content under another name, by another owner, at another time.
+    /// The same content under another name, with another owner and time.
     pub fn renamed(
         &self,
         name: &str,
@@ -174,7 +173,7 @@ impl Meta {
         document.into_meta()
     }
 
-    /// The same metadata with its keys in the order pcocc 0.7 writes them; version 1 sorts them.
+    /// The same metadata with its keys in pcocc 0.7's order; version 1 sorts them.
     pub(crate) fn canonical(&self) -> Result<Self> {
         let document = self.members();
         let members = KEYS
@@ -244,7 +243,7 @@ impl Meta {
         })
     }
 
-    /// The members of the document as they stand in its text. The text was parsed before, so this cannot fail.
+    /// The members of the document as they stand in its text. This cannot fail: the text was parsed before.
     fn members(&self) -> Members<'_> {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
@@ -252,7 +251,7 @@ impl Meta {
     /// The members of `custom_meta`.
     fn custom(&self) -> Members<'_> {
         let custom = self.members().get("custom_meta").copied();
-        // It may be null.
+        // The value may be null.
         custom
             .and_then(|custom| serde_json::from_str(custom.get()).ok())
             .unwrap_or_default()
@@ -263,7 +262,7 @@ impl Meta {
         python_json::normalize(&self.text).unwrap_or_default()
     }
 
-    /// The document with `"repo": repo` appended, in one line: what cache keys are made of.
+    /// The document with `"repo": repo` appended, in one line: the input of cache keys.
     pub(crate) fn render_within(&self, repo: &str) -> String {
         let mut text = self.render();
         text.pop();
@@ -283,12 +282,12 @@ impl Meta {
         self.revision
     }
 
-    /// What the image is of.
+    /// Kind of the image.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Login name of who made it.
+    /// Login name of the user who made the image.
     pub fn owner(&self) -> &str {
         &self.owner
     }
@@ -317,7 +316,7 @@ impl Meta {
         self.description.as_deref()
     }
 
-    /// Where a container image came from, when that was noted.
+    /// The origin of a container image, if the metadata has it.
     pub fn origin(&self) -> Option<Origin> {
         Origin::of_index(&self.oci_index().ok()?)
     }

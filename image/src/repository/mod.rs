@@ -9,13 +9,13 @@
 //! REPO/.tmp/             work in progress, named HOST.PID.RANDOM
 //! ```
 //!
-//! Data path of an import: [`RepositorySink`] checks the name → layers stream into temporary files →
-//! blobs are flushed and linked into `data/` → the metadata is linked into `meta/`, last, never over
-//! another. Reading goes from `meta/` through the OCI index in it to the blobs, all of them verified.
+//! Data path of an import: [`RepositorySink`] checks the name → layers stream into temporary files → blobs are
+//! flushed and linked into `data/` → the metadata is linked into `meta/`, last, and never over an existing
+//! file. Reading goes from `meta/` through the OCI index in the metadata to the blobs, which are all verified.
 //!
-//! No locks anywhere, so that many machines can share a repository on NFS or Lustre. Deleting an
-//! image removes its metadata only; blobs go with [garbage collection](Repository::collect), which
-//! spares what is young and looks again before each batch.
+//! There are no locks, so that many machines can share a repository on NFS or Lustre. Deleting an image removes
+//! only its metadata. [Garbage collection](Repository::collect) deletes the blobs; it spares young blobs and
+//! reads the metadata again before each batch.
 
 mod blobs;
 mod cache;

@@ -1,9 +1,8 @@
-//! JSON in the form that Python's `json.dumps` gives it.
+//! JSON in the form of Python's `json.dumps`.
 //!
-//! pcocc 0.7 writes image metadata with `json.dump` and names cache entries by the hash of `json.dumps`:
-//! key order, separators, escapes and the form of every number must come out the same. The text is cut by
-//! `serde_json` into [`RawValue`]s and not read into a `Value`: Python's integers have any size, and `-0` is
-//! one of them.
+//! pcocc 0.7 writes image metadata with `json.dump` and names cache entries by the hash of `json.dumps`: key
+//! order, separators, escapes and the form of every number must be the same. `serde_json` cuts the text into
+//! [`RawValue`]s. A `Value` would not do: Python's integers have any size, and `-0` is an integer.
 
 use std::fmt::Write as _;
 
@@ -12,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 
-/// Deepest nesting that is written: no less than `serde_json` reads.
+/// Deepest nesting that is written, at least as deep as `serde_json` reads.
 const MAX_DEPTH: usize = 128;
 
 /// The members of an object in their order. A repeated key keeps its place and takes the last value, as in Python.
@@ -105,7 +104,7 @@ fn write_float(number: f64, out: &mut String) {
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
-        // Debug gives whole numbers their ".0".
+        // The format `Debug` gives whole numbers their ".0".
         let _ = write!(out, "{number:?}");
     } else {
         let sign = if exponent < 0 { '-' } else { '+' };
@@ -135,7 +134,7 @@ mod tests {
             r#"[0.0001,0.00001,1.5e-7,1e100,5e-324,1E3]"#,
             r#"[0.0001, 1e-05, 1.5e-07, 1e+100, 5e-324, 1000.0]"#,
         ),
-        // Above u64, below i64, and just the double nearest to each.
+        // Integers above u64 and below i64, and the nearest double of each.
         (
             r#"[18446744073709551615,18446744073709551616,-9223372036854775809,18446744073709551616.0]"#,
             r#"[18446744073709551615, 18446744073709551616, -9223372036854775809, 1.8446744073709552e+19]"#,
@@ -188,7 +187,7 @@ mod tests {
             "1.",
             ".5",
             "+1",
-            // Python writes these and reads them; pcocc 0.7 has no such numbers.
+            // Python reads and writes these numbers; pcocc 0.7 has none of them.
             "NaN",
             "[-Infinity]",
             "Infinity",

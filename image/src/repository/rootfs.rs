@@ -1,4 +1,4 @@
-//! An image's root filesystem out of the cache, made when it is missing.
+//! The root filesystem of an image: from the cache, or made from the layers.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,8 +19,8 @@ use crate::transfer::{Context, Layout};
 use pcocc_layers::{DiffId, Digest};
 
 impl Repositories {
-    /// Opens the squashfs file of the image `meta` in `repository`, `config.json` and `rootfs/`
-    /// inside; it is made from the layers when the cache does not have it.
+    /// Opens the squashfs file of the image `meta` in `repository`, with `config.json` and `rootfs/` inside. A
+    /// file that the cache lacks is made from the layers.
     pub fn root_filesystem(
         &self,
         repository: &Arc<Repository>,
@@ -44,8 +44,8 @@ impl Repositories {
             .open(&key)?
             .ok_or_else(|| Error::NotFound(format!("root filesystem of image {}", meta.name())))
     }
-    /// The same for an image that is no repository's, `layout`, whose layers are files. The cache has it
-    /// under its ID, so that it is there already when a repository has the image too.
+    /// As [`root_filesystem`], for the image `layout` outside of repositories; its layers are files. The cache
+    /// key is the image ID, so that the file is shared with the same image in a repository.
     pub fn root_filesystem_of(
         &self,
         layout: &dyn Layout,
@@ -101,7 +101,7 @@ fn make(
     cache.publish(rootfs.file, key)
 }
 
-/// The layers of a layout, to be read where they are.
+/// The layers of a layout, read in place.
 #[derive(Debug)]
 struct LayoutBlobs(HashMap<Digest, (PathBuf, u64)>);
 

@@ -20,8 +20,9 @@ pub struct Repositories {
 }
 
 impl Repositories {
-    /// The repositories of `config`; `owner` is the login name written into new images. Nothing is
-    /// read or made until it is used, so one broken repository does not get in the way of the others.
+    /// The repositories of `config`; `owner` is the login name for new images.
+    ///
+    /// Nothing is read or made before it is used, so that a broken repository does not disturb the others.
     pub fn new(config: &ReposConfig, owner: impl Into<String>) -> Self {
         Self {
             repositories: config
@@ -47,7 +48,7 @@ impl Repositories {
         &self.owner
     }
 
-    /// The first repository: where images go when the URI names none.
+    /// The first repository, for images whose URI names none.
     pub fn default_repository(&self) -> Result<&Arc<Repository>> {
         self.repositories.first().ok_or_else(|| {
             Error::invalid(
@@ -79,7 +80,7 @@ impl Repositories {
         }
     }
 
-    /// The image `uri` names: in its repository, or in the first one that has it.
+    /// The image `uri`, from its repository or from the first repository that has the image.
     pub fn find(&self, uri: &ImageUri) -> Result<(&Arc<Repository>, Meta)> {
         if uri.repo.is_some() {
             let repository = self.destination(uri)?;
@@ -110,7 +111,7 @@ impl Repositories {
         self.cache.as_ref()
     }
 
-    /// Says that `repo` is no repository, and how an image could be named instead.
+    /// The error for an unknown repository `repo`, with other ways to name the image.
     fn unknown_repo(&self, repo: &str, uri: &ImageUri) -> Error {
         let names: Vec<&str> = self.repositories.iter().map(|r| r.name()).collect();
         Error::invalid(

@@ -1,10 +1,10 @@
 //! Receiving an image into a repository, and its root filesystem into the cache.
 //!
-//! Phases: the name is checked and the repository tried → layers become temporary files, flushed and
-//! verified, and the root filesystem is written on the way, unless the cache has one for the same
-//! image ID → manifest and config → all of them become blobs → the cache entry → the metadata, which
-//! makes the name appear. What fails before leaves the repository as it was; what is killed leaves
-//! temporary files, or blobs without a name: work for garbage collection.
+//! Phases: the name is checked, and whether the repository can be written → layers become temporary files,
+//! flushed and verified; the root filesystem is written on the way, unless the cache has one for the same image
+//! ID → manifest and config → all files become blobs → the cache entry → the metadata, which makes the name
+//! appear. A failure before the last phase leaves the repository as it was. A killed process leaves temporary
+//! files and unnamed blobs for garbage collection.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,8 @@ pub struct RepositorySink {
 }
 
 impl RepositorySink {
-    /// A sink that creates the image `uri` at revision 0, in the repository it names or the default.
+    /// A sink that creates the image `uri` at revision 0, in the repository of the URI or the default
+    /// repository.
     pub fn new(repositories: Arc<Repositories>, uri: &ImageUri, options: Options) -> Result<Self> {
         check_name(&uri.name)?;
         if let Some(revision) = uri.revision
@@ -60,7 +61,7 @@ impl RepositorySink {
         })
     }
 
-    /// Notes with the image where it came from.
+    /// Adds the image's origin to its metadata.
     #[must_use]
     pub fn with_origin(mut self, origin: Option<Origin>) -> Self {
         self.origin = origin;
@@ -85,8 +86,8 @@ impl Sink for RepositorySink {
     }
 }
 
-/// Fails with [`Error::Exists`] when the name is taken in `repository`, or with [`Error::Denied`] when
-/// it cannot be written; warns when another repository has the name.
+/// Fails with [`Error::Exists`] when the name is taken in `repository`, and with [`Error::Denied`] when the
+/// repository cannot be written. Warns when another repository has the name.
 pub(crate) fn repositories_allow(
     repositories: &Repositories,
     repository: &Repository,
@@ -96,7 +97,7 @@ pub(crate) fn repositories_allow(
     repository.check_writable()?;
     repository.check_free(name)?;
     for other in repositories.iter() {
-        // A repository that cannot be read is no reason to refuse; using it will say so.
+        // An unreadable repository is no reason to refuse: its next use reports the problem.
         if other.name() != repository.name()
             && other.revisions(name).is_ok_and(|found| !found.is_empty())
         {
@@ -111,9 +112,9 @@ pub(crate) fn repositories_allow(
 
 struct RepositoryReceiver<'a> {
     sink: &'a RepositorySink,
-    /// Made with the first layer: until then it may turn out that no root filesystem is needed.
+    /// Made with the first layer: earlier, the image ID may show that no root filesystem is needed.
     ingest: Option<Ingest<'a>>,
-    /// The cache's entry for the image's ID, once that is known.
+    /// The cache key of the image ID, once the ID is known.
     cached: Option<CacheKey>,
 }
 
@@ -126,7 +127,7 @@ impl<'a> RepositoryReceiver<'a> {
         self.sink.repositories.cache().map(|cache| &**cache)
     }
 
-    /// Learns the image ID; a root filesystem the cache already has is not made again.
+    /// Notes the image ID. If the cache has its root filesystem, none is made.
     fn identify(&mut self, id: Digest) {
         let key = CacheKey::of_image(id);
         if self.cache().is_some_and(|cache| cache.contains(&key)) {
@@ -139,7 +140,7 @@ impl<'a> RepositoryReceiver<'a> {
             let rootfs = match self.cache() {
                 Some(cache) if self.cached.is_none() => match cache.temp() {
                     Ok(temp) => Some(temp),
-                    // The image itself does not need the cache.
+                    // The image does not need the cache.
                     Err(error) => {
                         context
                             .progress
@@ -157,8 +158,8 @@ impl<'a> RepositoryReceiver<'a> {
             .ok_or_else(|| Error::invalid("image", "cannot be received"))
     }
 
-    /// Takes over a layer that is a blob of another of the user's repositories by a link, without
-    /// reading it: it was verified when it came there.
+    /// Links a layer's blob from another repository of the user, without reading it: the other repository
+    /// verified the blob when it was stored.
     fn adopt(&self, offer: &Offer<'_>, context: &Context) -> Result<Option<Layer>> {
         let (Some((digest, size)), Some(diff_id), Some(file)) =
             (offer.blob, offer.diff_id, &offer.file)
@@ -189,7 +190,7 @@ impl<'a> RepositoryReceiver<'a> {
         Ok(None)
     }
 
-    /// Puts the root filesystem into the cache under `key`, new or from the same image's entry.
+    /// Puts the root filesystem into the cache under `key`: the new file, or the entry of the same image.
     fn fill_cache(
         &self,
         rootfs: Option<NamedTempFile>,
@@ -279,10 +280,10 @@ impl Drop for RepositoryReceiver<'_> {
     }
 }
 
-/// A repository's blobs as [`Ingest`] and [`Receiver`] see them, with the layers known so far.
+/// A repository's blobs for [`Ingest`] and [`Receiver`], with the layers known so far.
 ///
-/// Blobs that were received are staged as temporary files until [`RepositoryBlobs::publish_staged`],
-/// so that a transfer that fails leaves nothing in the repository.
+/// Received blobs are temporary files until [`RepositoryBlobs::publish_staged`], so that a failed transfer
+/// leaves nothing in the repository.
 #[derive(Debug)]
 pub(crate) struct RepositoryBlobs {
     repository: Arc<Repository>,
@@ -303,7 +304,7 @@ impl RepositoryBlobs {
         self.staged.lock()
     }
 
-    /// Gives all staged blobs their places.
+    /// Publishes all staged blobs.
     fn publish_staged(&self) -> Result<()> {
         let staged = std::mem::take(&mut *self.staged());
         for (digest, (temp, _)) in staged {
@@ -312,10 +313,10 @@ impl RepositoryBlobs {
         Ok(())
     }
 
-    /// Whether every blob is there, and every layer is known to hold what the image says it holds.
+    /// Whether every blob is there, and every layer's diff ID is known to be right.
     ///
-    /// The second matters: an image can claim any diff ID for a blob, and what is taken over without
-    /// being read would be believed of that layer for ever.
+    /// The second condition matters: an image can claim any diff ID for a blob, and an unread layer's claim
+    /// would be believed for ever.
     fn holds(&self, image: &Image) -> Result<bool> {
         for layer in image.layers() {
             if self.known_layer(layer.diff_id)?.as_ref() != Some(layer) {
@@ -350,7 +351,7 @@ impl BlobDir for RepositoryBlobs {
     }
 
     fn publish(&self, temp: NamedTempFile, digest: Digest, size: u64) -> Result<()> {
-        // Flushed while the next layers come; when it gets its place little is left to flush.
+        // The flush overlaps with the next layers: publishing has little left to flush.
         temp.as_file()
             .sync_all()
             .map_err(|error| self.write_failed(temp.path(), error))?;

@@ -1,7 +1,7 @@
 //! A repository as the mounted tree sees it.
 //!
-//! Every image is there under its plain name, at its highest revision, as long as that is a container;
-//! and each of its revisions that is one as `NAME@REV`.
+//! Each container image has its plain name, which means the highest revision, and one name `NAME@REV` for each
+//! revision.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -34,7 +34,7 @@ pub struct RepositoryStore {
     repositories: Arc<Repositories>,
     repository: Arc<Repository>,
     options: Options,
-    /// IDs and sizes of images by their blobs, which never change.
+    /// IDs and sizes of images by their blobs; both never change.
     known: Mutex<HashMap<Vec<Digest>, Described>>,
 }
 
@@ -50,7 +50,7 @@ impl RepositoryStore {
         })
     }
 
-    /// The repository itself.
+    /// The repository.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
     }
@@ -127,7 +127,7 @@ impl Store for RepositoryStore {
         let nanoseconds = (metadata.mtime() as u64)
             .wrapping_mul(1_000_000_000)
             .wrapping_add(metadata.mtime_nsec() as u64);
-        // Another directory in its place, or an entry within one tick of the clock, changes these.
+        // These fields tell a replaced directory, and two entries within one tick of the clock.
         Ok(nanoseconds ^ metadata.ino().rotate_left(48) ^ metadata.size().rotate_left(24))
     }
 

@@ -1,5 +1,4 @@
-//! Names of work in progress: `HOST.PID.RANDOM`, so that whoever finds one can tell whether its
-//! writer still lives.
+//! Names of work in progress, `HOST.PID.RANDOM`: the name tells whether the writer still lives.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +7,7 @@ use std::process;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-/// How long the temporary files of another machine are left alone.
+/// Age until which the temporary files of other machines are left alone.
 const FOREIGN_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Prefix of this process's temporary names, `HOST.PID.`.
@@ -16,8 +15,8 @@ pub fn prefix() -> String {
     format!("{}.{}.", host(), process::id())
 }
 
-/// Makes a temporary file in `dir` with the permission bits `mode` as the umask allows; it is deleted
-/// when dropped. `dir` is made when missing.
+/// Makes a temporary file in `dir`, which is made if missing, with the permission bits `mode` as the umask
+/// allows. The file is deleted when dropped.
 pub fn file_in(dir: &Path, mode: u32) -> std::io::Result<tempfile::NamedTempFile> {
     let make = || {
         tempfile::Builder::new()
@@ -35,8 +34,8 @@ pub fn file_in(dir: &Path, mode: u32) -> std::io::Result<tempfile::NamedTempFile
     }
 }
 
-/// Whether the writer of the temporary file `name`, last changed at `modified`, is gone: its process
-/// on this machine has ended, or nothing was written for a week.
+/// Whether the writer of the temporary file `name`, last changed at `modified`, is gone: its process on this
+/// machine has ended, or the file has not changed for a week.
 pub fn is_abandoned(name: &str, modified: SystemTime, grace: Duration) -> bool {
     let age = modified.elapsed().unwrap_or_default();
     if age > FOREIGN_AGE.max(grace) {
@@ -49,13 +48,13 @@ pub fn is_abandoned(name: &str, modified: SystemTime, grace: Duration) -> bool {
     let Ok(pid) = pid.parse::<u32>() else {
         return false;
     };
-    // A short wait covers containers that share the host's name but not its process numbers.
+    // The grace time covers containers that share the host's name but have other process numbers.
     on == host()
         && !Path::new("/proc").join(pid.to_string()).exists()
         && age >= grace.min(Duration::from_secs(3600))
 }
 
-/// This machine's name, reduced to what is safe in a file name.
+/// This machine's name without characters that are unsafe in a file name.
 fn host() -> &'static str {
     static HOST: OnceLock<String> = OnceLock::new();
     HOST.get_or_init(|| {

@@ -1,8 +1,8 @@
 //! From version 1 to version 2: metadata moves from `meta/xx/<hash>` in YAML to `meta/NAME@REV` in JSON.
 //!
-//! Steps: write the new files beside the old folders → say version 2 in `.config` → convert what a
-//! writer added meanwhile → move the old folders to `meta.old/`. At every instant one of the two
-//! versions is complete, and readers of either ignore the files of the other.
+//! Steps: write the new files beside the old folders → set version 2 in `.config` → convert files that a writer
+//! has added meanwhile → move the old folders to `meta.old/`. At every instant one version is complete, and
+//! readers of each version ignore the files of the other.
 
 use std::fs;
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ impl Repository {
         self.finish_upgrade()
     }
 
-    /// Ends an upgrade that was interrupted, ours or another's; nothing happens when there is none.
+    /// Completes an interrupted upgrade of any process; does nothing when there is none.
     pub(crate) fn finish_upgrade(&self) -> Result<()> {
         let folders = self.old_meta_folders()?;
         if folders.is_empty() {
@@ -38,7 +38,7 @@ impl Repository {
             let from = self.meta_dir().join(&folder);
             match fs::rename(&from, attic.join(&folder)) {
                 Ok(()) => {}
-                // An attic of an earlier upgrade: the files themselves are converted.
+                // An earlier upgrade left this folder in `meta.old/`; the files are converted.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     fs::remove_dir_all(&from).map_err(|e| self.write_error(e))?;
                 }
@@ -74,7 +74,7 @@ impl Repository {
     }
 }
 
-/// Whether a name in `meta/` is that of a version 1 folder: two hex digits.
+/// Whether a name in `meta/` is a version 1 folder: two hex digits.
 pub(crate) fn is_old_folder(name: &str) -> bool {
     name.len() == 2 && name.bytes().all(|b| b.is_ascii_hexdigit())
 }

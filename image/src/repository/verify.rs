@@ -14,13 +14,13 @@ use crate::transfer::Context;
 use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
 
-/// Bytes read between two looks at the cancel flag.
+/// Bytes read between two checks of the cancel flag.
 const CHUNK: usize = 1 << 20;
 
-/// What was checked, and what is wrong.
+/// What was checked, and which problems were found.
 #[derive(Debug, Default)]
 pub struct Verified {
-    /// Image revisions looked at.
+    /// Image revisions checked.
     pub images: u64,
     /// Blobs hashed.
     pub blobs: u64,
@@ -33,7 +33,7 @@ pub struct Verified {
 impl Repository {
     /// Hashes every blob and follows every image to its blobs. Changes nothing.
     ///
-    /// Progress is one count of bytes for the whole repository: it may have thousands of blobs.
+    /// Progress counts the bytes of the whole repository: thousands of blobs would not fit on a screen.
     pub fn verify(&self, context: &Context) -> Result<Verified> {
         self.version()?;
         let listing = self.list()?;
@@ -57,7 +57,7 @@ impl Repository {
                 ));
             }
         }
-        // One that cannot be looked at is missed when it is read.
+        // The hashing below reports an unreadable blob.
         let sizes = blobs.iter().filter_map(|(_, path)| fs::metadata(path).ok());
         let total = sizes.map(|metadata| metadata.len()).sum();
         let mut meter = BlobMeter::start(
@@ -69,7 +69,7 @@ impl Repository {
         for (digest, path) in &blobs {
             let (found, size) = match hash(path, &mut meter, context)? {
                 Ok(read) => read,
-                // Garbage collection took it meanwhile: no image needs it.
+                // Garbage collection has removed the blob: no image needs it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
                     verified.blobs += 1;
@@ -117,8 +117,8 @@ impl Repository {
     }
 }
 
-/// Reads a file for its digest and length. Fails only when it is to stop; that the file cannot be read
-/// is a result.
+/// Reads a file for its digest and length; an unreadable file is a result. Fails only when the operation is
+/// cancelled.
 fn hash(
     path: &Path,
     meter: &mut BlobMeter,

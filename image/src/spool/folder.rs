@@ -1,4 +1,4 @@
-//! The spool's folder: its locks, what comes in and what goes out.
+//! The spool's folder: its locks, its entries, and their removal.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -22,7 +22,7 @@ use pcocc_layers::{DiffId, Digest};
 const TEMP: &str = "tmp-";
 const EXPORT: &str = ".export";
 
-/// How often a turn is asked for.
+/// Pause between two attempts to get a turn.
 const INTERVAL: Duration = Duration::from_millis(30);
 
 /// A spool's folder.
@@ -31,7 +31,7 @@ pub(super) struct Folder {
     dir: PathBuf,
 }
 
-/// An entry in the making, gone when dropped.
+/// An unfinished entry, deleted when dropped.
 #[derive(Debug)]
 pub(super) struct Temp {
     folder: TempDir,
@@ -44,7 +44,7 @@ impl Temp {
     }
 }
 
-/// The right to export one image, for as long as it lives.
+/// The right to export one image, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
     path: PathBuf,
@@ -53,7 +53,8 @@ pub(super) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // Removed while it is locked: whoever waits sees that its file is gone, and makes another.
+        // The file is removed while it is locked: a waiting process sees that its file is gone, and makes
+        // another.
         discard_file(&self.path);
     }
 }
@@ -61,13 +62,13 @@ impl Drop for Turn {
 /// What [`Folder::evict`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Evicted {
-    /// Bytes that went.
+    /// Bytes removed.
     pub(super) freed: u64,
-    /// Bytes that are left.
+    /// Bytes left.
     pub(super) left: u64,
 }
 
-/// An entry as eviction sees it.
+/// An entry, as eviction needs it.
 struct Entry {
     path: PathBuf,
     used: SystemTime,
@@ -75,7 +76,7 @@ struct Entry {
 }
 
 impl Folder {
-    /// Opens the folder, and removes what killed processes left.
+    /// Opens the folder and removes the remains of killed processes.
     pub(super) fn open(dir: PathBuf) -> Result<Self> {
         DirBuilder::new()
             .recursive(true)
@@ -92,12 +93,12 @@ impl Folder {
         &self.dir
     }
 
-    /// Where the image's entry is or would be.
+    /// The path of the image's entry, whether there or not.
     pub(super) fn entry(&self, id: Digest) -> PathBuf {
         self.dir.join(id.hex())
     }
 
-    /// Locks the image's entry against removal and marks it as used; `None` when it is not there.
+    /// Locks the image's entry against removal and marks it as used; `None` when there is no entry.
     pub(super) fn lock_entry(&self, id: Digest) -> Result<Option<File>> {
         let _guard = self.guard()?;
         let path = self.entry(id);
@@ -105,7 +106,7 @@ impl Folder {
             Err(error) if is_missing(&error) => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,
         };
-        // Nobody holds an entry's lock alone without holding the guard.
+        // An entry is locked exclusively only under the guard.
         if !try_lock(&lock, FlockOperation::NonBlockingLockShared)
             .map_err(Error::io("lock", &path))?
         {
@@ -152,24 +153,24 @@ impl Folder {
             .tempdir_in(&self.dir)
             .map_err(io)?;
         let lock = File::open(folder.path()).map_err(io)?;
-        // Nobody else looks at it without the guard.
+        // Other processes look at the folder only under the guard.
         try_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io)?;
         Ok(Temp { folder, lock })
     }
 
-    /// Makes a complete entry the image's; the lock that is returned keeps it.
+    /// Publishes a complete entry under the image's ID; the returned lock keeps the entry.
     pub(super) fn publish(&self, temp: Temp, id: Digest) -> Result<File> {
         let _guard = self.guard()?;
         let path = self.entry(id);
         fs::rename(temp.path(), &path).map_err(Error::io("publish", &path))?;
         let Temp { folder, lock } = temp;
-        // It has another name now.
+        // The folder has another name now.
         let _ = folder.keep();
         try_lock(&lock, FlockOperation::NonBlockingLockShared).map_err(Error::io("lock", &path))?;
         Ok(lock)
     }
 
-    /// Removes an entry that is of no use, even when others have it open.
+    /// Removes a useless entry, even when other processes have it open.
     pub(super) fn remove(&self, id: Digest) -> Result<()> {
         let guard = self.guard()?;
         let path = self.entry(id);
@@ -186,7 +187,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes entries nobody uses, the least recently used first, until at most `max_bytes` are left.
+    /// Removes unused entries, the least recently used first, until at most `max_bytes` are left.
     pub(super) fn evict(&self, max_bytes: u64) -> Result<Evicted> {
         let mut out = Vec::new();
         let (mut left, mut freed) = (0, 0);
@@ -202,7 +203,7 @@ impl Folder {
                 let Some(lock) = lock_alone(&entry.path)? else {
                     continue;
                 };
-                // Its root file system may be in use without the rest; a broken one has none.
+                // A process may use the root file system alone. A broken entry has none.
                 let rootfs = entry.path.join(ROOTFS);
                 if lock_alone(&rootfs)?.is_none() && rootfs.exists() {
                     continue;
@@ -212,21 +213,21 @@ impl Folder {
                 freed += entry.bytes;
             }
         }
-        // Nobody finds them any more, so that others need not wait for this.
+        // The entries have lost their names: other processes need not wait for the removal.
         for (path, _lock) in out {
             discard(&path);
         }
         Ok(Evicted { freed, left })
     }
 
-    /// The layers of all entries and their files, to be linked into another entry.
+    /// The layers of all entries with their files, for links in another entry.
     pub(super) fn layers(&self) -> HashMap<DiffId, (Layer, PathBuf)> {
         let mut layers = HashMap::new();
         let Ok(entries) = self.entries() else {
             return layers;
         };
         for entry in entries {
-            // One that is broken, or goes right now, has no layers for us.
+            // An entry that is broken, or is being removed, has no usable layers.
             let Ok(folder) = LayoutFolder::open(&entry.path, None) else {
                 continue;
             };
@@ -242,7 +243,7 @@ impl Folder {
         layers
     }
 
-    /// Holds off all others while folders come, go or get locked.
+    /// Locks the spool while folders are added, removed or locked.
     fn guard(&self) -> Result<File> {
         let path = self.dir.join("lock");
         let lock = OpenOptions::new()
@@ -291,7 +292,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Whether the spool was filled since the machine booted; says so for the next time.
+    /// Whether the spool was filled since the machine booted; notes the present boot.
     fn is_of_this_boot(&self) -> Result<bool> {
         let now = match fs::read("/proc/sys/kernel/random/boot_id") {
             Ok(id) => id,
@@ -339,7 +340,7 @@ impl Folder {
         Ok(entries)
     }
 
-    /// Takes an entry's name away; it is removed later, or by [`Self::sweep`].
+    /// Takes an entry's name away; the caller or [`Self::sweep`] removes the folder later.
     fn set_aside(&self, path: &Path) -> Result<PathBuf> {
         let io = |error| Error::io("remove", path)(error);
         let out = tempfile::Builder::new()
@@ -347,13 +348,13 @@ impl Folder {
             .tempdir_in(&self.dir)
             .map_err(io)?
             .keep();
-        // An empty folder gives way to another.
+        // Rename replaces an empty folder.
         fs::rename(path, &out).map_err(io)?;
         Ok(out)
     }
 }
 
-/// Takes the lock of a folder or file; `None` when somebody uses it or it is gone.
+/// Takes the exclusive lock of a folder or file; `None` when it is in use or gone.
 fn lock_alone(path: &Path) -> Result<Option<File>> {
     let file = match File::open(path) {
         Err(error) if is_missing(&error) => return Ok(None),
@@ -363,7 +364,7 @@ fn lock_alone(path: &Path) -> Result<Option<File>> {
     Ok(locked.map_err(Error::io("lock", path))?.then_some(file))
 }
 
-/// Locks an entry's root file system for as long as it is open; the entry itself must be locked.
+/// Locks an entry's root file system while the file is open; the caller holds the lock of the entry.
 pub(super) fn keep(file: &File) -> io::Result<()> {
     try_lock(file, FlockOperation::NonBlockingLockShared).map(|_| ())
 }
@@ -376,7 +377,7 @@ fn try_lock(file: &File, how: FlockOperation) -> io::Result<bool> {
     }
 }
 
-/// Whether `file` is what `path` names now.
+/// Whether `path` names `file` now.
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(file), Ok(named)) = (file.metadata(), fs::metadata(path)) else {
         return false;

@@ -1,4 +1,4 @@
-//! Exports of a daemon's images kept on disk by image ID, bounded in bytes.
+//! Exports of a daemon's images on disk, by image ID and bounded in bytes.
 //!
 //! Disk layout, in a folder on a local file system that only its user can enter:
 //!
@@ -10,11 +10,12 @@
 //! lock                   held for moments, while folders come, go or get locked
 //! ```
 //!
-//! Data path: [`Spool::get`] → the image if it is there → else this process's turn to export it →
-//! [`transfer::copy`] into a `tmp-` folder → rename → those least recently used go. Whoever uses an
-//! image holds a shared flock on its folder, or on the squashfs in it, so that no process removes it;
-//! locks end with their process, so that what a killed one left behind is known as such. Nothing is flushed to disk: what a
-//! power failure may have spoiled is dropped after the next boot.
+//! Data path: [`Spool::get`] → the image if it is there → otherwise this process waits for its turn to export
+//! it → [`transfer::copy`] into a `tmp-` folder → rename → the least recently used images are removed.
+//!
+//! A user of an image holds a shared flock on its folder, or on the squashfs in it, so that no process removes
+//! the image. Locks end with their process, so the remains of a killed process are recognised. Nothing is
+//! flushed to disk: the spool is emptied after the next boot, because a power failure may have spoiled it.
 
 mod folder;
 mod receive;
@@ -55,7 +56,7 @@ pub struct Spool {
 struct Bounded {
     folder: Folder,
     max_bytes: u64,
-    /// More is kept than should be, because it is in use.
+    /// More bytes than allowed are kept, because images are in use.
     is_over: AtomicBool,
 }
 
@@ -68,8 +69,8 @@ impl Bounded {
 }
 
 impl Spool {
-    /// Opens the spool in `dir`, made when missing. Images no one uses go, the least recently used
-    /// first, when more than `max_bytes` are kept.
+    /// Opens the spool in `dir`, made if missing. If more than `max_bytes` are kept, unused images are removed,
+    /// the least recently used first.
     pub fn open(dir: PathBuf, max_bytes: u64) -> Result<Self> {
         let bounded = Bounded {
             folder: Folder::open(dir)?,
@@ -84,8 +85,8 @@ impl Spool {
         })
     }
 
-    /// The image with this ID; when the spool does not have it, it is copied from `source` first,
-    /// once however many ask for it at the same time.
+    /// The image with this ID. An image that the spool lacks is copied from `source` first, once, however many
+    /// callers ask for it at the same time.
     pub fn get(
         &self,
         id: Digest,
@@ -99,13 +100,13 @@ impl Spool {
         let _turn = folder
             .turn(id, context)
             .map_err(|error| self.explain(error))?;
-        // Whoever had the turn before may have exported it.
+        // The previous holder of the turn may have exported the image.
         if let Some(image) = self.present(id)? {
             return Ok(image);
         }
         context.progress.stage("Exporting from the docker daemon");
         let image = match self.export(id, source, context) {
-            // Room is made when the disk is full, once.
+            // A full disk: remove the unused images and try once more.
             Err(error) if is_full(&error) && folder.evict(0)?.freed > 0 => {
                 context
                     .progress
@@ -119,7 +120,7 @@ impl Spool {
         Ok(image)
     }
 
-    /// Says of a full disk which it is.
+    /// Turns the error of a full disk into an error that names the spool.
     fn explain(&self, error: Error) -> Error {
         match error {
             Error::Io { source, .. } if is_full_disk(&source) => Error::SpoolFull {
@@ -130,7 +131,7 @@ impl Spool {
         }
     }
 
-    /// The image if the spool has it.
+    /// The image, if the spool has it.
     fn present(&self, id: Digest) -> Result<Option<Arc<SpoolImage>>> {
         let mut open = self.open.lock();
         if let Some(image) = open.get(&id).and_then(Weak::upgrade) {
@@ -168,7 +169,7 @@ impl Spool {
         transfer::copy(source, &sink, context)?;
         context.check()?;
         drop(sink);
-        // The lock keeps the entry until it is opened.
+        // The lock keeps the entry until the image is opened.
         let _lock = folder.publish(temp, id)?;
         self.present(id)?
             .ok_or_else(|| Error::NotFound(format!("image {id}, just exported into the spool,")))
@@ -185,18 +186,18 @@ fn is_full_disk(error: &io::Error) -> bool {
         .any(|full| error.raw_os_error() == Some(full.raw_os_error()))
 }
 
-/// An image of the spool; it stays on disk while this lives. Every layer is a local file.
+/// An image of the spool, on disk at least until this value is dropped. Every layer is a local file.
 #[derive(Debug)]
 pub struct SpoolImage {
     folder: LayoutFolder,
     image: Image,
     rootfs: Arc<File>,
     _lock: File,
-    // The last field: it acts when the others have let go.
+    // Fields are dropped in order: this one acts when the locks are released.
     _shrink: ShrinkOnDrop,
 }
 
-/// Removes what is too much when an image is not in use any more.
+/// Removes the excess when an image is not in use any more.
 #[derive(Debug)]
 struct ShrinkOnDrop(Arc<Bounded>);
 
@@ -205,7 +206,7 @@ impl Drop for ShrinkOnDrop {
         if !self.0.is_over.load(Ordering::Acquire) {
             return;
         }
-        // Removing takes its time, and whoever is done with an image need not wait for it.
+        // The removal takes time that the user of an image need not wait for.
         let spool = Arc::clone(&self.0);
         let spawned = std::thread::Builder::new().spawn(move || {
             if let Err(error) = spool.evict() {

@@ -1,4 +1,4 @@
-//! Receives one image into an entry of the spool.
+//! Receiving one image into an entry of the spool.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::oci::{Image, Layer};
 use crate::transfer::{Context, Offer, Receiver, Sink};
 use pcocc_layers::{DiffId, Digest};
 
-/// Takes an image into a folder that becomes an entry of the spool later.
+/// Receives an image into a folder that becomes an entry of the spool later.
 #[derive(Debug)]
 pub(super) struct SpoolSink {
     blobs: EntryBlobs,
@@ -22,7 +22,7 @@ pub(super) struct SpoolSink {
 }
 
 impl SpoolSink {
-    /// Receives into the empty `folder`; layers that other entries have are linked from there.
+    /// Receives into the empty `folder`; layers of other entries are linked.
     pub(super) fn new(
         folder: &Path,
         others: HashMap<DiffId, (Layer, PathBuf)>,
@@ -86,11 +86,11 @@ impl Receiver for SpoolReceiver<'_> {
     }
 }
 
-/// The blobs of an entry in the making.
+/// The blobs of an unfinished entry.
 #[derive(Debug)]
 struct EntryBlobs {
     folder: PathBuf,
-    /// Layers of other entries, verified when they came.
+    /// Layers of other entries, verified when they were received.
     others: HashMap<DiffId, (Layer, PathBuf)>,
 }
 
@@ -126,7 +126,7 @@ impl BlobDir for EntryBlobs {
         if self.size_of(layer.digest)?.is_none()
             && let Err(error) = fs::hard_link(file, self.path_of(layer.digest))
         {
-            // The other entry may have gone meanwhile: then the layer is taken as any other.
+            // The other entry may be gone: then the layer is received like any other.
             tracing::debug!(%error, %diff_id, "cannot link a layer of another image of the spool");
             return Ok(None);
         }

@@ -1,13 +1,13 @@
-//! Buffers of one piece that go round between threads instead of being allocated for every piece.
+//! Buffers of one piece, which circulate between threads instead of being allocated for every piece.
 
 use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
-/// Bytes of plain tar or of a stream that are handed from thread to thread at once.
+/// Bytes that one thread hands to another at once.
 pub const PIECE: usize = 1 << 20;
 
-/// Most buffers kept for later; those beyond are freed.
+/// Most buffers kept for reuse; more are freed.
 const KEPT: usize = 16;
 
 /// Gives out [`Buffer`]s and takes them back when they are dropped.

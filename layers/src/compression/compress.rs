@@ -12,7 +12,7 @@ use super::buffer::{Buffer, Buffers, PIECE};
 use super::member;
 use super::ordered::Ordered;
 
-/// Compresses what is written to it into `out`.
+/// Compresses the bytes written to it into `out`.
 pub struct GzipWriter<W> {
     out: W,
     pool: Ordered<Buffer, io::Result<Buffer>>,
@@ -44,7 +44,7 @@ impl<W: Write> GzipWriter<W> {
         }
     }
 
-    /// Writes what is left and gives the output back. An empty tar gives one empty member.
+    /// Writes the rest and returns the output. An empty tar gives one empty member.
     pub fn finish(mut self) -> io::Result<W> {
         if !self.piece.is_empty() || self.is_empty {
             self.submit()?;
@@ -77,7 +77,7 @@ impl<W: Write> Write for GzipWriter<W> {
         Ok(taken)
     }
 
-    /// Does nothing: pieces are whole, so that the blob does not depend on when it is flushed.
+    /// Does nothing: only whole pieces are written, so that the blob does not depend on the times of flushes.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The formats that layer blobs are compressed in.
+//! The compression formats of layer blobs.
 
 /// How a layer's tar is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,13 +1,14 @@
 //! Reads the plain tar out of a layer blob.
 //!
-//! Gzip members of our own (see `member.rs`) are inflated on several threads, by libdeflate; from the
-//! first member of another make on, the rest is streamed through zlib-rs. No seeking: a blob is inflated
-//! as fast while it arrives as from a file. Zstd is streamed. A blob that is cut off, corrupt or followed
-//! by anything else fails as [`Error::Invalid`]; one that grows beyond its [`Limits`] too.
+//! Gzip members of our own (see `member.rs`) are inflated on several threads, by libdeflate. From the first
+//! foreign member on, the rest is streamed through zlib-rs. Zstd is streamed. Nothing seeks: an arriving blob
+//! is inflated as fast as a file. A blob fails as [`Error::Invalid`] if it is cut off or corrupt, if other
+//! bytes follow it, or if it grows beyond its [`Limits`].
 //!
-//! libdeflate does not say where a deflate stream ended: bytes hidden between it and the trailer of a
-//! member forged for that purpose go unseen here, while other programs take them for a damaged blob or one
-//! more member. The diff ID is what says which content is the layer's, and it is that of what is read here.
+//! libdeflate does not say where a deflate stream ended. A forged member may hide bytes between the stream and
+//! the trailer: they go unseen here, and other programs take them for damage or for one more member. This is
+//! harmless, because the diff ID says which content is the layer's, and the diff ID is taken of the bytes read
+//! here.
 
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
@@ -25,16 +26,15 @@ use crate::error::{Error, Result};
 /// Largest window of a zstd frame, as a power of two: 128 MiB, the default of every zstd program.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
-/// Bytes of plain tar any blob may hold, however small it is.
+/// Plain tar that any blob may hold, however small it is.
 const RATIO_FLOOR: u64 = 1 << 30;
 
-/// What a layer may grow to.
+/// How large a layer may grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Most bytes of plain tar.
     pub max_plain: u64,
-    /// Most bytes of plain tar for a byte of blob, once the plain tar is larger than 1 GiB. Gzip
-    /// cannot exceed 1032.
+    /// Most bytes of plain tar for a byte of blob, beyond 1 GiB of plain tar. Gzip cannot exceed 1032.
     pub max_ratio: u64,
 }
 
@@ -47,13 +47,13 @@ impl Default for Limits {
     }
 }
 
-/// What errors of [`open`]'s reader call the blob; whoever knows its name puts that in its place.
+/// Name of the blob in the errors of [`open`]'s reader; a caller that knows the real name replaces it.
 pub const UNNAMED: &str = "layer";
 
-/// Opens the plain tar inside a blob; `threads` bounds the threads that inflate.
+/// Opens the plain tar inside a blob; at most `threads` threads inflate.
 ///
-/// What is wrong with the blob comes out of `read` as an [`Error::Invalid`] inside an `io::Error`
-/// ([`Error::io`] unwraps it); errors of the blob's own reader come out as they are.
+/// A bad blob makes `read` fail with an [`Error::Invalid`] inside an `io::Error`, which [`Error::io`] unwraps.
+/// Errors of the blob's own reader stay as they are.
 pub fn open<'a>(
     compression: Compression,
     blob: impl Read + Send + 'a,
@@ -96,7 +96,7 @@ pub fn count_plain(
     io::copy(&mut plain, &mut io::sink()).map_err(Error::io("inflate", "layer"))
 }
 
-/// What the blob's reader did.
+/// What the blob's reader has delivered.
 #[derive(Default)]
 struct Watch {
     read: AtomicU64,
@@ -125,7 +125,7 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
-/// Holds the plain stream to its limits and gives its errors their type.
+/// Enforces the limits on the plain stream and types its errors.
 struct Guarded<'a> {
     plain: Box<dyn Read + Send + 'a>,
     compression: Compression,
@@ -169,29 +169,29 @@ impl Read for Guarded<'_> {
 enum Gzip<R: Read> {
     /// Members of our own so far.
     Members(Members<R>),
-    /// The rest is of another make.
+    /// The rest is foreign.
     Foreign(MultiGzDecoder<BufReader<io::Chain<io::Cursor<Vec<u8>>, R>>>),
-    /// It failed.
+    /// Reading has failed.
     Failed,
 }
 
-/// Members of our own on their way through the workers.
+/// Members of our own between the workers.
 struct Members<R> {
     blob: R,
     pool: Ordered<Buffer, Result<Buffer, String>>,
     buffers: Buffers,
-    /// The member being read by the caller, and how far.
+    /// The member that the caller is reading, and the number of bytes read.
     plain: Option<(Buffer, usize)>,
     end: End,
 }
 
-/// How far the blob was read.
+/// How far the blob has been read.
 enum End {
-    /// More may come.
+    /// More bytes may come.
     Open,
-    /// To its end.
+    /// The end was reached.
     Reached,
-    /// To the first bytes, held here, of something else.
+    /// Foreign bytes were reached; the first of them are here.
     Foreign(Vec<u8>),
 }
 
@@ -242,7 +242,7 @@ impl<R: Read> Read for Gzip<R> {
 }
 
 impl<R: Read> Members<R> {
-    /// Reads as `Read` does; `None` when the rest is of another make.
+    /// Reads as `Read` does; `None` when the rest is foreign.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             if let Some((plain, at)) = &mut self.plain

@@ -1,8 +1,8 @@
-//! The gzip members pcocc writes, and how to tell them from others.
+//! The gzip members that pcocc writes, and how to recognise them.
 //!
-//! A layer blob is a gzip file of many members (RFC 1952, section 2.2), each with at most 1 MiB of plain
-//! tar, so that members are compressed and inflated independently of each other. To every other program
-//! it is plain gzip: concatenated members inflate to concatenated data. Each member starts with
+//! A layer blob is a gzip file of many members (RFC 1952, section 2.2), each with at most 1 MiB of plain tar,
+//! so that members are compressed and inflated independently of each other. Every other program reads plain
+//! gzip: concatenated members inflate to concatenated data. Each member starts with
 //!
 //! ```text
 //! offset  0  1f 8b 08       gzip, deflate
@@ -17,16 +17,16 @@
 //!    len-8  CRC32, ISIZE    u32 LE each
 //! ```
 //!
-//! so that a reader steps from member to member, adding up ISIZE, without inflating. Nothing depends on
-//! time or machine: the same tar gives the same blob.
+//! A reader steps from member to member and adds up ISIZE, without inflating. Nothing depends on time or
+//! machine: the same tar gives the same blob.
 
 use super::buffer::PIECE;
 
 /// Bytes before a member's deflate stream.
 pub(super) const HEADER: usize = 20;
-/// Bytes after it.
+/// Bytes after the deflate stream.
 pub(super) const TRAILER: usize = 8;
-/// Longest member: what does not compress grows by 5 bytes in some thousands.
+/// Longest member: incompressible bytes grow by 5 in some thousands.
 pub(super) const LONGEST: usize = PIECE + PIECE / 16;
 
 const START: [u8; 16] = [
@@ -41,7 +41,7 @@ pub(super) fn header(length: u32) -> [u8; HEADER] {
     header
 }
 
-/// Length of the member that starts with `header`; `None` when it is not one of ours.
+/// Length of the member that starts with `header`; `None` for a foreign member.
 pub(super) fn length(header: &[u8]) -> Option<usize> {
     let length = header.strip_prefix(&START)?.first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;

@@ -1,7 +1,7 @@
-//! Worker threads that take jobs in order and give results back in the same order.
+//! Worker threads that take jobs in order and return results in the same order.
 //!
-//! The owner pushes jobs while there is room, pops the oldest result otherwise; both on its own thread.
-//! Threads start as jobs pile up, so that a small layer costs one, and end with the owner.
+//! The owner pushes jobs while there is room, and pops the oldest result otherwise, both on its own thread.
+//! Threads start when jobs pile up, so that a small layer needs one thread. They end with the owner.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,7 +10,7 @@ use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-/// Makes the function a worker runs for every job, with the worker's own state in it.
+/// Makes the function that a worker runs for every job, with the worker's own state in it.
 type MakeWork<I, O> = Arc<dyn Fn() -> Box<dyn FnMut(I) -> O> + Send + Sync>;
 
 /// A pool of workers and the jobs under way, oldest first.
@@ -40,7 +40,7 @@ impl<I: Send + 'static, O: Send + 'static> Ordered<I, O> {
         }
     }
 
-    /// Whether so much is under way that a result is to be popped before the next push.
+    /// Whether the pool is full: a result must be popped before the next push.
     pub(crate) fn is_full(&self) -> bool {
         self.pending.len() >= self.threads + 2
     }
@@ -69,13 +69,13 @@ impl<I: Send + 'static, O: Send + 'static> Ordered<I, O> {
         let work = move || {
             let mut work = make();
             for (job, done) in queue {
-                // Nobody waits for it any more when the owner gave up.
+                // An owner that has given up does not wait for the result.
                 let _ = done.send(work(job));
             }
         };
         match Builder::new().name("layer".to_owned()).spawn(work) {
             Ok(worker) => self.workers.push(worker),
-            // Where threads are rationed, those that run do the work.
+            // Threads are rationed: the running ones do the work.
             Err(error) if !self.workers.is_empty() => {
                 tracing::debug!(%error, "cannot start another thread");
                 self.threads = self.workers.len();
@@ -89,7 +89,7 @@ impl<I: Send + 'static, O: Send + 'static> Ordered<I, O> {
 impl<I, O> Drop for Ordered<I, O> {
     fn drop(&mut self) {
         self.jobs = None;
-        // Jobs no worker took yet are not worth doing.
+        // Waiting jobs are dropped.
         while self.queue.try_recv().is_ok() {}
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {

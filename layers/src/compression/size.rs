@@ -1,4 +1,4 @@
-//! Tells how long a blob's plain tar is, without inflating it where that can be known.
+//! The length of a blob's plain tar, found without inflating where possible.
 
 use std::fs::File;
 use std::io;
@@ -12,16 +12,16 @@ use crate::error::{Error, Result};
 /// Length of the plain tar inside a blob, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainSize {
-    /// Right as long as the blob is intact.
+    /// The length, if the blob is intact.
     Exact(u64),
-    /// What the end of a foreign gzip or the start of a zstd blob says: right for one gzip member below
-    /// 4 GiB and for one zstd frame. To be verified against what the stream really yields.
+    /// The length that the end of a foreign gzip or the start of a zstd blob claims. The claim is right for one
+    /// gzip member below 4 GiB and for one zstd frame; the caller verifies it against the stream.
     Guess(u64),
-    /// Only a full pass can tell ([`super::count_plain`]).
+    /// Unknown without a full pass ([`super::count_plain`]).
     Unknown,
 }
 
-/// Tells the length of the plain tar inside a local blob, as far as that is cheap.
+/// Finds the length of the plain tar inside a local blob, as far as that is cheap.
 pub fn plain_size(blob: &File, compression: Compression) -> Result<PlainSize> {
     let read = |error| Error::io("read", "layer blob")(error);
     let length = blob.metadata().map_err(read)?.len();
@@ -32,7 +32,7 @@ pub fn plain_size(blob: &File, compression: Compression) -> Result<PlainSize> {
     }
 }
 
-/// Steps over our own members, reading each one's trailer and the next one's header at once.
+/// Steps over our own members. One read takes a member's trailer and the next member's header.
 fn gzip(blob: &File, length: u64) -> io::Result<PlainSize> {
     if length < (member::HEADER + member::TRAILER) as u64 {
         return Ok(PlainSize::Unknown);
@@ -55,7 +55,7 @@ fn gzip(blob: &File, length: u64) -> io::Result<PlainSize> {
         } else if length.saturating_sub(end) >= member::HEADER as u64 {
             seam.len()
         } else {
-            // Cut off, or followed by something else: reading it tells.
+            // The blob is cut off, or other bytes follow: only reading it can tell.
             return Ok(PlainSize::Unknown);
         };
         blob.read_exact_at(&mut seam[..present], end - member::TRAILER as u64)?;

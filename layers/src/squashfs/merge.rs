@@ -1,12 +1,12 @@
 //! Stacks one layer's tree on the layers below, as the kernel's overlay file system shows them.
 //!
-//! A directory over a directory keeps the children and takes the upper one's attributes; anything
-//! else replaces what was there. A directory the layer's archive never named, but needed for a name
-//! below it, keeps the lower layer's attributes: containerd does so, and the image's author meant it.
+//! A directory over a directory keeps the children and takes the upper directory's attributes; any other node
+//! replaces the lower node. A directory that the layer's archive needs but does not name keeps the lower
+//! layer's attributes, as in containerd and as the image's author meant.
 
 use super::tree::{Directory, Node, NodeId, NodeKind, Path, Refused, Tree, shown};
 
-/// A directory of the upper tree and the one it lands on.
+/// A directory of the upper tree, and the directory of the lower tree that it is merged into.
 struct Pair {
     upper: Directory,
     lower: NodeId,
@@ -15,7 +15,7 @@ struct Pair {
 /// Merges `upper` into `lower`.
 pub(super) fn overlay(lower: &mut Tree, mut upper: Tree) -> Result<(), Refused> {
     let links = lower_links(lower, &mut upper)?;
-    // Hard links of the upper tree: where its nodes went.
+    // For hard links of the upper tree: the new node of each old one.
     let mut moved: Vec<Option<NodeId>> = vec![None; upper.len()];
     for (id, target) in &links {
         if let Some(slot) = moved.get_mut(*id as usize) {
@@ -62,7 +62,7 @@ pub(super) fn overlay(lower: &mut Tree, mut upper: Tree) -> Result<(), Refused> 
             }
         }
     }
-    // The names the links were held by while lower layers' own names were being replaced.
+    // The targets were held while the names of the lower layers were replaced.
     for (_, target) in links {
         lower.release(target);
     }
@@ -78,7 +78,7 @@ fn take(tree: &mut Tree, id: NodeId) -> Node {
     }
 }
 
-/// The directory of the lower tree that `directory` becomes or merges into.
+/// The directory of the lower tree that `directory` becomes or is merged into.
 fn merge_directory(
     lower: &mut Tree,
     parent: NodeId,
@@ -107,7 +107,7 @@ fn merge_directory(
     }
 }
 
-/// Finds what hard links to lower layers' files point to, and holds it.
+/// Finds the targets of hard links to files of lower layers, and holds the targets.
 fn lower_links(lower: &mut Tree, upper: &mut Tree) -> Result<Vec<(NodeId, NodeId)>, Refused> {
     let mut links = Vec::new();
     for id in 0..upper.len() as NodeId {

@@ -1,9 +1,9 @@
 //! Squashfs files: written from layers as they stream, read block by block.
 //!
-//! Writing: [`RootfsWriter::layer`] takes each layer's plain tar once, in any order, and stores file
-//! content in the squashfs file at once; [`RootfsWriter::finish`] merges the layers as an overlay does
-//! and appends the tables. Reading: [`Squashfs`] looks inodes and blocks up on demand and shares
-//! decompressed blocks between images through one [`BlockCache`].
+//! Writing: [`RootfsWriter::layer`] reads each layer's plain tar once, in any order, and stores file content in
+//! the squashfs file at once; [`RootfsWriter::finish`] merges the layers as an overlay does and appends the
+//! tables. Reading: [`Squashfs`] finds inodes and blocks on demand. All images share decompressed blocks
+//! through one [`BlockCache`].
 
 mod merge;
 pub mod read;

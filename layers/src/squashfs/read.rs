@@ -1,10 +1,10 @@
 //! Reads a squashfs file for the mounted tree.
 //!
-//! Nothing but the superblock and the owners' table is read on opening; an inode number is the inode's
-//! place in the file, so every question is answered from the few metadata blocks it touches. Data path:
-//! inode → list of block sizes → stored block → inflated block in the shared [`BlockCache`] → caller.
-//! Blocks stored as they are go straight to the caller. All lengths and positions in the file are taken
-//! for lies until checked: a hostile file gives errors, never a panic or an unbounded allocation.
+//! Opening reads only the superblock and the owners' table. An inode number is the inode's position in the
+//! file, so every request needs only a few metadata blocks. Data path: inode → list of block sizes → stored
+//! block → inflated block in the shared [`BlockCache`] → caller. Uncompressed blocks go straight to the caller.
+//! No length or position in the file is believed unchecked: a hostile file gives errors, never a panic or an
+//! unbounded allocation.
 //!
 //! The layout is that of `Documentation/filesystems/squashfs.rst` in the kernel's tree. Files by
 //! [`RootfsWriter`](super::RootfsWriter), by `mksquashfs` (gzip, xz, zstd) and by pcocc 0.7 are read.
@@ -32,11 +32,11 @@ use crate::error::{Error, Result};
 
 pub use self::cache::BlockCache;
 
-/// Place of an inode within its squashfs file. Hard links have the same one. Fits in 48 bits.
+/// Position of an inode within its squashfs file, the same for all hard links. Fits in 48 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InodeNo(pub u64);
 
-/// What a file is.
+/// Kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// A directory.
@@ -55,7 +55,7 @@ pub enum FileType {
     Socket,
 }
 
-/// What `stat` tells about an inode.
+/// The attributes that `stat` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     /// Kind of file.
@@ -137,12 +137,12 @@ impl Squashfs {
         self.superblock.xattr_table != u64::MAX
     }
 
-    /// Number of inodes, as the file itself states it.
+    /// Number of inodes, as the file states it.
     pub fn inode_count(&self) -> u32 {
         self.superblock.inode_count
     }
 
-    /// Length of a data block: reads of whole blocks at multiples of it are the cheapest.
+    /// Length of a data block. Reads of whole blocks, at multiples of this length, are the cheapest.
     pub fn block_size(&self) -> u32 {
         self.superblock.block_size
     }
@@ -205,7 +205,7 @@ impl Squashfs {
             .collect()
     }
 
-    /// A cursor at record `number` of a table that is found through a list of its blocks.
+    /// A cursor at record `number` of a table whose blocks are in a list.
     fn table(&self, list: u64, number: u64, record: u64) -> Result<Cursor<'_>> {
         let byte = number * record;
         let entry = list.checked_add(byte / METADATA_SIZE as u64 * 8);

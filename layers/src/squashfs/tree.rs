@@ -1,10 +1,10 @@
 //! The names of one layer, or of layers merged, as a tree in memory.
 //!
-//! A layer's tree is what the daemon would unpack into the layer's own folder before the overlay file
-//! system stacks the folders: whiteouts are nodes, opaque directories carry a mark, and everything an
-//! entry's path goes through is looked up in this layer alone, as if `chroot`ed there. Nothing on the
-//! machine's own file system is ever touched. Nodes live in one vector and are freed when their last
-//! name goes; walks keep their own stack, because an archive chooses how deep the tree is.
+//! A layer's tree is what the daemon would unpack into the layer's own folder, before the overlay file system
+//! stacks the folders. Whiteouts are nodes, opaque directories carry a mark. The path of an entry is looked up
+//! in this layer alone, as after a `chroot`; the machine's own file system is never touched. Nodes live in one
+//! vector and are freed with their last name. Walks keep a stack of their own, because an archive chooses the
+//! depth of the tree.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(super) struct Meta {
 impl Meta {
     pub(super) const NO_XATTRS: u32 = u32::MAX;
 
-    /// What a directory gets that is needed but named by no entry.
+    /// The attributes of a directory that is needed and that no entry names.
     pub(super) const DIRECTORY: Self = Self {
         mode: 0o755,
         uid: 0,
@@ -42,7 +42,7 @@ impl Meta {
         xattrs: Self::NO_XATTRS,
     };
 
-    /// What a file gets that no layer has.
+    /// The attributes of a file that is in no layer.
     pub(super) const FILE: Self = Self {
         mode: 0o644,
         ..Self::DIRECTORY
@@ -53,13 +53,13 @@ impl Meta {
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     pub(super) entries: BTreeMap<Box<[u8]>, NodeId>,
-    /// Hides what lower layers have here.
+    /// Hides the content of this directory in lower layers.
     pub(super) opaque: bool,
-    /// Made because an entry below needed it: a lower layer's attributes win.
+    /// Made because an entry below needs it: a lower layer's attributes win.
     pub(super) implied: bool,
 }
 
-/// What a node is.
+/// Kind of a node, with its content.
 #[derive(Debug)]
 pub(super) enum NodeKind {
     Directory(Box<Directory>),
@@ -68,7 +68,7 @@ pub(super) enum NodeKind {
     Block(u32),
     Char(u32),
     Fifo,
-    /// A hard link to a file only a lower layer has.
+    /// A hard link to a file that only a lower layer has.
     LowerLink(Box<[u8]>),
     /// Removes the name from the layers below.
     Whiteout,
@@ -80,7 +80,7 @@ pub(super) enum NodeKind {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) meta: Meta,
-    /// Names it has.
+    /// Number of its names.
     pub(super) links: u32,
     pub(super) kind: NodeKind,
 }
@@ -113,7 +113,7 @@ impl Tree {
         }
     }
 
-    /// Nodes in the tree, freed ones included.
+    /// Number of nodes, freed ones included.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -144,7 +144,7 @@ impl Tree {
         self.directory(directory)?.entries.get(name).copied()
     }
 
-    /// Adds a node that has no name yet.
+    /// Adds a node without a name.
     pub(super) fn add(&mut self, meta: Meta, kind: NodeKind) -> NodeId {
         let node = Node {
             meta,
@@ -158,13 +158,13 @@ impl Tree {
             }
             None => {
                 self.nodes.push(node);
-                // The number of entries is limited far below this.
+                // The limit on entries is far below this.
                 u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
             }
         }
     }
 
-    /// Gives a node a name, in place of whatever had it.
+    /// Gives a node a name; the previous node of that name is released.
     pub(super) fn link(&mut self, directory: NodeId, name: &[u8], node: NodeId) {
         self.node_mut(node).links += 1;
         let previous = self
@@ -175,7 +175,7 @@ impl Tree {
         }
     }
 
-    /// Takes a name away, with all below it.
+    /// Removes a name, and everything below it.
     pub(super) fn unlink(&mut self, directory: NodeId, name: &[u8]) {
         let previous = self
             .directory_mut(directory)
@@ -185,7 +185,7 @@ impl Tree {
         }
     }
 
-    /// Takes one name of a node away; the last one takes the node with it.
+    /// Removes one name of a node; a node without names is freed.
     pub(super) fn release(&mut self, node: NodeId) {
         let mut pending = vec![node];
         while let Some(id) = pending.pop() {
@@ -201,7 +201,7 @@ impl Tree {
         }
     }
 
-    /// Drops everything a directory holds.
+    /// Releases everything in a directory.
     pub(super) fn clear(&mut self, directory: NodeId) {
         let entries = self
             .directory_mut(directory)
@@ -219,7 +219,7 @@ impl Tree {
         }
     }
 
-    /// Places an entry at the cleaned path `path`, replacing what an earlier entry put there.
+    /// Puts an entry at the cleaned path `path`, in place of an earlier entry.
     pub(super) fn insert(
         &mut self,
         path: &Path,
@@ -236,7 +236,7 @@ impl Tree {
                     self.node_mut(id).meta = meta;
                     return Ok(());
                 }
-                // The name was removed from the layers below and starts anew.
+                // The name was removed from the layers below: the directory starts empty.
                 NodeKind::Whiteout => new.opaque = true,
                 _ => {}
             }
@@ -254,7 +254,7 @@ impl Tree {
         meta: Meta,
     ) -> Result<(), Refused> {
         let (parent, name) = self.place(path)?;
-        // As the daemon does: what had the name goes first, so a link to itself is one to nothing.
+        // The daemon removes the previous file of the name first. So a link to itself is a link to nothing.
         self.unlink(parent, name);
         let found = match target.split() {
             Some((folders, last)) => self
@@ -274,8 +274,8 @@ impl Tree {
             NodeKind::Directory(_) => return Err("is a hard link to a directory".into()),
             NodeKind::Whiteout => return Err("is a hard link to a file this layer removes".into()),
             NodeKind::LowerLink(_) => {}
-            // Attributes belong to the file, whichever of its names brings them.
-            // The daemon leaves a symbolic link's time alone then.
+            // Attributes belong to the file, whichever of its names brings them. The daemon leaves the time of
+            // a symbolic link alone here.
             NodeKind::Symlink(_) => {
                 let mtime = self.node(found).meta.mtime;
                 self.node_mut(found).meta = Meta {
@@ -290,12 +290,12 @@ impl Tree {
         Ok(())
     }
 
-    /// Hides the name `hidden` beside `path` from the layers below.
+    /// Hides the name `hidden` beside `path` in the layers below.
     pub(super) fn whiteout(&mut self, folder: &Path, hidden: &[u8]) -> Result<(), Refused> {
         let Some(parent) = self.walk(&folder.0, true)? else {
             return Err("has no folder".into());
         };
-        // Whiteouts concern lower layers only: what this layer itself has here stays.
+        // A whiteout concerns lower layers only: an entry of this layer stays.
         match self.child(parent, hidden) {
             None => {
                 let node = self.add(Meta::DIRECTORY, NodeKind::Whiteout);
@@ -310,7 +310,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Hides all that the layers below have in a directory.
+    /// Hides the content of a directory in all layers below.
     pub(super) fn opaque(&mut self, folder: &Path) -> Result<(), Refused> {
         let directory = self.walk(&folder.0, true)?;
         match directory.and_then(|id| self.directory_mut(id)) {
@@ -322,7 +322,7 @@ impl Tree {
         }
     }
 
-    /// The directory an entry goes to, made when missing, and its name there.
+    /// The directory of an entry, made if missing, and the entry's name in it.
     fn place<'p>(&mut self, path: &'p Path) -> Result<(NodeId, &'p [u8]), Refused> {
         let Some((folders, name)) = path.split() else {
             return Err("would replace the root directory".into());
@@ -333,11 +333,11 @@ impl Tree {
         }
     }
 
-    /// Follows `folders` from the root, through symbolic links of this tree; directories that are
-    /// missing are made when `create` is set.
+    /// Follows `folders` from the root, through symbolic links of this tree; makes missing directories if
+    /// `create` is set.
     fn walk(&mut self, folders: &[Vec<u8>], create: bool) -> Result<Option<NodeId>, Refused> {
         let mut stack = vec![Self::ROOT];
-        // Components still to go, the next one last, and whether a link's target brought them.
+        // The components still to follow, the next one last; the flag marks components of a link's target.
         let mut pending: Vec<(Vec<u8>, bool)> = folders
             .iter()
             .rev()
@@ -399,7 +399,7 @@ impl Tree {
         Ok(stack.last().copied())
     }
 
-    /// The file at `target`, looked up without making anything.
+    /// The file at `target`; nothing is made.
     pub(super) fn find(&mut self, target: &Path) -> Result<Option<NodeId>, Refused> {
         Ok(match target.split() {
             Some((folders, name)) => self
@@ -410,7 +410,7 @@ impl Tree {
     }
 }
 
-/// A name as it may stand in a message, whatever bytes it has and however long it is.
+/// A name for a message: of limited length, and printable whatever its bytes.
 pub(super) fn shown(name: &[u8]) -> String {
     const MOST: usize = 200;
     let start = name.get(..MOST).unwrap_or(name);
@@ -426,8 +426,8 @@ pub(super) fn shown(name: &[u8]) -> String {
 pub(super) struct Path(Vec<Vec<u8>>);
 
 impl Path {
-    /// Cleans a path the way the daemon does: relative to the root whether or not it starts with a
-    /// slash, `a/../b` is `b`, and what leaves the root is refused.
+    /// Cleans a path as the daemon does: it is relative to the root with or without a slash in front, `a/../b`
+    /// is `b`, and a path that leaves the root is refused.
     pub(super) fn parse(path: &[u8]) -> Result<Self, Refused> {
         if path.len() > MAX_PATH {
             return Err(format!("has a path longer than {MAX_PATH} bytes"));
@@ -457,7 +457,7 @@ impl Path {
         self.0.is_empty()
     }
 
-    /// The components of the folder, and the last one.
+    /// The components of the folder, and the last component.
     fn split(&self) -> Option<(&[Vec<u8>], &[u8])> {
         self.0
             .split_last()
@@ -468,7 +468,7 @@ impl Path {
         &self.0
     }
 
-    /// The folder this path is in, and the last component.
+    /// The folder of this path, and the last component.
     pub(super) fn into_parts(mut self) -> Option<(Self, Vec<u8>)> {
         let last = self.0.pop()?;
         Some((self, last))

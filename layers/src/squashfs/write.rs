@@ -1,14 +1,14 @@
 //! Writes an image's root filesystem as one squashfs file, from its layers' plain tar streams.
 //!
-//! Phases: [`RootfsWriter::layer`] walks a layer's tar once; file content goes through the pipeline
-//! into the file at once, names into a [`LayerTree`] → [`RootfsWriter::finish`] merges the trees lowest
-//! first, adds `config.json` and the placeholder files, and appends inode, directory, fragment, export,
-//! ID and attribute tables → the superblock comes last, so that an unfinished file is no squashfs.
-//! Memory: the names (about 130 bytes each), and a bounded number of blocks.
+//! Phases: [`RootfsWriter::layer`] walks a layer's tar once; file content goes through the pipeline into the
+//! file at once, names go into a [`LayerTree`] → [`RootfsWriter::finish`] merges the trees, lowest first, adds
+//! `config.json` and the placeholder files, and appends the tables of inodes, directories, fragments, exports,
+//! IDs and attributes → the superblock comes last, so that an unfinished file is not a squashfs. Memory holds
+//! the names (about 130 bytes each) and a bounded number of blocks.
 //!
-//! The layout of the file is that of `Documentation/filesystems/squashfs.rst` in the kernel's tree. The
-//! records are backhand's; its own writer wants the whole tree first and knows neither hard links nor
-//! extended attributes.
+//! The layout of the file is that of `Documentation/filesystems/squashfs.rst` in the kernel's tree. The records
+//! are types of backhand. Its own writer needs the whole tree first and has neither hard links nor extended
+//! attributes.
 
 mod data;
 mod directories;
@@ -38,13 +38,13 @@ const BLOCK_SIZE: usize = 128 << 10;
 /// How file content is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
-    /// As it is.
+    /// Uncompressed.
     Stored,
     /// Compressed with zstd at this level.
     Zstd(i32),
 }
 
-/// How a squashfs file is written, and what it may hold at most.
+/// How a squashfs file is written, and what it may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How file content is stored.
@@ -62,8 +62,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            // Measured on a Debian tree of 1.67 GB: 7.0 s of CPU and 663 MB, where storing takes
-            // 2.0 s and 1632 MB; negative levels save little (-5: 5.8 s, 882 MB).
+            // Measured on a Debian tree of 1.67 GB: 7.0 s of CPU and 663 MB; storing takes 2.0 s and 1632 MB.
+            // Negative levels save little (-5: 5.8 s, 882 MB).
             data: Data::Zstd(1),
             threads: 2,
             max_bytes: 4 << 40,
@@ -73,26 +73,25 @@ impl Default for Options {
     }
 }
 
-/// The names one layer adds and removes; its file content is already in the squashfs file.
+/// The names that one layer adds and removes; the file content is already in the squashfs file.
 #[derive(Debug)]
 pub struct LayerTree {
     name: String,
     tree: Tree,
 }
 
-/// What was written.
+/// Figures about the finished file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Length of the file.
     pub bytes: u64,
-    /// Inodes in it.
+    /// Number of inodes.
     pub inodes: u32,
-    /// Extended attributes squashfs cannot hold (those outside `user`, `trusted` and `security`)
-    /// that were left out.
+    /// Number of extended attributes that were left out: squashfs has only `user`, `trusted` and `security`.
     pub dropped_xattrs: u64,
 }
 
-/// What was taken so far, against the limits in [`Options`].
+/// The totals so far, to be compared with the limits in [`Options`].
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     bytes: u64,
@@ -101,7 +100,7 @@ struct Taken {
     dropped_xattrs: u64,
 }
 
-/// Writes one squashfs file. Layers are taken by one thread at a time; more threads work inside.
+/// Writes one squashfs file. One thread at a time passes layers in; the writer has worker threads.
 #[derive(Debug)]
 pub struct RootfsWriter {
     path: PathBuf,
@@ -124,10 +123,10 @@ impl RootfsWriter {
         })
     }
 
-    /// Takes one layer's plain tar, to the very end of the stream; `name` stands for it in errors.
+    /// Reads one layer's plain tar to the very end of the stream; `name` is its name in errors.
     ///
-    /// An entry that cannot be represented as the daemon would show it fails with
-    /// [`Error::Invalid`]; an error of `tar` itself comes out as it went in.
+    /// Fails with [`Error::Invalid`] for an entry that cannot be represented as the daemon would show it. An
+    /// error of `tar` itself comes out unchanged.
     pub fn layer(&mut self, name: &str, tar: &mut dyn Read, cancel: &Cancel) -> Result<LayerTree> {
         let tree = layer::read(self, name, tar, cancel)?;
         Ok(LayerTree {
@@ -138,7 +137,7 @@ impl RootfsWriter {
 
     /// Merges the layers, lowest first, adds `config.json` and writes the tables.
     ///
-    /// The file is complete when this returns, padded to 4 KiB, but not yet flushed to disk.
+    /// The file is complete when this returns, padded to 4 KiB, but not flushed to disk.
     pub fn finish(
         mut self,
         layers: Vec<LayerTree>,
@@ -182,7 +181,7 @@ impl RootfsWriter {
     }
 }
 
-/// Adds the files that container runtimes bind over, as pcocc 0.7 does.
+/// Adds the files that container runtimes use as mount points, as pcocc 0.7 does.
 fn add_placeholders(tree: &mut Tree) {
     let etc = match tree.child(Tree::ROOT, b"etc") {
         Some(id) => id,
@@ -203,7 +202,7 @@ fn add_placeholders(tree: &mut Tree) {
     }
 }
 
-/// Puts the merged layers under `rootfs`, beside `config.json`, and returns the new root.
+/// Puts the merged layers under `rootfs`, beside `config.json`; returns the new root.
 fn add_top(tree: &mut Tree, config: FileData) -> NodeId {
     let top = tree.add(Meta::DIRECTORY, NodeKind::Directory(Box::default()));
     let config = tree.add(Meta::FILE, NodeKind::File(Box::new(config)));

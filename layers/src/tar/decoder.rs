@@ -14,20 +14,20 @@ const MAX_RECORD: u64 = 1 << 20;
 /// Most bytes of extension records and their headers accepted before an entry.
 const MAX_RECORDS: u64 = 4 * MAX_RECORD;
 
-/// Bytes in order, of which some can be passed over.
+/// A source of bytes that can skip some of them.
 pub trait Front: Read {
-    /// Passes over content and the padding behind it; `false` when the content is cut short. The
-    /// padding may be missing.
+    /// Skips content and the padding behind it; `false` when the content is cut short. The padding may be
+    /// missing.
     fn skip(&mut self, content: u64, padding: u64) -> io::Result<bool>;
 }
 
-/// An archive between two entries, or within the content of one: a reader of that content.
+/// An archive between two entries, or a reader of the current entry's content.
 ///
 /// Content that ends early gives an error of kind [`io::ErrorKind::UnexpectedEof`].
 #[derive(Debug)]
 pub struct Decoder<F> {
     pub(super) front: F,
-    /// Content of the current entry not read yet.
+    /// Unread content of the current entry.
     content: u64,
     padding: u64,
 }
@@ -41,7 +41,7 @@ impl<F: Front> Decoder<F> {
         }
     }
 
-    /// Reads the next entry, `None` at the end; passes over what was not read of the previous one.
+    /// Reads the next entry, `None` at the end; skips the unread content of the previous entry.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extensions = Extensions::default();
         let mut budget = MAX_RECORDS;
@@ -103,7 +103,7 @@ impl<F: Front> Decoder<F> {
         Ok(entry)
     }
 
-    /// Stored bytes of the current entry that were not read yet.
+    /// Unread stored bytes of the current entry.
     pub fn remaining(&self) -> u64 {
         self.content
     }
@@ -118,7 +118,7 @@ impl<F: Front> Decoder<F> {
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
-        // umoci ends archives right behind the last byte of content, and docker takes them.
+        // umoci ends archives right behind the last byte of content, and docker accepts them.
         if !self.front.skip(self.content, self.padding)? {
             return Err(TarError::Truncated);
         }

@@ -7,14 +7,14 @@ use super::header::{Block, number, until_nul};
 use super::pax::{self, Records};
 use super::sparse::{PaxSparse, Segments};
 
-/// One file as the archive describes it.
+/// One file of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its name, in the archive's own bytes.
     pub path: Vec<u8>,
     /// Target of a hard or symbolic link, else empty.
     pub link: Vec<u8>,
-    /// What it is: a sparse file is [`EntryType::Regular`].
+    /// Kind of file; a sparse file is [`EntryType::Regular`].
     pub kind: EntryType,
     /// Permissions, with set-user-ID, set-group-ID and sticky bit.
     pub mode: u32,
@@ -28,8 +28,8 @@ pub struct Entry {
     pub device: (u32, u32),
     /// Length of the file in bytes, holes included.
     pub size: u64,
-    /// Where the stored content of a sparse file belongs, as (offset, length) in ascending order;
-    /// `None` when the content is the file.
+    /// Where the stored content of a sparse file belongs, as (offset, length) in ascending order; `None` for a
+    /// file that is not sparse.
     pub segments: Option<Vec<(u64, u64)>>,
     /// Extended attributes by their names.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -60,7 +60,7 @@ impl Extensions {
 }
 
 impl Entry {
-    /// Puts header and extensions together; the sparse map of pax records is left to the caller.
+    /// Combines a header with its extension records; the caller reads the sparse map of pax records.
     pub(super) fn new(
         block: &Block,
         extensions: Extensions,
@@ -93,7 +93,7 @@ impl Entry {
             EntryType::Regular | EntryType::Continuous if entry.path.ends_with(b"/") => {
                 entry.kind = EntryType::Directory;
             }
-            // Archives by old tools give the target's size here, with no content.
+            // Old tools write the target's size here, without content.
             EntryType::Link
             | EntryType::Symlink
             | EntryType::Directory
@@ -115,7 +115,7 @@ impl Entry {
             self.xattrs.push((name.to_vec(), value));
             return Ok(());
         }
-        // An empty value takes the record back.
+        // An empty value cancels the record.
         if value.is_empty() {
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Makes it a sparse file of `size` bytes; a pax sparse file has its `name` in a record.
+    /// Makes the entry a sparse file of `size` bytes; the real name of a pax sparse file is in a record.
     pub(super) fn spread(&mut self, segments: Segments, size: u64, name: Option<Vec<u8>>) {
         self.kind = EntryType::Regular;
         self.segments = Some(segments);

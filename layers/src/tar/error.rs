@@ -1,4 +1,4 @@
-//! Why an archive cannot be read on.
+//! Errors of reading an archive.
 
 use std::io;
 
@@ -11,7 +11,7 @@ pub enum TarError {
     /// The archive ends within a header, a record or the content of an entry.
     #[error("is truncated")]
     Truncated,
-    /// The bytes are no tar archive, or one beyond the bounds.
+    /// The bytes are not a tar archive, or exceed the bounds.
     #[error("{0}")]
     Invalid(String),
 }

@@ -7,12 +7,12 @@ use super::decoder::{Decoder, Front};
 /// Reads an archive front to back.
 pub type TarStream<R> = Decoder<Stream<R>>;
 
-/// Reads the headers of an archive at their offsets, and content where it is asked for.
+/// Reads the headers of an archive at their offsets, and content on request.
 pub type TarFile<'a, R> = Decoder<Offsets<'a, R>>;
 
 /// Bytes that can be read at any offset.
 pub trait ReadAt {
-    /// Reads up to the length of `buffer`; 0 at the end and behind it.
+    /// Reads up to the length of `buffer`; 0 at or behind the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
@@ -21,13 +21,13 @@ pub trait ReadAt {
 pub struct Stream<R>(R);
 
 impl<R: Read> TarStream<R> {
-    /// Reads the archive in `input`. The headers are read block by block: `input` should be buffered
-    /// where reads are expensive.
+    /// Reads the archive in `input`. Headers are read block by block, so an `input` with expensive reads should
+    /// be buffered.
     pub fn new(input: R) -> Self {
         Self::over(Stream(input))
     }
 
-    /// The stream, which stands behind the last entry once [`Decoder::next_entry`] gave `None`.
+    /// The stream, which is behind the last entry once [`Decoder::next_entry`] has returned `None`.
     pub fn rest(&mut self) -> &mut R {
         &mut self.front.0
     }
@@ -54,12 +54,12 @@ pub struct Offsets<'a, R> {
 }
 
 impl<'a, R: ReadAt> TarFile<'a, R> {
-    /// Reads the archive that `input` holds from offset 0. Offsets only ascend.
+    /// Reads the archive that starts at offset 0 of `input`. Offsets only ascend.
     pub fn new(input: &'a R) -> Self {
         Self::over(Offsets { input, offset: 0 })
     }
 
-    /// Where the unread content of the current entry starts.
+    /// Offset of the current entry's unread content.
     pub fn offset(&self) -> u64 {
         self.front.offset
     }
@@ -78,7 +78,7 @@ impl<R: ReadAt> Front for Offsets<'_, R> {
         let Some(end) = self.offset.checked_add(content) else {
             return Ok(false);
         };
-        // Content whose last byte is there is whole.
+        // If the last byte of the content is there, all of it is.
         if content > 0 {
             self.offset = end - 1;
             if self.offset > i64::MAX as u64 {

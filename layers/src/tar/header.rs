@@ -8,11 +8,11 @@ pub(super) const BLOCK: usize = 512;
 /// The bytes of one block.
 pub(super) type Block = [u8; BLOCK];
 
-/// Holds a header block against its checksum, taken over signed or unsigned bytes.
+/// Compares a header block with its checksum, a sum over signed or unsigned bytes.
 pub(super) fn verify(block: &Block) -> Result<(), TarError> {
     let (mut unsigned, mut signed) = (0i64, 0i64);
     for (index, &byte) in block.iter().enumerate() {
-        // The checksum's own field counts as blanks.
+        // The field of the checksum counts as blanks.
         let byte = if (148..156).contains(&index) {
             b' '
         } else {

@@ -5,7 +5,7 @@ use super::error::{TarError, invalid};
 /// Keys and values of pax records, or of extended attributes.
 pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Splits a block of records: `length key=value\n` each, the length counting all of it.
+/// Splits a block of records, `length key=value\n` each; the length counts the whole record.
 pub(super) fn records(mut block: &[u8]) -> Result<Records, TarError> {
     let mut records = Vec::new();
     while !block.is_empty() {

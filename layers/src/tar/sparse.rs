@@ -12,7 +12,7 @@ const MAX_SEGMENTS: usize = 1 << 18;
 /// Where stored content belongs in a file, as (offset, length).
 pub(super) type Segments = Vec<(u64, u64)>;
 
-/// What pax records say about a sparse file.
+/// The pax records about a sparse file.
 #[derive(Default)]
 pub(super) struct PaxSparse {
     major: Vec<u8>,
@@ -47,7 +47,7 @@ impl PaxSparse {
         Ok(())
     }
 
-    /// The segments and the length of the file, if it is sparse; `content` may start with its map.
+    /// The segments and the length of a sparse file; `content` may start with the map.
     pub(super) fn segments(
         &mut self,
         content: impl Read,
@@ -137,7 +137,7 @@ fn push_segments(segments: &mut Segments, bytes: &[u8]) -> Result<(), TarError> 
     Ok(())
 }
 
-/// Holds a map against the length of the file and of its stored content.
+/// Checks a map against the length of the file and of its stored content.
 pub(super) fn check(segments: &[(u64, u64)], size: u64, stored: u64) -> Result<(), TarError> {
     let (mut end, mut total) = (0u64, 0u64);
     for &(offset, length) in segments {

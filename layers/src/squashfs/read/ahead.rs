@@ -1,9 +1,9 @@
-//! Reads a squashfs file ahead where it is read in no order.
+//! Reads ahead in a squashfs file that is read in random order.
 //!
-//! Compressed blocks are small and asked for one by one: by random reads, and by whoever walks a tree, for its
-//! files lie in the order of the layers' archives. The kernel, which recognizes only rows of reads, would go to the
-//! disk for each of them. So the second read in a region of the file asks for all of the region: little is read in vain where
-//! few places are looked at, and soon everything is there where many are.
+//! Compressed blocks are small and requested one by one, by random reads and by walks over a tree: the files
+//! lie in the order of the layers' archives. The kernel recognises only sequential reads, so it would go to the
+//! disk for each block. Therefore the second read in a region of the file requests the whole region. A few
+//! scattered reads waste little; many soon find everything in memory.
 
 use std::fs::File;
 use std::num::NonZeroU64;
@@ -14,10 +14,10 @@ use rustix::fs::{Advice, fadvise};
 /// Length of a region, in bytes, as a power of two.
 const REGION_BITS: u32 = 22;
 
-/// What the kernel is asked for at a time: it cuts short what is longer than the read-ahead of the disk.
+/// Length of one request to the kernel: longer ones are cut to the read-ahead of the disk.
 const STEP: u64 = 128 << 10;
 
-/// Most regions that are looked after: those of the first 256 GB.
+/// Most regions that are tracked: the first 256 GB.
 const MOST: u64 = 1 << 16;
 
 /// How often each region of a file was read, up to two.
@@ -28,7 +28,7 @@ pub(super) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// For a file of `end` bytes.
+    /// State for a file of `end` bytes.
     pub(super) fn new(end: u64) -> Self {
         let regions = end.div_ceil(1 << REGION_BITS).min(MOST);
         Self {
@@ -52,11 +52,11 @@ impl ReadAhead {
         }
     }
 
-    /// The start of the region, when it is to be read now.
+    /// The start of the region, if the region is to be read now.
     fn due(&self, position: u64) -> Option<u64> {
         let region = position >> REGION_BITS;
         let reads = self.reads.get(usize::try_from(region).ok()?)?;
-        // Most reads come later, and need not write.
+        // Most reads come later and need not write.
         if reads.load(Ordering::Relaxed) >= 2 {
             return None;
         }

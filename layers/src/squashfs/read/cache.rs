@@ -1,7 +1,7 @@
 //! Decompressed blocks of all open squashfs files, kept while they are in use.
 //!
-//! A block that several want at once is decompressed by the first; the others wait for it. The kernel reads
-//! ahead in pieces that are not those of the file, so that this happens in every large file.
+//! A block that several threads request is decompressed by the first; the others wait. This happens in every
+//! large file: the pieces of the kernel's read-ahead are not the blocks of the file.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::Result;
 
-/// What a block costs beside its content.
+/// Memory of a block beside its content.
 const OVERHEAD: usize = 128;
 
-/// A block as it was before compression.
+/// A block before compression.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) data: Vec<u8>,
-    /// Where the stored block ends in the file.
+    /// End of the stored block in the file.
     pub(super) next: u64,
 }
 
@@ -39,12 +39,12 @@ pub struct BlockCache {
 struct Blocks {
     recent: LruCache<Key, Arc<Block>>,
     bytes: usize,
-    /// Those that somebody decompresses right now.
+    /// The blocks that a thread is decompressing.
     making: HashSet<Key>,
 }
 
 impl BlockCache {
-    /// Makes a cache that keeps at most `limit` bytes; 64 MiB serves a busy tree well.
+    /// Makes a cache of at most `limit` bytes; 64 MiB is enough for a busy tree.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -63,17 +63,17 @@ impl BlockCache {
         self.limit
     }
 
-    /// A number for one more file.
+    /// A number for a new file.
     pub(super) fn register(&self) -> u64 {
         self.files.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The block when it is kept; does not wait for one that is being made.
+    /// The block if it is kept; does not wait for other threads.
     pub(super) fn get(&self, key: Key) -> Option<Arc<Block>> {
         self.lock().recent.get(&key).cloned()
     }
 
-    /// The block, made by `make` unless it is kept or another thread makes it.
+    /// The block: the kept one, another thread's, or the result of `make`.
     pub(super) fn get_or_make(
         &self,
         key: Key,
@@ -87,7 +87,8 @@ impl BlockCache {
             if blocks.making.insert(key) {
                 break;
             }
-            // When that one fails, or its block is out again, the next in line makes it.
+            // The other thread may fail, or its block may be evicted again: then the next thread makes the
+            // block.
             self.made.wait(&mut blocks);
         }
         drop(blocks);
@@ -111,7 +112,7 @@ impl BlockCache {
         }
     }
 
-    /// Forgets the blocks of a file that was closed.
+    /// Forgets the blocks of a closed file.
     pub(super) fn forget(&self, file: u64) {
         let mut blocks = self.lock();
         let keys: Vec<Key> = blocks
@@ -128,7 +129,7 @@ impl BlockCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Blocks> {
-        // A panic elsewhere leaves the map whole: every change is made in one go.
+        // Every change of the map is one step, so a panic elsewhere leaves the map consistent.
         self.blocks.lock()
     }
 }
@@ -137,7 +138,7 @@ fn cost(block: &Block) -> usize {
     block.data.capacity() + OVERHEAD
 }
 
-/// Takes a block off the list of those being made, whatever became of it.
+/// Takes a block off the list of blocks that are being made, also after a failure.
 struct Making<'c> {
     cache: &'c BlockCache,
     key: Key,

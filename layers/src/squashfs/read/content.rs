@@ -1,7 +1,7 @@
 //! Reads file content.
 //!
-//! A file's blocks lie one after the other, so a block's position is the sum of the stored sizes
-//! before it. Sums are remembered every 2048 blocks for files longer than that.
+//! A file's blocks lie one after the other: a block's position is the sum of the stored sizes before it. In
+//! longer files, the sums are remembered every 2048 blocks.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::error::{Error, Result};
 
 /// Blocks between two remembered sums.
 const STRIDE: u64 = 2048;
-/// Long files whose sums are remembered.
+/// Number of long files whose sums are remembered.
 const FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 /// Marks a block stored as it is.
 const STORED: u32 = 1 << 24;
 
-/// Where a file's blocks number 0, 2048, 4096… are listed, and where the first of each is stored.
+/// For blocks 0, 2048, 4096… of a file: where the list of sizes has them, and where they are stored.
 type Sums = Vec<(Position, u64)>;
 
 /// The remembered sums of long files.
@@ -59,7 +59,7 @@ impl Blocks<'_> {
 }
 
 impl Squashfs {
-    /// Reads file content at `offset`; returns how much was read, less than asked only at the end.
+    /// Reads file content at `offset`; returns the number of bytes, less than requested only at the end.
     pub fn read_at(&self, inode: InodeNo, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let data = self.inode(inode)?;
         let Body::File {
@@ -112,14 +112,14 @@ impl Squashfs {
             let leaves = within + out.len() > stored;
             let from = position.checked_add(within as u64);
             match from.filter(|_| !leaves) {
-                // The kernel's page cache keeps these; a copy of ours would be one too many.
+                // The kernel's page cache keeps these bytes: a copy here would be a second one.
                 Some(from) => self.source.read(from, out)?,
                 None => return Err(broken("has a data block that is too short")),
             }
         } else {
             let limit = self.superblock.block_size as usize;
             if within == 0 && out.len() == limit {
-                // Whoever reads whole blocks does not come back for the rest: nothing is kept.
+                // A reader of whole blocks does not come back for the rest: nothing is kept.
                 return self.source.block_into(position, stored, out);
             }
             let block = self.source.block(position, stored, limit)?;
@@ -131,7 +131,7 @@ impl Squashfs {
         Ok(())
     }
 
-    /// A walk over the sizes of a file's blocks that is at block `index`.
+    /// A walk over the sizes of a file's blocks that starts at block `index`.
     fn blocks(&self, inode: InodeNo, data: &Inode, start: u64, index: u64) -> Result<Blocks<'_>> {
         let (mut place, mut position) = (data.tail, start);
         let mut passed = 0;

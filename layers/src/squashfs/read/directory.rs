@@ -1,4 +1,4 @@
-//! Reads directory listings, in order or from the index towards one name.
+//! Reads directory listings: in order, or by the index towards one name.
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ const MAX_RUN: u32 = 256;
 /// Longest listing read at once: some two million names.
 const MAX_LISTING: u64 = 256 << 20;
 
-/// A name as the listing has it.
+/// A name in the listing.
 struct Listed<'n> {
     name: &'n [u8],
     inode: InodeNo,
@@ -62,8 +62,7 @@ impl Squashfs {
         Ok(entries)
     }
 
-    /// Where in the listing the index says to look for `name`: the listing's bytes before it, and
-    /// the metadata block.
+    /// The position that the index gives for `name`: the listing's bytes before it, and the metadata block.
     fn indexed(&self, inode: &Inode, name: &[u8]) -> Result<Option<(u64, u64)>> {
         let Body::Directory { index_count, .. } = inode.body else {
             return Err(not_a_directory());

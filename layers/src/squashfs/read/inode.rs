@@ -4,7 +4,7 @@ use super::source::{Cursor, Position, broken};
 use super::{FileType, InodeNo, Squashfs};
 use crate::error::Result;
 
-/// Stands for "none" where a 32-bit number refers to something.
+/// Means "none" where a 32-bit number refers to something.
 const NONE: u32 = u32::MAX;
 
 /// An inode's records of fixed length.
@@ -25,7 +25,7 @@ pub(super) struct Inode {
     pub(super) tail: Position,
 }
 
-/// What depends on the kind of file.
+/// The fields that depend on the kind of file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body {
     Directory {
@@ -166,7 +166,7 @@ pub(super) fn symlink_length(size: u64) -> Result<usize> {
     }
 }
 
-/// The kind of file a basic inode type stands for.
+/// The kind of file of a basic inode type.
 pub(super) fn file_type(kind: u16) -> Result<FileType> {
     Ok(match kind {
         1 => FileType::Directory,

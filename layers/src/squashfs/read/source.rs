@@ -18,14 +18,14 @@ pub(super) const METADATA_SIZE: usize = 8 << 10;
 const METADATA_STORED: u16 = 1 << 15;
 
 thread_local! {
-    /// Stored blocks on their way to be inflated.
+    /// The buffer for stored blocks before they are inflated.
     static STORED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
     static DEFLATE: RefCell<libdeflater::Decompressor> =
         RefCell::new(libdeflater::Decompressor::new());
 }
 
-/// Makes the error for a file that breaks the format.
+/// The error for a file that breaks the format.
 pub(super) fn broken(why: impl Into<String>) -> Error {
     Error::invalid("squashfs file", why)
 }
@@ -38,7 +38,7 @@ pub(super) struct Source {
     number: u64,
     ahead: ReadAhead,
     compressor: Compressor,
-    /// Where the file system ends.
+    /// End of the file system.
     pub(super) end: u64,
 }
 
@@ -86,7 +86,7 @@ impl Source {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// A compressed data or fragment block of `stored` bytes, at most `limit` long when inflated.
+    /// A compressed data or fragment block of `stored` bytes, inflated to at most `limit` bytes.
     pub(super) fn block(&self, position: u64, stored: usize, limit: usize) -> Result<Arc<Block>> {
         self.cache.get_or_make((self.number, position), || {
             let data = self.stored(position, stored, limit, |bytes| self.inflate(bytes, limit))?;
@@ -95,7 +95,7 @@ impl Source {
         })
     }
 
-    /// A compressed data block that is exactly as long as `out` when inflated, without keeping it.
+    /// A compressed data block that inflates to exactly the length of `out`; the block is not kept.
     pub(super) fn block_into(&self, position: u64, stored: usize, out: &mut [u8]) -> Result<()> {
         let length = if let Some(block) = self.cache.get((self.number, position)) {
             let n = block.data.len().min(out.len());
@@ -115,7 +115,7 @@ impl Source {
         }
     }
 
-    /// Reads a stored block, at most `limit` long, and hands it on.
+    /// Reads a stored block of at most `limit` bytes and passes it to a function.
     fn stored<T>(
         &self,
         position: u64,
@@ -167,7 +167,7 @@ impl Source {
     fn inflate(&self, stored: &[u8], limit: usize) -> Result<Vec<u8>> {
         let mut data;
         if matches!(self.compressor, Compressor::Zstd) {
-            // It writes into room that nobody cleared: clearing costs a tenth of inflating.
+            // The decompressor writes into uncleared room: clearing would cost a tenth of inflating.
             data = Vec::with_capacity(limit);
             unzstd(stored, &mut data)?;
         } else {
@@ -179,7 +179,7 @@ impl Source {
         Ok(data)
     }
 
-    /// Inflates a block into `out`, which it has to fit into; returns its length.
+    /// Inflates a block into `out`; returns its length. A longer block is an error.
     fn inflate_into(&self, stored: &[u8], out: &mut [u8]) -> Result<usize> {
         match self.compressor {
             Compressor::Zstd => unzstd(stored, out),
@@ -199,7 +199,7 @@ impl Source {
     }
 }
 
-/// Inflates a block into the room there is; returns its length.
+/// Inflates a block into the room that `out` has; returns its length.
 fn unzstd(stored: &[u8], out: &mut (impl zstd::zstd_safe::WriteBuf + ?Sized)) -> Result<usize> {
     ZSTD.with_borrow_mut(|slot| {
         let zstd = match slot {
@@ -224,7 +224,7 @@ pub(super) fn read_exact(file: &File, position: u64, buffer: &mut [u8]) -> Resul
         })
 }
 
-/// A place in a metadata table: an absolute block position, and an offset in the inflated block.
+/// A position in a metadata table: an absolute block position, and an offset in the inflated block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) block: u64,
@@ -259,7 +259,7 @@ impl<'s> Cursor<'s> {
         self.position
     }
 
-    /// Takes up to `length` bytes that are in one block; none only when `length` is 0.
+    /// Takes up to `length` bytes of one block; none only if `length` is 0.
     fn chunk(&mut self, length: usize) -> Result<&[u8]> {
         if self.position.offset >= self.block.data.len() && length > 0 {
             let next = self.block.next;
@@ -311,7 +311,7 @@ impl<'s> Cursor<'s> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// Takes `length` bytes, which the caller has bounded.
+    /// Takes `length` bytes; the caller has checked the bound.
     pub(super) fn bytes(&mut self, length: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.read(&mut bytes)?;

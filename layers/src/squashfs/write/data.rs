@@ -1,7 +1,7 @@
 //! Cuts file content into blocks, holes and fragments.
 //!
-//! A file of at least one block is stored as blocks of 128 KiB and a shorter last one; blocks of zeros
-//! become holes. Smaller files share fragment blocks. This is what `mksquashfs` does by default, too.
+//! A file of at least one block is stored as blocks of 128 KiB and a shorter last block; blocks of zeros become
+//! holes. Smaller files share fragment blocks. `mksquashfs` does the same by default.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ use super::pipeline::Pipeline;
 use crate::error::Result;
 use crate::tar::TarError;
 
-/// Where a file's content is, as far as it is known before all is written.
+/// Location of a file's content, as far as it is known before the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileData {
     /// Length in bytes.
@@ -38,7 +38,7 @@ impl FileData {
     };
 }
 
-/// Takes the content of files one after the other.
+/// Takes the content of files, one after the other.
 #[derive(Debug)]
 pub(super) struct DataWriter {
     pub(super) pipeline: Pipeline,
@@ -61,7 +61,7 @@ impl DataWriter {
         }
     }
 
-    /// Appends `length` bytes of `input` to the current file; `check` is asked at each block.
+    /// Appends `length` bytes of `input` to the current file; `check` is called at each block.
     pub(super) fn copy<E>(
         &mut self,
         input: &mut dyn Read,
@@ -114,7 +114,7 @@ impl DataWriter {
         Ok(())
     }
 
-    /// Ends the current file; the next content belongs to another one.
+    /// Ends the current file; later content belongs to the next file.
     pub(super) fn end(&mut self) -> Result<FileData> {
         if !self.block.is_empty() {
             let small = self.current.blocks == FileData::NONE;
@@ -139,7 +139,7 @@ impl DataWriter {
         self.current = FileData::EMPTY;
     }
 
-    /// Sends the last fragment on its way.
+    /// Hands the last fragment block to the pipeline.
     pub(super) fn flush_fragment(&mut self) -> Result<()> {
         if !self.fragment.is_empty() {
             let next = self.pipeline.buffer();

@@ -17,7 +17,7 @@ pub(super) struct Listed<'a> {
     pub(super) kind: u16,
 }
 
-/// Where a listing is.
+/// Position of a listing.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) place: MetadataRef,
@@ -56,7 +56,7 @@ pub(super) fn write(
         }
         run.clear();
         let mut count = 0;
-        // A run ends once it reaches into the next block, so that each block has a header to index.
+        // A run ends when it reaches into the next block, so that each block has a header for the index.
         while let Some(entry) = rest.get(count) {
             let delta = i64::from(entry.number) - i64::from(first.number);
             let fits = count < MAX_RUN
@@ -86,7 +86,7 @@ pub(super) fn write(
     Ok(listing)
 }
 
-/// A block's offset as directory records hold it.
+/// A block's offset in the form of directory records.
 pub(super) fn narrow(block: u64) -> io::Result<u32> {
     u32::try_from(block).map_err(|_| too_large())
 }

@@ -20,16 +20,16 @@ use crate::error::Result;
 use crate::squashfs::tree::{Directory, Meta, NodeId, NodeKind, Tree};
 use pcocc_core::cancel::Cancel;
 
-/// Writes inode and directory table side by side.
+/// Writes the inode table and the directory table side by side.
 pub(super) struct InodeTables<'a, W> {
     tree: &'a Tree,
     written: &'a Written,
     pub(super) inodes: MetadataWriter<W>,
     pub(super) directories: MetadataWriter<Vec<u8>>,
     pub(super) ids: Ids,
-    /// By node: its number, from 1; 0 while it has none.
+    /// For each node its number, from 1; 0 for none.
     numbers: Vec<u32>,
-    /// By inode number minus 1: where the inode is; `u64::MAX` while it is nowhere.
+    /// For each inode number minus 1 the inode's position; `u64::MAX` for none.
     pub(super) references: Vec<u64>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    /// Most IDs a squashfs file can hold: their number has 16 bits.
+    /// Most IDs of a squashfs file: their number has 16 bits.
     const MAX: usize = u16::MAX as usize;
 
     fn place(&mut self, id: u32) -> io::Result<u16> {
@@ -82,11 +82,11 @@ impl<'a, W: Write> InodeTables<'a, W> {
         })
     }
 
-    /// Writes everything below and including `root`; returns where the root's inode is.
+    /// Writes `root` and everything below it; returns the position of the root's inode.
     pub(super) fn write(&mut self, root: NodeId, cancel: &Cancel) -> Result<u64, Failure> {
         let order = self.number(root);
         let mut place = MetadataRef::default();
-        // Directories come after their parents in `order`, hence backwards: children first.
+        // `order` has parents before their directories: backwards, children come first.
         for &(id, parent) in order.iter().rev() {
             cancel.check().map_err(crate::Error::from)?;
             if let NodeKind::Directory(directory) = &self.tree.node(id).kind {
@@ -96,8 +96,8 @@ impl<'a, W: Write> InodeTables<'a, W> {
         Ok(place.reference())
     }
 
-    /// Numbers all nodes, those of one directory in a row, and lists the directories, each with its
-    /// parent's number, parents first.
+    /// Numbers all nodes; the nodes of one directory get consecutive numbers. Lists the directories with their
+    /// parents' numbers, parents first.
     fn number(&mut self, root: NodeId) -> Vec<(NodeId, u32)> {
         let mut count = 1u32;
         self.numbers[root as usize] = count;
@@ -203,7 +203,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
         self.put(meta, number, id, inner, &listing.index)
     }
 
-    /// Writes an inode that is no directory.
+    /// Writes the inode of a file that is not a directory.
     fn leaf(&mut self, node: NodeId, number: u32) -> Result<MetadataRef, Failure> {
         let node = self.tree.node(node);
         let meta = node.meta;
@@ -296,7 +296,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
             ),
         };
         let place = self.put(meta, number, id, inner, &[])?;
-        // The sizes follow by hand: a sparse file may have more than should be in memory at once.
+        // The sizes are written here: the list of a sparse file may be too long for memory.
         if data.blocks != FileData::NONE {
             let count = data.size.div_ceil(BLOCK_SIZE as u64);
             for size in self.written.block_sizes(first, count) {
@@ -313,7 +313,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
         link_count: u32,
         target: &[u8],
     ) -> Result<MetadataRef, Failure> {
-        // backhand refuses targets over 255 bytes: it encodes an empty one, whose length is last.
+        // backhand refuses targets over 255 bytes. It encodes an empty one, whose length is the last field.
         let inner = InodeInner::BasicSymlink(BasicSymlink {
             link_count,
             target_size: 0,
@@ -396,7 +396,7 @@ fn basic_type(kind: &NodeKind) -> InodeId {
     }
 }
 
-/// A write that failed, or a typed error on its way up.
+/// A failed write, or a typed error of the layers above.
 #[derive(Debug)]
 pub(super) enum Failure {
     Write(io::Error),

@@ -1,4 +1,4 @@
-//! Takes one layer's tar: content into the pipeline, names into a tree.
+//! Reads one layer's tar: content goes into the pipeline, names into a tree.
 
 use std::io::{BufReader, Read};
 
@@ -8,19 +8,19 @@ use crate::squashfs::tree::{MAX_PATH, Meta, NodeKind, Path, Refused, Tree, shown
 use crate::tar::{Entry, EntryType, TarError, TarStream};
 use pcocc_core::cancel::{Cancel, Cancelled};
 
-/// Starts the name of a file that removes its namesake from the layers below.
+/// Prefix of a file that removes its namesake from the layers below.
 const WHITEOUT: &[u8] = b".wh.";
-/// Starts the names of the old AUFS storage driver's own files, which are no part of the image.
+/// Prefix of the old AUFS storage driver's own files, which are not part of the image.
 const AUFS: &[u8] = b".wh..wh.";
-/// Hides what lower layers have in the folder it is in.
+/// Name of a file that hides its folder's content in lower layers.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Longest value of an extended attribute, as in the kernel.
 const MAX_XATTR: usize = 64 << 10;
 
-/// A layer's tar, whose headers are read from a buffer.
+/// A layer's tar with buffered headers.
 type LayerTar<'a> = TarStream<BufReader<&'a mut dyn Read>>;
 
-/// Why taking an entry stopped.
+/// Why an entry was not taken.
 #[derive(Debug)]
 pub(super) enum Stop {
     Refused(Refused),
@@ -56,7 +56,7 @@ impl From<TarError> for Stop {
 }
 
 impl Stop {
-    /// The error as the caller sees it, with the layer and, when there is one, the entry named.
+    /// The error with the layer's name and, if there is one, the entry's.
     pub(super) fn into_error(self, layer: &str, entry: &str) -> Error {
         match self {
             Self::Refused(why) if entry.is_empty() => Error::invalid(format!("layer {layer}"), why),
@@ -103,7 +103,7 @@ pub(super) fn read(
     Ok(tree)
 }
 
-/// Reads the stream to its very end, whatever follows the archive: whoever hashes it sits below.
+/// Reads the stream to its very end, behind the archive: the reader below hashes all bytes.
 fn drain(rest: &mut impl Read, cancel: &Cancel) -> Result<(), Stop> {
     let mut chunk = vec![0; 64 << 10];
     loop {
@@ -151,7 +151,7 @@ fn take(
             })?;
             return Ok(tree.hard_link(&path, &target, meta)?);
         }
-        // The overlay file system takes this node for a whiteout, wherever it comes from.
+        // The overlay file system takes this node for a whiteout, whatever its origin.
         EntryType::Char if entry.device == (0, 0) => NodeKind::Whiteout,
         EntryType::Char => NodeKind::Char(device(entry.device)?),
         EntryType::Block => NodeKind::Block(device(entry.device)?),
@@ -204,7 +204,7 @@ fn meta(writer: &mut RootfsWriter, entry: &Entry) -> Result<Meta, Refused> {
         },
         uid: id("owner", entry.uid)?,
         gid: id("group", entry.gid)?,
-        // All squashfs can say: 1970 to 2106.
+        // Squashfs has the years 1970 to 2106.
         mtime: entry.mtime.clamp(0, i64::from(u32::MAX)) as u32,
         xattrs: xattrs(writer, &entry.xattrs)?,
     })
@@ -233,14 +233,14 @@ fn xattrs(writer: &mut RootfsWriter, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<u3
     Ok(writer.xattrs.intern(kept))
 }
 
-/// Whether the path belongs to the AUFS driver, with the exception of opaque marks.
+/// Whether the path belongs to the AUFS driver and is no opaque mark.
 fn is_aufs(path: &Path) -> bool {
     path.components()
         .iter()
         .any(|name| name.starts_with(AUFS) && name != OPAQUE)
 }
 
-/// Applies the entry if it is a whiteout or an opaque mark.
+/// Applies an entry that is a whiteout or an opaque mark; `false` for others.
 fn whiteout(tree: &mut Tree, path: &Path) -> Result<bool, Refused> {
     let Some((folder, name)) = path.clone().into_parts() else {
         return Ok(false);

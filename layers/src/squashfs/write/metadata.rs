@@ -4,12 +4,12 @@ use std::io::{self, Write};
 
 /// Length of a metadata block before compression.
 pub(super) const METADATA_SIZE: usize = 8 << 10;
-/// Marks the length of a block stored as it is.
+/// Mark in the length of an uncompressed block.
 const STORED: u16 = 1 << 15;
-/// Tables are small and read all the time.
+/// Tables are small and often read: they are worth a higher level.
 const LEVEL: i32 = 3;
 
-/// Where a record starts: its block's offset in the table, and its place in the block.
+/// Start of a record: its block's offset in the table, and its offset in the block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct MetadataRef {
     pub(super) block: u64,
@@ -17,7 +17,7 @@ pub(super) struct MetadataRef {
 }
 
 impl MetadataRef {
-    /// Both in one number, as inode references have it.
+    /// Both offsets in one number, as in inode references.
     pub(super) fn reference(self) -> u64 {
         self.block << 16 | u64::from(self.offset)
     }
@@ -46,7 +46,7 @@ impl<W: Write> MetadataWriter<W> {
         })
     }
 
-    /// Where the next record will start.
+    /// The start of the next record.
     pub(super) fn place(&self) -> MetadataRef {
         MetadataRef {
             block: self.length,
@@ -54,14 +54,14 @@ impl<W: Write> MetadataWriter<W> {
         }
     }
 
-    /// Appends a record, which may go on in the next block.
+    /// Appends a record, which may continue in the next block.
     pub(super) fn write(&mut self, mut record: &[u8]) -> io::Result<()> {
         while !record.is_empty() {
             let room = METADATA_SIZE - self.block.len();
             let (now, later) = record.split_at(room.min(record.len()));
             self.block.extend_from_slice(now);
             record = later;
-            // A full block goes out at once, so that a place is never at a block's end.
+            // A full block is written at once, so that no record starts at a block's end.
             if self.block.len() == METADATA_SIZE {
                 self.flush()?;
             }
@@ -91,7 +91,7 @@ impl<W: Write> MetadataWriter<W> {
         Ok(())
     }
 
-    /// Ends the table; returns the output, its length and where its blocks start in it.
+    /// Ends the table; returns the output, its length and the starts of its blocks.
     pub(super) fn finish(mut self) -> io::Result<(W, u64, Vec<u64>)> {
         self.flush()?;
         Ok((self.output, self.length, self.starts))

@@ -1,10 +1,9 @@
-//! Compresses blocks on worker threads and writes them in order on one more.
+//! Compresses blocks on worker threads; one more thread writes them in order.
 //!
-//! Data path: steps enter a bounded queue in file order → a block that is to be compressed also goes
-//! to the workers, and its step carries the slot its result will be put in → the writing thread takes
-//! the steps one after the other, waits for each slot, appends to the file and records where things
-//! went. Buffers come back through a pool, so memory is bounded by the queues, whatever the size
-//! of the image.
+//! Data path: steps enter a bounded queue in file order → a block that is to be compressed also goes to the
+//! workers, and its step carries the slot for the result → the writing thread takes the steps in order, waits
+//! for each slot, appends to the file and records the positions. Buffers return through a pool, so the queues
+//! bound the memory, whatever the size of the image.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -16,9 +15,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::{BLOCK_SIZE, Data};
 use crate::error::{Error, Result};
 
-/// Marks a stored size as that of an uncompressed block, as squashfs does.
+/// Mark in the stored size of an uncompressed block, as in squashfs.
 pub(super) const UNCOMPRESSED: u32 = 1 << 24;
-/// Marks a number in [`Written::sizes`] as a count of holes.
+/// Mark in a number of [`Written::sizes`] that counts holes.
 const HOLES: u32 = 1 << 31;
 /// Bytes reserved at the start of the file for the superblock.
 const SUPERBLOCK: u64 = 96;
@@ -35,7 +34,7 @@ enum Step {
     Fragment(Payload),
 }
 
-/// A block as it shall be stored, or the slot it will arrive in.
+/// A block in its stored form, or the slot for it.
 enum Payload {
     Stored(Vec<u8>),
     Compressed(Receiver<(Vec<u8>, u32)>),
@@ -43,16 +42,16 @@ enum Payload {
 
 type Job = (Vec<u8>, Sender<(Vec<u8>, u32)>);
 
-/// Where the content went.
+/// Where the content was written.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// First block's position in the squashfs file, and its place in `sizes`, of each file.
+    /// For each file, its first block's position in the squashfs file and its index in `sizes`.
     pub(super) files: Vec<(u64, u32)>,
-    /// Stored sizes of all files' blocks, runs of holes as a marked count.
+    /// Stored sizes of all files' blocks; a run of holes is one marked count.
     sizes: Vec<u32>,
     /// Position and stored size of each fragment block.
     pub(super) fragments: Vec<(u64, u32)>,
-    /// Where the content ends.
+    /// End of the content.
     pub(super) end: u64,
 }
 
@@ -74,7 +73,7 @@ impl Written {
     }
 }
 
-/// The threads and the way into them.
+/// The threads and the queues to them.
 pub(super) struct Pipeline {
     steps: Option<Sender<Step>>,
     jobs: Option<Sender<Job>>,
@@ -154,7 +153,7 @@ impl Pipeline {
             None => Payload::Stored(block),
             Some(jobs) => {
                 let (slot, result) = bounded(1);
-                // When the workers are gone the slot is dropped, and the writing thread says so.
+                // Without workers, the slot is dropped, and the writing thread reports the loss.
                 let _ = jobs.send((block, slot));
                 Payload::Compressed(result)
             }
@@ -164,7 +163,7 @@ impl Pipeline {
     fn send(&mut self, step: Step) -> Result<()> {
         match &self.steps {
             Some(steps) if steps.send(step).is_ok() => Ok(()),
-            // The writing thread has ended: it knows why.
+            // The writing thread has ended and knows the reason.
             _ => match self.end() {
                 Err(error) => Err(error),
                 Ok(_) => Err(broken()),
@@ -189,7 +188,7 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        // An abandoned file is the caller's to remove; by then no thread writes to it any more.
+        // The caller removes an abandoned file; no thread may write to it any more.
         let _ = self.end();
     }
 }
@@ -214,7 +213,7 @@ fn compress(level: i32, jobs: &Receiver<Job>, pool: &Sender<Vec<u8>>) {
         return;
     };
     let mut scratch = Vec::with_capacity(zstd::zstd_safe::compress_bound(BLOCK_SIZE));
-    // Dropping a slot unfilled tells the writing thread that compression failed.
+    // A slot that is dropped unfilled tells the writing thread that compression failed.
     for (block, slot) in jobs {
         scratch.clear();
         let Ok(size) = compressor.compress_to_buffer(&block[..], &mut scratch) else {

@@ -1,4 +1,4 @@
-//! Writes the tables after the content, and the superblock.
+//! Writes the tables behind the content, and the superblock.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::squashfs::tree::{Meta, NodeId, Tree};
 use pcocc_core::cancel::Cancel;
 
-/// What a table's position is when there is none.
+/// Position of a table that does not exist.
 const NO_TABLE: u64 = u64::MAX;
 /// The file's length is a multiple of this, for loop devices.
 const PADDING: u64 = 4096;
@@ -36,7 +36,7 @@ pub(super) struct XattrSets {
 }
 
 impl XattrSets {
-    /// The number of a set, or [`Meta::NO_XATTRS`] of the empty one.
+    /// The number of a set; [`Meta::NO_XATTRS`] for the empty set.
     pub(super) fn intern(&mut self, set: XattrSet) -> u32 {
         if set.is_empty() {
             return Meta::NO_XATTRS;
@@ -118,7 +118,7 @@ fn write_all(
     let superblock = SuperBlock {
         magic: *b"hsqs",
         inode_count: references.len() as u32,
-        // The image's own times are in its files; a fixed one here keeps equal images equal.
+        // A fixed time keeps equal images equal; the image's own times are in its files.
         mod_time: 0,
         block_size: BLOCK_SIZE as u32,
         frag_count: written.fragments.len() as u32,
@@ -170,7 +170,8 @@ struct Tail<'o, W> {
 }
 
 impl<W: Write> Tail<'_, W> {
-    /// Writes records as metadata blocks and then where each block starts; returns where that list is.
+    /// Writes records as metadata blocks, then a list of the blocks' positions; returns the position of the
+    /// list.
     fn lookup_table(
         &mut self,
         records: impl Iterator<Item = io::Result<Vec<u8>>>,
@@ -241,7 +242,7 @@ impl<W: Write> Tail<'_, W> {
     }
 }
 
-/// The number squashfs gives a name's prefix, and the rest of the name.
+/// Squashfs's number for a name's prefix, and the rest of the name.
 fn prefix(name: &[u8]) -> (u16, &[u8]) {
     for (kind, prefix) in [(0, &b"user."[..]), (1, b"trusted."), (2, b"security.")] {
         if let Some(rest) = name.strip_prefix(prefix) {
