@@ -1,12 +1,12 @@
-//! Which images a Dockerfile is built from: just enough of its language to know them beforehand.
+//! The images that a Dockerfile is built from. The parser knows just enough of the language to list them.
 //!
 //! Follows Docker's "Dockerfile reference": FROM with its stages and platform, `COPY --from`, `RUN --mount`,
-//! global ARGs with their defaults, comments, continued lines, the escape directive, here-documents. What
-//! cannot be known, such as a variable without a value, is left out; docker itself decides.
+//! global ARGs with their defaults, comments, continued lines, the escape directive, here-documents. Unknown
+//! images, such as a variable without a value, are left out; docker itself decides.
 
 use std::collections::BTreeMap;
 
-/// What a Dockerfile says of images.
+/// The images in a Dockerfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dockerfile {
     stages: Vec<Stage>,
@@ -15,13 +15,13 @@ pub struct Dockerfile {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stage {
-    /// In small letters.
+    /// The name in small letters.
     name: Option<String>,
     base: String,
 }
 
 impl Dockerfile {
-    /// Reads a Dockerfile; `arguments` are the values given for ARGs, which go before their defaults.
+    /// Reads a Dockerfile; `arguments` are values of ARGs, which override the defaults.
     pub fn parse(text: &str, arguments: &BTreeMap<String, String>) -> Self {
         let mut variables = BTreeMap::new();
         let mut file = Self::default();
@@ -85,7 +85,7 @@ impl Dockerfile {
         });
     }
 
-    /// The images that are needed, each once, in the order they are named.
+    /// The images needed for the build, each once, in the order of the file.
     pub fn images(&self) -> Vec<&str> {
         let mut images: Vec<&str> = Vec::new();
         let bases = self
@@ -108,7 +108,7 @@ impl Dockerfile {
         images
     }
 
-    /// The image below the stage `target`, or below the last one: what the result was made from.
+    /// The base image of the stage `target`, or of the last stage.
     pub fn parent(&self, target: Option<&str>) -> Option<&str> {
         let mut at = match target {
             Some(target) => match self.stage(target, self.stages.len()) {
@@ -136,7 +136,7 @@ impl Dockerfile {
     }
 }
 
-/// The instructions with their continued lines joined, without comments and here-documents.
+/// The instructions, each on one line, without comments and here-documents.
 fn instructions(text: &str) -> Vec<String> {
     let mut escape = '\\';
     let mut instructions = Vec::new();
@@ -181,7 +181,7 @@ fn instructions(text: &str) -> Vec<String> {
     instructions
 }
 
-/// The words that end the here-documents an instruction begins.
+/// The end words of an instruction's here-documents.
 fn here_documents(instruction: &str) -> Vec<String> {
     let keyword = instruction.split_whitespace().next().unwrap_or_default();
     if !["RUN", "COPY", "ADD"]
@@ -211,7 +211,7 @@ fn unquoted(text: &str) -> &str {
     text
 }
 
-/// Puts variables in; `None` when one has no value.
+/// Replaces variables by their values; `None` when a variable has no value.
 fn expand(text: &str, variables: &BTreeMap<String, String>) -> Option<String> {
     let mut made = String::new();
     let mut rest = text;
@@ -273,7 +273,7 @@ mod tests {
                 Some("b"),
             ),
             ("FROM a AS x\nFROM x AS y\nFROM Y", vec!["a"], Some("a")),
-            // A stage is known below its own line only.
+            // A stage is known only below its own line.
             ("FROM x AS x\nFROM x", vec!["x"], Some("x")),
             (
                 "ARG GIVEN=no\nFROM r/${GIVEN}:${N:-7}",

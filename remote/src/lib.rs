@@ -1,8 +1,8 @@
-//! Images that are reached over a connection: docker daemons and registries, with what a Dockerfile
-//! names of them.
+//! Images behind a connection: docker daemons and registries, and the images that a Dockerfile names.
 //!
-//! [`docker`] and [`registry`] are sources, sinks and stores of `pcocc_image::transfer`. This is the only
-//! crate of images with a network client and an asynchronous runtime; both stay behind blocking calls.
+//! [`docker`] and [`registry`] are sources, sinks and stores of `pcocc_image::transfer`. Among the crates of
+//! images, this is the only one with a network client and an asynchronous runtime; both are behind blocking
+//! calls.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 pub mod docker;

@@ -1,10 +1,10 @@
 //! The terminal, or the three streams, of a container.
 //!
-//! Docker answers `POST /containers/NAME/attach` by taking the connection out of HTTP: what is written goes
-//! to the container's standard input, what is read comes from it. With a terminal the bytes are its own;
-//! without one they come in frames of a stream's number, three zeros, a length (u32, big endian) and that
-//! many bytes (Docker Engine API, "Attach to a container"). Two tasks of the daemon's runtime move them
-//! through bounded channels.
+//! Docker answers `POST /containers/NAME/attach` by taking the connection out of HTTP: bytes written go to the
+//! container's standard input, bytes read come from the container. A terminal's bytes come as they are. Without
+//! a terminal they come in frames of a stream's number, three zeros, a length (u32, big endian) and the content
+//! (Docker Engine API, "Attach to a container"). Two tasks on the daemon's runtime move the bytes through
+//! bounded channels.
 
 use std::time::Duration;
 
@@ -22,16 +22,16 @@ use pcocc_image::{Error, Result};
 /// Pieces in flight.
 const DEPTH: usize = 16;
 
-/// Longest frame that is believed; docker's own are 32 KiB.
+/// Longest accepted frame; docker's own have 32 KiB.
 const MAX_FRAME: usize = 16 << 20;
 
-/// Nobody leaves a container by keys: it would run on without its terminal. Docker has no way to say
-/// "none", so these are four that no program asks for in a row.
+/// Leaving a container by keys is prevented: the container would run on without its terminal. Docker cannot
+/// turn the keys off, so these are four keys that no program asks for in a row.
 const DETACH_KEYS: &str = "ctrl-@,ctrl-%5E,ctrl-@,ctrl-%5D";
 
 type Connection = TokioIo<Upgraded>;
 
-/// What a container writes to.
+/// The streams that a container writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Its standard output, or its terminal.
@@ -40,51 +40,51 @@ pub enum Stream {
     Error,
 }
 
-/// What came within some time.
+/// What [`Attached::receive`] got in time.
 #[derive(Debug)]
 pub enum Received {
     /// Bytes of one of the streams.
     Data(Stream, Bytes),
     /// Nothing yet.
     Nothing,
-    /// The container closed its streams, as it does when it ends.
+    /// The container closed its streams, usually by ending.
     End,
 }
 
-/// The streams of one container. Dropped, they are closed.
+/// The streams of one container, closed when dropped.
 #[derive(Debug)]
 pub struct Attached {
     output: mpsc::Receiver<Result<(Stream, Bytes)>>,
     input: Input,
-    // Keeps the runtime, on which the tasks run.
+    // The tasks run on the daemon's runtime.
     daemon: Daemon,
 }
 
-/// A container's standard input. Clones write to the same.
+/// A container's standard input. Clones write to the same input.
 #[derive(Clone, Debug)]
 pub struct Input(mpsc::Sender<Option<Bytes>>);
 
 impl Input {
-    /// Writes; false when nobody reads it any more. Blocks while the container does not read.
+    /// Writes; `false` when nobody reads any more. Blocks while the container does not read.
     pub fn write(&self, data: &[u8]) -> bool {
         let data = Bytes::copy_from_slice(data);
         self.0.blocking_send(Some(data)).is_ok()
     }
 
-    /// Tells the container that nothing more comes.
+    /// Closes the input.
     pub fn close(&self) {
-        // A container that has ended does not want to know.
+        // A container that has ended needs no end of input.
         let _ = self.0.blocking_send(None);
     }
 }
 
 impl Attached {
-    /// Where the container's input goes.
+    /// The container's input.
     pub fn input(&self) -> Input {
         self.input.clone()
     }
 
-    /// Waits at most `patience` for what the container writes.
+    /// Waits at most `patience` for output of the container.
     pub fn receive(&mut self, patience: Duration) -> Result<Received> {
         let output = &mut self.output;
         let next = self
@@ -100,7 +100,7 @@ impl Attached {
 }
 
 impl Daemon {
-    /// Takes over the streams of a container, best before it starts.
+    /// Takes over the streams of a container, preferably before its start.
     pub(super) fn attach(&self, name: &str, terminal: bool) -> Result<Attached> {
         let action = format!("attach to container {name}");
         let path = format!(
@@ -148,7 +148,7 @@ impl Daemon {
                 false => read_frames(reader, &to_output).await,
             };
             if let Err(why) = ended {
-                // Nobody listens when the session was given up.
+                // A session that was given up does not listen.
                 let _ = to_output
                     .send(Err(Error::Unreachable { endpoint, why }))
                     .await;
@@ -209,7 +209,7 @@ async fn read(
     }
 }
 
-/// Takes the first frame off `buffer`, if it is there in full.
+/// Takes the first frame off `buffer`, if it is complete.
 fn frame(buffer: &mut BytesMut) -> Result<Option<(Stream, Bytes)>, String> {
     let Some((header, _)) = buffer.split_first_chunk::<8>() else {
         return Ok(None);
@@ -238,7 +238,7 @@ async fn write(mut writer: WriteHalf<Connection>, mut input: mpsc::Receiver<Opti
             return;
         }
     }
-    // Half closed: the container sees the end of its input, and its output still comes.
+    // Only one direction is closed: the container sees the end of its input, and its output still comes.
     let _ = writer.shutdown().await;
 }
 

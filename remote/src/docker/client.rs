@@ -1,9 +1,9 @@
 //! A connection to a docker daemon: blocking methods over bollard and a small tokio runtime of its own.
 //!
-//! The API version is negotiated at the first request from `/_ping`. A request that stays without an
-//! answer is not given a deadline, for a daemon may work for minutes; instead the daemon is asked for a
-//! sign of life beside it, so that one that vanished is noticed in time. Whatever it does on another
-//! connection meanwhile is such a sign, too.
+//! The first request negotiates the API version by `/_ping`. A request has no deadline, because a daemon may
+//! work for minutes. Instead, a daemon that leaves a request unanswered is asked for a sign of life on another
+//! connection, so that its loss is noticed in time. Traffic on any other connection counts as a sign of life,
+//! too.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -27,7 +27,7 @@ use pcocc_image::store::Entry;
 use pcocc_image::{Error, Result};
 use pcocc_layers::{ChainId, DiffId, Digest};
 
-// Deadlines are ours, see above; this one only has to be out of the way.
+// The deadlines are in `link.rs`; this one must never be reached.
 const NO_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
 
 /// How a daemon keeps its images, which decides what an image's ID is.
@@ -39,7 +39,7 @@ pub enum ImageStore {
     Containerd,
 }
 
-/// What a daemon says of itself.
+/// Facts about a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
     /// Version of the docker engine, such as `20.10.24`.
@@ -50,10 +50,10 @@ pub struct Info {
     pub image_store: ImageStore,
 }
 
-/// What a daemon tells of one image.
+/// Facts about an image of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspected {
-    /// The daemon's image ID; see [`ImageStore`] for what it is a digest of.
+    /// The daemon's image ID; [`ImageStore`] says what it is a digest of.
     pub id: Digest,
     /// Diff IDs of the layers, lowest first.
     pub diff_ids: Vec<DiffId>,
@@ -72,14 +72,14 @@ struct Inner {
     link: Arc<Link>,
     docker: Docker,
     watch: OnceLock<Watch>,
-    // Last, so that nothing runs on it any more when it goes.
+    // The last field, so that nothing runs on the runtime when it is dropped.
     runtime: Option<Runtime>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Never waits: what still runs belongs to transfers nobody waits for.
+            // This never waits: running requests belong to transfers that were given up.
             runtime.shutdown_background();
         }
     }
@@ -94,9 +94,9 @@ impl std::fmt::Debug for Daemon {
 }
 
 impl Daemon {
-    /// Reads the certificates and makes sure that a docker daemon answers at `endpoint`.
+    /// Reads the certificates and verifies that a docker daemon answers at `endpoint`.
     ///
-    /// Fails with [`Error::Unreachable`], which says how far it came, within about ten seconds.
+    /// Fails within about ten seconds with [`Error::Unreachable`], which says how far the connection got.
     pub fn connect(endpoint: Endpoint) -> Result<Self> {
         let daemon = Self::open(endpoint)?;
         daemon.ping()?;
@@ -148,7 +148,7 @@ impl Daemon {
         Self(Arc::clone(&self.0), cancel.clone(), self.2)
     }
 
-    /// The same daemon, whose silence is borne with for as long as that of one that is busy with transfers.
+    /// The same daemon, with the patience for a daemon that is busy with transfers.
     pub(super) fn in_transfer(&self) -> Self {
         Self(Arc::clone(&self.0), self.1.clone(), TRANSFER)
     }
@@ -167,7 +167,7 @@ impl Daemon {
     }
 
     pub(super) fn runtime(&self) -> Result<&Runtime> {
-        // It is there until the last clone is gone.
+        // The runtime is there until the last clone is dropped.
         self.0
             .runtime
             .as_ref()
@@ -196,7 +196,7 @@ impl Daemon {
         })
     }
 
-    /// Makes sure that the daemon answers.
+    /// Verifies that the daemon answers.
     pub fn ping(&self) -> Result<()> {
         let link = &self.0.link;
         self.runtime()?.block_on(async {
@@ -209,7 +209,7 @@ impl Daemon {
         })
     }
 
-    /// What the daemon says of itself.
+    /// Facts about the daemon.
     pub fn info(&self) -> Result<Info> {
         let info = self.call("describe itself", self.docker().info())?;
         let containerd = info.driver_status.unwrap_or_default().iter().any(|pair| {
@@ -250,7 +250,7 @@ impl Daemon {
         Ok(entries)
     }
 
-    /// Chain IDs of the layers of all images, the unnamed ones and those below others included.
+    /// Chain IDs of the layers of all images, unnamed and intermediate images included.
     pub(super) fn chain_ids(&self) -> Result<HashSet<ChainId>> {
         let options = ListImagesOptionsBuilder::default().all(true).build();
         let images = self.call("list images", self.docker().list_images(Some(options)))?;
@@ -263,7 +263,7 @@ impl Daemon {
         for image in inspected {
             match image {
                 Ok(image) => chain_ids.extend(ChainId::prefixes(&image.diff_ids)),
-                // Removed meanwhile.
+                // The image was removed meanwhile.
                 Err(Error::NotFound(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -271,7 +271,7 @@ impl Daemon {
         Ok(chain_ids)
     }
 
-    /// ID, layers and size of the image that `name` (or an ID) stands for.
+    /// ID, layers and size of the image with the name or ID `name`.
     pub fn inspect(&self, name: &str) -> Result<Inspected> {
         self.quick(self.inspect_async(name))
     }
@@ -281,7 +281,7 @@ impl Daemon {
         inspected(answer.map_err(|error| self.about(name, "inspect", error))?)
     }
 
-    /// Turns bollard's error into ours where a missing image is the likeliest cause.
+    /// Converts bollard's error, for requests whose likeliest failure is a missing image.
     fn about(&self, name: &str, verb: &str, error: bollard::errors::Error) -> Error {
         match error {
             bollard::errors::Error::DockerResponseServerError {
@@ -294,7 +294,7 @@ impl Daemon {
         }
     }
 
-    /// Gives the image `source` the further name `repository:tag`, which moves there if it exists.
+    /// Gives the image `source` the further name `repository:tag`; an existing name moves.
     pub fn tag(&self, source: &str, repository: &str, tag: &str) -> Result<()> {
         let options = TagImageOptionsBuilder::default()
             .repo(repository)
@@ -308,7 +308,7 @@ impl Daemon {
         done
     }
 
-    /// Removes a name, and the image when that was its last.
+    /// Removes a name; an image without a name left is removed.
     pub fn remove(&self, name: &str) -> Result<()> {
         let options = RemoveImageOptionsBuilder::default().build();
         let done = self.quick(async {
@@ -331,8 +331,8 @@ impl Daemon {
         watch.version(|| self.list())
     }
 
-    /// The named images, as [`Daemon::version`] found them when nothing changed since; listing by
-    /// version so costs one request, not two.
+    /// The named images. If nothing has changed since [`Daemon::version`], its list is used: a listing costs
+    /// one request, not two.
     pub(super) fn known_list(&self) -> Result<Vec<Entry>> {
         match self.0.watch.get().and_then(Watch::take) {
             Some(entries) => Ok(entries),
@@ -340,7 +340,7 @@ impl Daemon {
         }
     }
 
-    /// Tells watchers that we changed something ourselves; they need not wait for the event.
+    /// Tells watchers of a change by this process, so that they need not wait for the event.
     pub(super) fn changed(&self) {
         if let Some(watch) = self.0.watch.get() {
             watch.changed();

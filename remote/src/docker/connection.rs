@@ -1,8 +1,8 @@
 //! One HTTP connection per request to a daemon: unix socket, TCP, or TCP with mutual TLS.
 //!
-//! Phases: connect (bounded) → TLS handshake (bounded) → HTTP/1.1. Every failure on the way is told apart
-//! here, while it is still known; bollard on top only builds requests and reads answers. The daemon must
-//! prove itself by the one authority the endpoint names: the machine's own roots are not consulted.
+//! Phases: connect (bounded) → TLS handshake (bounded) → HTTP/1.1. This module tells the failures of each phase
+//! apart; bollard only builds requests and reads answers. The endpoint names the one authority for the daemon's
+//! certificate: the machine's own roots are not used.
 
 use std::io;
 use std::path::Path;
@@ -26,13 +26,13 @@ use super::endpoint::{Endpoint, TlsFiles};
 use super::liveness::{Liveness, Monitored};
 use pcocc_image::{Error, Result};
 
-/// Longest wait for a connection, and again for the TLS handshake.
+/// Longest wait for a connection, and longest wait for the TLS handshake.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Closes a connection whose answer nobody waits for any more, even in the middle of an upload.
+/// Closes a connection when its answer is not needed any more, even in the middle of an upload.
 struct CloseOnDrop(Option<AbortHandle>);
 
 impl Drop for CloseOnDrop {
@@ -47,7 +47,7 @@ impl Drop for CloseOnDrop {
 pub(super) struct Connector {
     endpoint: Endpoint,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// When the daemon was last heard of on any of them.
+    /// When the daemon gave its last sign of life on any connection.
     pub(super) liveness: Liveness,
 }
 
@@ -93,7 +93,7 @@ impl Connector {
         let request = self.origin_form(request, prefix)?;
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-            // Inside TLS, whose end may be another program than the daemon.
+            // The monitor is inside of TLS, whose end may be another program than the daemon.
             .handshake(TokioIo::new(Monitored::new(stream, &self.liveness)))
             .await
             .map_err(|error| self.broken(&error))?;
@@ -104,7 +104,7 @@ impl Connector {
         guard.0 = None;
         match answer {
             Ok(answer) => Ok(answer),
-            // The request was not even sent: what ended the connection says why.
+            // The request was not sent: the error that ended the connection says why.
             Err(error) if error.is_canceled() => {
                 drop(sender);
                 match tokio::time::timeout(CONNECT_TIMEOUT, task).await {
@@ -122,7 +122,7 @@ impl Connector {
         parts.uri = format!("{prefix}{path}").parse::<Uri>().map_err(|error| {
             Error::invalid(format!("docker request {path:?}"), error.to_string())
         })?;
-        // Go's server refuses requests without a host and ones with a path in it.
+        // Go's server refuses requests without a host, or with a path in the host.
         parts
             .headers
             .insert(HOST, HeaderValue::from_static("docker"));
@@ -188,7 +188,7 @@ impl Connector {
         }
     }
 
-    /// What to try when something else than a daemon answers.
+    /// A hint for the case that another program answers.
     pub(super) fn tls_hint(&self) -> &'static str {
         match (&self.endpoint, &self.tls) {
             // Go's server answers plain requests on a TLS port with status 400.
@@ -199,10 +199,10 @@ impl Connector {
         }
     }
 
-    /// A connection that ended where an answer was due.
+    /// The error for a connection that ended before the answer.
     pub(super) fn broken(&self, error: &hyper::Error) -> Error {
         let cause = root_cause(error);
-        // A client certificate that is refused shows only after the handshake in TLS 1.3.
+        // In TLS 1.3, a refused client certificate shows only after the handshake.
         if cause.contains("received fatal alert") {
             return self.unreachable(format!("refused our client certificate: {cause}"));
         }

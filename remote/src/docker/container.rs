@@ -1,7 +1,7 @@
-//! Containers in which images are changed: requests to make, start, look at, commit and remove them.
+//! Containers in which images are changed: requests to make, start, inspect, commit and remove containers.
 //!
-//! One method is one request, with the waiting and the words of errors of [`Daemon`]; what belongs
-//! together to an edit is in [`super::edit`].
+//! Each method is one request. [`Daemon`] waits and words the errors; [`super::edit`] combines the requests of
+//! an edit.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,21 +19,21 @@ use jiff::Timestamp;
 use super::client::Daemon;
 use pcocc_image::{Error, Result};
 
-/// What a container shall be like.
+/// The properties of a new container.
 #[derive(Clone, Debug)]
 pub(super) struct ContainerSpec {
     pub(super) image: String,
-    /// Program and arguments; the image's own are not used.
+    /// Program and arguments, instead of the image's own.
     pub(super) command: Vec<String>,
-    /// Whether it runs on a terminal.
+    /// Whether the container has a terminal.
     pub(super) terminal: bool,
     pub(super) user: String,
-    /// Variables besides the image's own, as `NAME=VALUE`.
+    /// Variables beside the image's own, as `NAME=VALUE`.
     pub(super) environment: Vec<String>,
     pub(super) labels: Vec<(String, String)>,
-    /// Docker's name of the network; its default one otherwise.
+    /// Docker's name of the network; `None` for the default network.
     pub(super) network: Option<String>,
-    /// Folder on the daemon's machine, and where it is seen, read only.
+    /// Folder on the daemon's machine, and its read-only mount point.
     pub(super) mount: Option<(PathBuf, String)>,
 }
 
@@ -45,19 +45,19 @@ pub(super) struct Listed {
     pub(super) is_running: bool,
 }
 
-/// How a path of a container changed against its image.
+/// How a path of a container differs from its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Change {
-    /// It is another than the image's, if only in its metadata.
+    /// The container's file differs from the image's, perhaps only in its metadata.
     Modified,
-    /// The image does not have it.
+    /// Only the container has the path.
     Added,
-    /// The image has it, the container not.
+    /// Only the image has the path.
     Deleted,
 }
 
 impl Daemon {
-    /// Makes a container, not running yet.
+    /// Makes a container without starting it.
     pub(super) fn create_container(&self, name: &str, spec: ContainerSpec) -> Result<()> {
         let mounts = spec.mount.map(|(source, target)| {
             vec![Mount {
@@ -98,7 +98,7 @@ impl Daemon {
 
     /// Starts a container.
     pub(super) fn start_container(&self, name: &str) -> Result<()> {
-        // It may take a slow machine a while, during which the daemon answers others.
+        // A start may take a while on a slow machine; the daemon answers other requests meanwhile.
         self.patient(async {
             let started = self.docker().start_container(name, None).await;
             started.map_err(|error| {
@@ -108,7 +108,7 @@ impl Daemon {
         })
     }
 
-    /// Waits until a container ends, and gives its exit status.
+    /// Waits until a container ends; returns its exit status.
     pub(super) fn wait_container(&self, name: &str) -> Result<i64> {
         self.patient(async {
             let mut answers = Box::pin(self.docker().wait_container(name, None));
@@ -126,7 +126,7 @@ impl Daemon {
         })
     }
 
-    /// Kills a container; one that has ended meanwhile is stopped, too.
+    /// Kills a container. A container that has ended meanwhile is no error.
     pub(super) fn kill_container(&self, name: &str) -> Result<()> {
         self.quick(async {
             match self.docker().kill_container(name, None).await {
@@ -141,7 +141,7 @@ impl Daemon {
         })
     }
 
-    /// Tells a container's terminal its size.
+    /// Sets the size of a container's terminal.
     pub(super) fn resize_container(&self, name: &str, columns: u16, rows: u16) -> Result<()> {
         let options = ResizeContainerTTYOptionsBuilder::default()
             .w(columns.into())
@@ -153,7 +153,7 @@ impl Daemon {
         )
     }
 
-    /// Removes a container, also when it runs, and its volumes without a name.
+    /// Removes a container, even a running one, and its unnamed volumes.
     pub(super) fn remove_container(&self, name: &str) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default()
             .force(true)
@@ -162,7 +162,7 @@ impl Daemon {
         self.quick(async {
             match self.docker().remove_container(name, Some(options)).await {
                 Ok(()) => Ok(()),
-                // Somebody was faster, or still is at it.
+                // Another process has removed the container, or is removing it.
                 Err(Bollard::DockerResponseServerError {
                     status_code: 404 | 409,
                     ..
@@ -174,8 +174,8 @@ impl Daemon {
         })
     }
 
-    /// Removes a name of an image, and the image when that was its last; its parents stay when `parents`
-    /// says so.
+    /// Removes a name of an image; an image without a name left is removed. `parents` says whether its parents
+    /// stay.
     pub fn forget_image(&self, name: &str, parents: Parents) -> Result<()> {
         let options = RemoveImageOptionsBuilder::default()
             .force(true)
@@ -194,7 +194,7 @@ impl Daemon {
         done
     }
 
-    /// Makes an image `repository:tag` of what a container has on top of its own.
+    /// Makes the image `repository:tag` out of a container's changes.
     pub(super) fn commit_container(&self, name: &str, repository: &str, tag: &str) -> Result<()> {
         let options = CommitContainerOptionsBuilder::default()
             .container(name)
@@ -213,7 +213,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// When a container was made, by its daemon's clock.
+    /// The creation time of a container, by the daemon's clock.
     pub(super) fn container_created(&self, name: &str) -> Result<Option<Timestamp>> {
         let inspected = self.call(
             &format!("inspect container {name}"),
@@ -222,7 +222,7 @@ impl Daemon {
         Ok(inspected.created.and_then(|time| time.parse().ok()))
     }
 
-    /// What a container changed.
+    /// The changes of a container.
     pub(super) fn container_changes(&self, name: &str) -> Result<Vec<(String, Change)>> {
         let changes = self.patient(async {
             let changes = self.docker().container_changes(name).await;
@@ -242,7 +242,7 @@ impl Daemon {
             .collect())
     }
 
-    /// Whether something is at `path` in a container; what a link leads to is not looked at.
+    /// Whether a container has a file at `path`; links are not followed.
     pub(super) fn container_has(&self, name: &str, path: &str) -> Result<bool> {
         let options = ContainerArchiveInfoOptionsBuilder::default()
             .path(path)
@@ -263,7 +263,7 @@ impl Daemon {
 
     /// A container's labels and state; `None` when there is no such container.
     pub(super) fn container(&self, name: &str) -> Result<Option<Listed>> {
-        // The name is matched as a regular expression, with a slash in front.
+        // Docker takes the name for a regular expression, and puts a slash in front of names.
         let filter = HashMap::from([("name", vec![format!("^/{name}$")])]);
         Ok(self.listed(&filter)?.into_iter().next())
     }
@@ -309,17 +309,17 @@ impl Daemon {
         Ok(images.map(|image| (image.id, image.labels)).collect())
     }
 
-    /// Waits for an answer that takes a busy daemon long.
+    /// Waits for an answer that a busy daemon may delay for long.
     pub(super) fn patient<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
         self.in_transfer().quick(request)
     }
 }
 
-/// What becomes of the images below one that is removed.
+/// The fate of the parents of a removed image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parents {
-    /// They stay, for builds that begin with the same steps.
+    /// They stay, for builds with the same first steps.
     Stay,
-    /// Those without a name go too.
+    /// Unnamed parents are removed.
     Go,
 }

@@ -1,5 +1,5 @@
-//! Where a docker daemon listens: the values of DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH,
-//! parsed once. The caller reads the environment.
+//! The address of a docker daemon: the values of DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH, parsed
+//! once. The caller reads the environment.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use pcocc_image::{Error, Result};
 
-/// Where docker listens when nothing says otherwise.
+/// Docker's default address.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
-/// The files that prove both sides of a TLS connection to each other, named as docker names them.
+/// The certificates of both sides of a TLS connection, with docker's file names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Certificate of the authority that signed the daemon's certificate.
@@ -37,7 +37,7 @@ impl TlsFiles {
 pub enum Endpoint {
     /// A unix socket.
     Unix(PathBuf),
-    /// A TCP port, with mutual TLS when `tls` is there.
+    /// A TCP port, with mutual TLS if `tls` is set.
     Tcp {
         /// Host name or address, IPv6 addresses without brackets.
         host: String,
@@ -55,11 +55,10 @@ impl Default for Endpoint {
 }
 
 impl Endpoint {
-    /// Parses what docker's own variables hold; empty values count as absent, as docker takes them.
+    /// Parses docker's own variables; empty values count as absent, as in docker.
     ///
-    /// `host` is DOCKER_HOST (`unix://PATH` or `tcp://HOST[:PORT]`), `tls_verify` is DOCKER_TLS_VERIFY
-    /// (any value turns TLS on for TCP), `cert_path` is DOCKER_CERT_PATH or the folder docker would
-    /// take for it.
+    /// `host` is DOCKER_HOST (`unix://PATH` or `tcp://HOST[:PORT]`), `tls_verify` is DOCKER_TLS_VERIFY (any
+    /// value turns TLS on for TCP), `cert_path` is DOCKER_CERT_PATH or docker's default folder.
     pub fn parse(
         host: Option<&str>,
         tls_verify: Option<&str>,
@@ -105,8 +104,8 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// The variables by which docker's own command finds this daemon and no other; those without a value
-    /// must not be set.
+    /// The variables by which docker's own command finds exactly this daemon; variables without a value must be
+    /// unset.
     pub fn variables(&self) -> [(&'static str, Option<OsString>); 4] {
         let folder = match self {
             Self::Tcp { tls, .. } => tls.as_ref().and_then(|files| files.ca.parent()),
@@ -116,7 +115,7 @@ impl Endpoint {
             ("DOCKER_HOST", Some(self.to_string().into())),
             ("DOCKER_TLS_VERIFY", folder.map(|_| "1".into())),
             ("DOCKER_CERT_PATH", folder.map(Into::into)),
-            // Names a daemon too, and docker would ask which of them is meant.
+            // A context names a daemon as well, and docker would report the conflict.
             ("DOCKER_CONTEXT", None),
         ]
     }

@@ -1,5 +1,5 @@
-//! Notices that a daemon's images changed: a subscription to its events, and a look at the list at
-//! most every other second, since not every builder announces what it made.
+//! Notices changes of a daemon's images by a subscription to its events. Not every builder announces its
+//! images, so the list is read as well, at most every two seconds.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -19,27 +19,26 @@ use pcocc_image::store::Entry;
 // {"type":["image"]}
 const IMAGE_EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22image%22%5D%7D";
 
-/// Longest time that a change without an event goes unnoticed.
+/// Longest time that an unannounced change goes unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// How long the first look waits for the subscription to begin: what was listed before that would have to be
-/// listed once more.
+/// How long the first listing waits for the subscription: an earlier list would have to be read again.
 const SUBSCRIBING: Duration = Duration::from_millis(500);
 
 /// A running subscription.
 pub(super) struct Watch {
     counter: Arc<AtomicU64>,
     looked: Mutex<Option<Look>>,
-    /// Ends its silence when the subscription has begun or failed.
+    /// The receiver disconnects when the subscription has begun or failed.
     begun: Mutex<mpsc::Receiver<()>>,
     task: JoinHandle<()>,
 }
 
-/// What the last look at the list found.
+/// The result of the last listing.
 struct Look {
     at: Instant,
     hash: u64,
-    /// The list and the counter before it was read, until somebody takes it.
+    /// The list and the value of the counter before the listing, until the list is taken.
     found: Option<(u64, Vec<Entry>)>,
 }
 
@@ -66,7 +65,7 @@ impl Watch {
         self.counter.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The counter of changes; `list` fetches the list when it was not looked at for a while.
+    /// The counter of changes; `list` fetches the list if the last one is too old.
     pub(super) fn version(&self, list: impl FnOnce() -> Result<Vec<Entry>>) -> Result<u64> {
         let mut looked = lock(&self.looked);
         if looked.is_none() {
@@ -98,7 +97,7 @@ impl Watch {
 }
 
 impl Watch {
-    /// The list as the last look found it, unless something happened since; given out once.
+    /// The list of the last listing, unless it is outdated; given out once.
     pub(super) fn take(&self) -> Option<Vec<Entry>> {
         let mut looked = lock(&self.looked);
         let (counter, entries) = looked.as_mut()?.found.take()?;
@@ -106,7 +105,7 @@ impl Watch {
     }
 }
 
-/// A panic elsewhere leaves no half-made state behind in here.
+/// A panic elsewhere leaves the state complete.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
@@ -123,7 +122,7 @@ async fn subscribe(link: Arc<Link>, counter: Arc<AtomicU64>, begins: mpsc::Sende
             Err(error) => tracing::debug!(%error, "cannot subscribe to the docker daemon's events"),
         }
         drop(begins.take());
-        // Whatever happened in between was missed.
+        // Changes before the subscription were missed.
         counter.fetch_add(1, Ordering::AcqRel);
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -138,7 +137,7 @@ async fn follow(
     let mut body = Box::pin(link.send(request).await?.into_body());
     counter.fetch_add(1, Ordering::AcqRel);
     drop(begins.take());
-    // What an event says does not matter: any means that the list is worth reading again.
+    // Any event means that the list must be read again; its content does not matter.
     while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         frame?;
         counter.fetch_add(1, Ordering::AcqRel);

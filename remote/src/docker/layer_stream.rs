@@ -1,4 +1,4 @@
-//! A layer's stream on its way into a daemon: hashed as stored, and reported as progress.
+//! A layer's stream into a daemon: hashed as stored, and reported as progress.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use pcocc_image::{Error, Result};
 use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
 
-/// Clones read the same stream, so that its hash can be had when an inflater is through with it.
+/// Clones read the same stream, so that the hash remains after an inflater has consumed a clone.
 pub(super) struct LayerStream<'a>(Arc<Mutex<Option<Metered<'a>>>>);
 
 type Metered<'a> = (Hashing<Box<dyn Read + Send + 'a>>, BlobMeter);
@@ -23,7 +23,7 @@ impl Clone for LayerStream<'_> {
 }
 
 impl<'a> LayerStream<'a> {
-    /// Reports that the blob starts to move; `number` stands in for a digest that is not known yet.
+    /// Reports that the blob starts to move; `number` replaces an unknown digest.
     pub(super) fn new(
         stream: Box<dyn Read + Send + 'a>,
         offer: &Offer<'_>,
@@ -43,7 +43,7 @@ impl<'a> LayerStream<'a> {
         self.0.lock()
     }
 
-    /// Reads what an inflater left over, and returns digest and size of the whole.
+    /// Reads the inflater's rest; returns digest and size of the whole stream.
     pub(super) fn finish(mut self) -> Result<(Digest, u64)> {
         io::copy(&mut self, &mut io::sink()).map_err(Error::io("read", "layer"))?;
         let Some((stream, meter)) = self.lock().take() else {

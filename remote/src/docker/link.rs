@@ -1,4 +1,4 @@
-//! Requests to a daemon: the API version in front of each, and signs of life beside it.
+//! Requests to a daemon: the API version in front of the path, and signs of life during the wait.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::connection::{Connector, root_cause};
 use super::endpoint::Endpoint;
 use pcocc_image::{Error, Result};
 
-/// How long a daemon may stay silent before it is asked for a sign of life, and how long that may take.
+/// How long a daemon may be silent before it is asked for a sign of life, and how long the answer may take.
 #[derive(Clone, Copy)]
 pub(super) struct Patience {
     pause: Duration,
@@ -37,7 +37,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Sends a request, negotiating the API version first when that was not done yet.
+    /// Sends a request; the first request negotiates the API version.
     pub(super) async fn send(
         &self,
         request: BollardRequest,
@@ -52,7 +52,7 @@ impl Link {
         self.connector.send(request, prefix).await
     }
 
-    /// Asks for a sign of life, and learns the API version from it.
+    /// Asks for a sign of life; the answer has the API version.
     pub(super) async fn ping(&self) -> Result<()> {
         let answer = self.connector.send(get("/_ping")?, "").await?;
         let header = |name| answer.headers().get(name).and_then(|v| v.to_str().ok());
@@ -70,7 +70,7 @@ impl Link {
         }
         let newest = bollard::API_DEFAULT_VERSION;
         let (major, minor) = version.min((newest.major_version, newest.minor_version));
-        // Another thread may have been first, with the same result.
+        // Another thread may have set the same value.
         let _ = self.prefix.set(format!("/v{major}.{minor}"));
         Ok(())
     }
@@ -83,14 +83,14 @@ impl Link {
             match tokio::time::timeout(patience.answer, self.ping()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error,
-                // Busy, with the transfers of others perhaps.
+                // The daemon is busy, perhaps with other transfers.
                 Err(_) if self.connector.liveness.since(asked) => {}
                 Err(_) => return self.connector.unreachable("does not answer any more"),
             }
         }
     }
 
-    /// Turns bollard's error into ours; `action` completes "refused to …".
+    /// Converts bollard's error; `action` completes "refused to …".
     pub(super) fn explain(&self, action: &str, error: bollard::errors::Error) -> Error {
         use bollard::errors::Error as Bollard;
         match error {
@@ -129,7 +129,7 @@ fn parse_version(text: &str) -> Option<(usize, usize)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// What a daemon says, on one line of bearable length and without control characters.
+/// The daemon's message on one line, shortened, without control characters.
 pub(super) fn one_line(text: &str) -> String {
     let line: String = text
         .trim()

@@ -1,7 +1,7 @@
-//! When a daemon last gave a sign of life, on any connection.
+//! When a daemon gave its last sign of life, on any connection.
 //!
-//! A daemon that is busy with many transfers may leave a question of ours unanswered for long, while it goes on with the
-//! others. What it sends, and what it takes of a body it kept us waiting with, shows that it lives.
+//! A daemon that is busy with many transfers may leave a ping unanswered for long. Bytes that it sends, and
+//! bytes that it accepts after a full buffer, show that it lives.
 
 use std::io;
 use std::pin::Pin;
@@ -14,30 +14,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The moment at which a daemon was last heard of; clones are the same.
+/// Time of the last sign of life. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Liveness(Arc<AtomicU64>);
 
 impl Liveness {
     fn note(&self) {
         let now = START.elapsed().as_millis();
-        // Later by one, so that zero means never.
+        // One is added, so that zero means never.
         let now = u64::try_from(now).unwrap_or(u64::MAX).saturating_add(1);
         self.0.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Whether it was heard of after `moment`.
+    /// Whether there was a sign of life after `moment`.
     pub(super) fn since(&self, moment: Instant) -> bool {
         let moment = moment.saturating_duration_since(*START).as_millis();
         u128::from(self.0.load(Ordering::Relaxed)) > moment + 1
     }
 }
 
-/// A connection whose traffic is noted as a sign of life.
+/// A connection whose traffic counts as a sign of life.
 pub(super) struct Monitored<S> {
     stream: S,
     liveness: Liveness,
-    /// The last write had to wait: the next one that succeeds was made room for.
+    /// The last write had to wait: the next successful write shows that the daemon has made room.
     blocked: bool,
 }
 

@@ -1,13 +1,13 @@
-//! Puts an image into a daemon: an archive made on the fly for `docker load`.
+//! Puts an image into a daemon: an archive for `docker load`, made while it is sent.
 //!
-//! Phases: find out which layers the daemon has → each other layer streams into the archive, verified
-//! while it passes → config, manifest and names follow → the daemon's answer is read to its end → the
-//! name must now stand for the image. Any mismatch breaks the request off, and the daemon loads nothing.
+//! Phases: find the layers that the daemon has → stream each other layer into the archive, verified on the way
+//! → write config, manifest and names → read the daemon's answer to its end → check that the name stands for
+//! the image. A mismatch breaks the request off, and the daemon loads nothing.
 //!
-//! The archive is an OCI layout and a docker archive at once, the one form that daemons of every kind
-//! take. A graph driver gets plain layers, which costs it the least, and needs none that it has by chain
-//! ID; containerd's store gets the blobs as they are, so that the image keeps its ID. The final name is
-//! in the archive: the daemon sets it last and at once, and a killed transfer leaves nothing behind.
+//! The archive is an OCI layout and a docker archive at once: every daemon accepts this form. A graph driver
+//! gets plain layers, which are the least work for it, without the layers that it has by chain ID. containerd's
+//! store gets the blobs unchanged, so that the image keeps its ID. The final name is in the archive: the daemon
+//! sets the name last, in one step, and a killed transfer leaves nothing behind.
 
 mod layers;
 
@@ -28,26 +28,26 @@ use pcocc_image::transfer::{Context, Offer, Receiver, Sink};
 use pcocc_image::{Error, Result};
 use pcocc_layers::{ChainId, DiffId, Digest};
 
-/// A name in a daemon as a sink. Like `docker load`, it takes over a name that exists, unless told
-/// otherwise by [`DaemonSink::only_new`].
+/// A name in a daemon as a sink. An existing name moves to the new image, as in `docker load`;
+/// [`DaemonSink::only_new`] forbids that.
 #[derive(Debug)]
 pub struct DaemonSink {
     daemon: Daemon,
     reference: DockerReference,
     /// Fail when the name is taken.
     only_new: bool,
-    /// Leave out no layer: the daemon did not take an archive without those it has.
+    /// Send all layers: the daemon has refused an archive without the layers it has.
     full: AtomicBool,
     /// Count the bytes of every plain layer beforehand: a cheap guess was wrong.
     exact: AtomicBool,
-    /// One of the two was set just now.
+    /// One of the two has just been set.
     retry: AtomicBool,
 }
 
 impl DaemonSink {
-    /// The image shall be called `name`; the tag `latest` is implied.
+    /// A sink for the image `name`; the tag `latest` is implied.
     ///
-    /// Fails with [`Error::Invalid`] when docker would not accept the name.
+    /// Fails with [`Error::Invalid`] when docker does not accept the name.
     pub fn new(daemon: Daemon, name: &str) -> Result<Self> {
         let reference: DockerReference = name.parse()?;
         if reference.tag().is_none() || reference.digest().is_some() {
@@ -57,7 +57,7 @@ impl DaemonSink {
             ));
         }
         Ok(Self {
-            // Questions in between are part of the transfer: giving up on one gives up on all of it.
+            // Requests during the transfer are part of it: a loss of the daemon ends all of it.
             daemon: daemon.in_transfer(),
             reference,
             only_new: false,
@@ -67,17 +67,17 @@ impl DaemonSink {
         })
     }
 
-    /// Fails with [`Error::Exists`] when the name is taken, also while the image is on its way.
+    /// Fails with [`Error::Exists`] when the name is taken before the end of the transfer.
     ///
-    /// Docker cannot take a name on the condition that it is free. Who takes it between the last look,
-    /// when all layers were sent, and the end of the request still loses it.
+    /// Docker has no conditional tagging. A program that takes the name between the last check, after all
+    /// layers, and the end of the request still loses the name.
     #[must_use]
     pub fn only_new(mut self) -> Self {
         self.only_new = true;
         self
     }
 
-    /// What the name stands for; fails when it stands for something and must not.
+    /// The image that has the name; fails when the name is taken and must be free.
     fn holder(&self, asking: &Daemon, name: &str) -> Result<Option<Digest>> {
         match asking.inspect(name) {
             Ok(_) if self.only_new => {
@@ -93,7 +93,7 @@ impl DaemonSink {
 impl Sink for DaemonSink {
     fn open(&self, context: &Context) -> Result<Box<dyn Receiver + '_>> {
         context.check()?;
-        // Until something was sent, no request is worth waiting for once the transfer is given up.
+        // Before the first byte is sent, a cancelled transfer waits for no request.
         let asking = self.daemon.until(&context.cancel);
         let store = asking.info()?.image_store;
         let name = self.reference.to_string();
@@ -119,17 +119,17 @@ impl Sink for DaemonSink {
 
 struct Load<'a> {
     sink: &'a DaemonSink,
-    /// The daemon, for questions whose answer nobody needs when the transfer is given up.
+    /// The daemon, for requests that a cancelled transfer does not wait for.
     asking: Daemon,
     name: String,
     store: ImageStore,
-    /// What the name stood for before.
+    /// The image that had the name before.
     before: Option<Digest>,
-    /// ID of an image that the daemon has already.
+    /// ID of an image that the daemon already has.
     held: Option<Digest>,
     left_out: HashSet<DiffId>,
     stream: Option<LoadStream>,
-    /// Layers in the archive, as they are in there.
+    /// The layers in the archive, in their sent form.
     sent: Vec<Sent>,
     blobs: u64,
 }
@@ -141,7 +141,7 @@ struct Sent {
 
 impl Receiver for Load<'_> {
     fn recall(&mut self, _id: Digest) -> Result<Option<Image>> {
-        // A daemon tells an image's layers, but never gives its config but in an archive.
+        // A daemon gives an image's config only in an archive.
         Ok(None)
     }
 
@@ -219,7 +219,7 @@ impl Receiver for Load<'_> {
     fn commit(mut self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
         context.check()?;
         if self.sink.only_new {
-            // The archive's end, which has the name in it, is not sent yet.
+            // The name is in the archive's end, which is not sent yet.
             self.sink.holder(&self.asking, &self.name)?;
         }
         context
@@ -260,7 +260,7 @@ impl Load<'_> {
                     paths.push(sent.path.clone());
                     layers.push(sent.layer.clone());
                 }
-                // The daemon knows it by its chain ID and never looks for the file.
+                // The daemon finds this layer by its chain ID, not in the archive.
                 None if self.left_out.contains(&layer.diff_id) => {
                     paths.push(blob_path(layer.diff_id.0));
                     layers.push(layer.clone());
@@ -270,8 +270,8 @@ impl Load<'_> {
                 }
             }
         }
-        // On a graph driver the archive's manifest lists the layers as they are in the archive; the
-        // image's own one is kept where it decides the ID.
+        // For a graph driver, the manifest lists the layers as they are in the archive. A store whose image ID
+        // depends on the manifest gets the image's own.
         let packed = match self.store {
             ImageStore::Containerd if image.layers() == layers => image.clone(),
             _ => Image::assemble(image.config().to_vec(), layers)?,
@@ -298,8 +298,8 @@ impl Load<'_> {
         }
     }
 
-    /// The index with the image's name as containerd's store looks for it, which reads no
-    /// `manifest.json` when there is an OCI layout.
+    /// The index with the image's name, for containerd's store, which does not read `manifest.json` beside an
+    /// OCI layout.
     fn index(&self, image: &Image) -> Result<Vec<u8>> {
         let malformed = |error: serde_json::Error| Error::invalid("image index", error.to_string());
         let tag = self.sink.reference.tag();
@@ -315,7 +315,7 @@ impl Load<'_> {
         let found = self.sink.daemon.inspect(&self.name)?;
         let right = match self.store {
             ImageStore::GraphDriver => found.id == image.id(),
-            // The ID may be that of an index the daemon made around the manifest.
+            // The ID may be the digest of an index that the daemon made around the manifest.
             ImageStore::Containerd => found.diff_ids == image.diff_ids(),
         };
         if right {
@@ -331,7 +331,7 @@ impl Load<'_> {
         }
     }
 
-    /// Takes a name back that a failed load left on something broken.
+    /// Gives the name back to its image, after a failed load moved it.
     fn restore_name(&self) {
         let daemon = &self.sink.daemon;
         let Ok(now) = daemon.inspect(&self.name) else {

@@ -1,5 +1,5 @@
-//! What the parts of a save archive are: layers, documents and links are collected while they pass, and
-//! `manifest.json` tells at the end which of them make the image.
+//! The roles of a save archive's parts: layers, documents and links are collected while they pass, and
+//! `manifest.json` says at the end which of them form the image.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Fails when the archive had this path before: whose content would count?
+    /// Fails when the archive has the path already: the content would be ambiguous.
     pub(super) fn check_new(&self, path: &str) -> Result<()> {
         if self.documents.contains_key(path)
             || self.layers.contains_key(path)
@@ -56,7 +56,7 @@ impl Contents {
         self.documents.get(path).map(Vec::as_slice)
     }
 
-    /// Follows links to what is there.
+    /// Follows links to a file.
     fn resolve(&self, named: &str) -> Result<String> {
         let outside = || bad(format!("names {named:?}, which is outside of it"));
         let mut path = normalise("", named).ok_or_else(outside)?;
@@ -72,7 +72,7 @@ impl Contents {
         Err(bad(format!("has a loop of links at {named:?}")))
     }
 
-    /// A document of the folder of blobs whose content is what its name says.
+    /// A document in the folder of blobs whose content has the digest in its name.
     fn blob(&self, digest: Digest) -> Option<&[u8]> {
         self.documents
             .get(&format!("blobs/sha256/{}", digest.hex()))
@@ -101,7 +101,7 @@ struct SavedImage {
     layers: Option<Vec<String>>,
 }
 
-/// Reads `manifest.json` (docker's archive format; `repositories` and `index.json` only repeat it).
+/// Reads `manifest.json` (docker's archive format; `repositories` and `index.json` say the same).
 pub(super) fn assign(contents: &Contents) -> Result<Roles> {
     let manifest = contents
         .documents
@@ -132,7 +132,7 @@ pub(super) fn assign(contents: &Contents) -> Result<Roles> {
 }
 
 impl Roles {
-    /// Puts the image together and holds it against what the daemon told of it.
+    /// Makes the image and compares it with the daemon's description.
     pub(super) fn image(
         &self,
         contents: &Contents,
@@ -155,7 +155,7 @@ impl Roles {
                     .ok_or_else(|| bad(format!("has no layer at {path:?}")))
             })
             .collect::<Result<Vec<Layer>>>()?;
-        // The archive's own names must be true as well.
+        // The archive's own names must be right as well.
         if let Some(named) = blob_digest(&self.config).filter(|named| *named != id) {
             return Err(Error::Corrupt {
                 expected: named,
@@ -171,7 +171,7 @@ impl Roles {
             }
             ImageStore::GraphDriver => Image::assemble(config.clone(), layers)?,
             ImageStore::Containerd => {
-                // Keeping the manifest keeps the ID on daemons of this kind.
+                // The image keeps its ID on such daemons only with its manifest.
                 let kept = manifest_of(contents, inspected.id, id)
                     .and_then(|manifest| Image::parse(manifest, config).ok())
                     .filter(|image| image.layers() == layers);
@@ -188,7 +188,8 @@ impl Roles {
     }
 }
 
-/// The manifest with this config that the daemon's image ID, a manifest's or an index's, leads to.
+/// The manifest with this config, found from the daemon's image ID, which is the digest of a manifest or an
+/// index.
 fn manifest_of(contents: &Contents, id: Digest, config: Digest) -> Option<&[u8]> {
     let fits = |manifest: &[u8]| config_of(manifest).is_ok_and(|(digest, _)| digest == config);
     let document = contents.blob(id)?;

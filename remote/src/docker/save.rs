@@ -1,13 +1,13 @@
 //! Reads an image out of a daemon: `docker save` in one pass.
 //!
-//! Phases: inspect → nothing to do when the store recalls the image ID → the archive streams by: every
-//! layer goes to the receiver at once, documents and links are kept in memory → at the end
-//! `manifest.json` says what was what ([`super::roles`]) → the config's digest must be the image ID and
-//! the layers those the config names.
+//! Phases: inspect → nothing is sent when the store recalls the image ID → the archive streams by: every layer
+//! goes to the receiver at once, documents and links are kept in memory → at the end `manifest.json` assigns
+//! the roles ([`super::roles`]) → the config's digest must be the image ID, and its diff IDs must be those of
+//! the layers.
 //!
-//! Two layouts occur: docker before 25 writes `<config>.json` and `<v1 ID>/layer.tar`, with symbolic
-//! links for layers that occur twice; docker 25 and later `blobs/sha256/<digest>`. A daemon with
-//! containerd's store keeps the blobs, compressed as they came, in the second.
+//! There are two layouts. Docker before 25 writes `<config>.json` and `<v1 ID>/layer.tar`, with symbolic links
+//! for layers that occur twice. Docker 25 and later writes `blobs/sha256/<digest>`. A daemon with containerd's
+//! store writes the second, and keeps the compression of the blobs.
 
 use std::io::Read;
 
@@ -25,10 +25,10 @@ use pcocc_image::{Error, Result};
 use pcocc_layers::Compression;
 use pcocc_layers::{DiffId, Digest};
 
-/// Most bytes of documents that are kept of one archive.
+/// Most bytes of an archive's documents that are kept.
 const MAX_DOCUMENTS: u64 = 64 << 20;
 
-/// Most entries of an archive: four for each of docker's layers, with plenty of room.
+/// Most entries of an archive. Docker has four for each layer, so this is plenty.
 const MAX_ENTRIES: usize = 20_000;
 
 /// An image of a daemon as a source.
@@ -40,7 +40,7 @@ pub struct DaemonSource {
 }
 
 impl DaemonSource {
-    /// The image that `name`, as docker understands names and IDs, stands for.
+    /// The image that docker knows by the name or ID `name`.
     pub fn new(daemon: Daemon, name: &str) -> Self {
         Self {
             daemon,
@@ -49,7 +49,7 @@ impl DaemonSource {
         }
     }
 
-    /// Fails with [`Error::NotFound`] if the name stands for another image than `id` by then.
+    /// Fails with [`Error::NotFound`] if the name has moved to another image than `id`.
     pub fn pinned(self, id: Digest) -> Self {
         Self {
             pinned: Some(id),
@@ -65,8 +65,8 @@ impl DaemonSource {
         receiver: &mut dyn Receiver,
         context: &Context,
     ) -> Result<Image> {
-        // By ID, so that a name that moves meanwhile does not matter. containerd's store gives only
-        // the named image its platform's manifest.
+        // The image is requested by its ID, so that a name may move meanwhile. containerd's store gives the
+        // platform's manifest only for a named image.
         let id = inspected.id.to_string();
         let wanted = match store {
             ImageStore::GraphDriver => id.as_str(),
@@ -79,7 +79,7 @@ impl DaemonSource {
 
 impl Source for DaemonSource {
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image> {
-        // An image ID alone is a name for docker, too.
+        // For docker, an image ID alone is a name, too.
         if Digest::from_hex(&self.name).is_err() {
             self.name.parse::<DockerReference>()?;
         }
@@ -99,7 +99,7 @@ impl Source for DaemonSource {
         }
         context.check()?;
         match self.save(&inspected, store, true, receiver, context) {
-            // What we announced may have been our mistake, or the archive's names lie: see what is there.
+            // An announced diff ID or a name in the archive is wrong: try without announcements.
             Err(Error::Corrupt { expected, found })
                 if inspected.diff_ids.contains(&DiffId(expected)) =>
             {
@@ -111,8 +111,8 @@ impl Source for DaemonSource {
     }
 }
 
-/// Takes an image out of a save archive. `announce` tells the receiver the diff IDs that can be known
-/// before a layer was read.
+/// Takes an image out of a save archive. `announce` tells the receiver the diff IDs that are known before a
+/// layer is read.
 pub(super) fn read_archive(
     stream: impl Read + Send,
     inspected: &Inspected,
@@ -187,7 +187,7 @@ pub(super) fn read_archive(
             }
         }
     }
-    // Layers so small that they were taken for documents are offered now.
+    // Very small layers were taken for documents: they are offered now.
     let roles = roles::assign(&contents)?;
     for path in &roles.layers {
         if let Some(data) = contents.unoffered(path) {

@@ -1,7 +1,7 @@
 //! A daemon as a [`Store`] for the mounted tree.
 //!
-//! Listing and renaming are single requests. What needs an image's content goes through the spool,
-//! which exports the image once.
+//! Listing and renaming are single requests. An image's content comes from the spool, which exports the image
+//! once.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct DaemonStore {
 }
 
 impl DaemonStore {
-    /// Shows `daemon`; exported images are kept in `spool`.
+    /// The images of `daemon`; `spool` keeps exported images.
     pub fn new(daemon: Daemon, spool: Arc<Spool>) -> Self {
         Self { daemon, spool }
     }
@@ -95,7 +95,7 @@ impl Store for DaemonStore {
             &target.familiar_name(),
             target.tag().unwrap_or("latest"),
         )?;
-        // The image has two names now, so that this only takes the old one away.
+        // The image has two names now: this removes only the old name.
         self.daemon.remove(from)
     }
 

@@ -1,8 +1,8 @@
-//! Archives on their way between a daemon and blocking code, through bounded channels.
+//! Archives between a daemon and blocking code, through bounded channels.
 //!
-//! A task of the daemon's runtime moves the bytes and watches: the daemon for signs of life, the
-//! [`Cancel`] flag, and whether the blocking side is still there. Dropping either side closes the
-//! connection, on which the daemon throws away what it has.
+//! A task on the daemon's runtime moves the bytes. It watches the daemon's signs of life, the [`Cancel`] flag,
+//! and the blocking side's end. When either side is dropped, the connection closes, and the daemon discards its
+//! part.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::client::Daemon;
 use super::link::{TRANSFER, cancelled, one_line};
 use pcocc_image::{Error, Result};
 
-/// Chunks in flight.
+/// Chunks between the task and the blocking side.
 const DEPTH: usize = 32;
 
 /// Size of the chunks of an upload.
 const CHUNK: usize = 128 << 10;
 
-/// The archive of one image as it arrives.
+/// The archive of one image that arrives.
 #[derive(Debug)]
 pub(super) struct SaveStream {
     chunks: mpsc::Receiver<Result<Bytes>>,
@@ -32,7 +32,7 @@ pub(super) struct SaveStream {
 }
 
 impl SaveStream {
-    /// Asks `daemon` for the archive of the image `id`, which the user knows as `name`.
+    /// Requests the archive of the image `id` from `daemon`; the user knows the image as `name`.
     pub(super) fn open(daemon: &Daemon, id: &str, name: &str, cancel: &Cancel) -> Result<Self> {
         let (sender, chunks) = mpsc::channel(DEPTH);
         let link = Arc::clone(daemon.link());
@@ -79,9 +79,9 @@ impl Read for SaveStream {
     }
 }
 
-/// The same until `complete` is set, when all of the archive went to the daemon; from then on it waits
-/// for ever. What the daemon has in full, it loads whether we wait or not, so that its answer is worth
-/// more than an early end.
+/// As `cancelled`, but only before `complete` is set; then it waits for ever. `complete` means that all of the
+/// archive was sent: the daemon loads such an archive in any case, so its answer is worth more than an early
+/// end.
 async fn cancelled_before(complete: &AtomicBool, cancel: &Cancel) -> Error {
     let error = cancelled(cancel).await;
     if complete.load(Ordering::Acquire) {
@@ -90,14 +90,14 @@ async fn cancelled_before(complete: &AtomicBool, cancel: &Cancel) -> Error {
     error
 }
 
-/// An archive on its way into a daemon. Dropped before [`LoadStream::finish`] it breaks off the request.
+/// An archive that is sent to a daemon. Dropping it before [`LoadStream::finish`] breaks the request off.
 #[derive(Debug)]
 pub(super) struct LoadStream {
     chunks: mpsc::Sender<Part>,
     buffer: BytesMut,
     answer: oneshot::Receiver<Result<()>>,
     early: Option<Result<()>>,
-    // Keeps the runtime alive as long as the stream.
+    // Keeps the runtime alive.
     daemon: Daemon,
 }
 
@@ -108,7 +108,7 @@ enum Part {
 }
 
 impl LoadStream {
-    /// Starts `docker load`; `name` is what the user calls the image.
+    /// Starts `docker load`; `name` is the user's name for the image.
     pub(super) fn open(daemon: &Daemon, name: &str, cancel: &Cancel) -> Result<Self> {
         let (chunks, parts) = mpsc::channel(DEPTH);
         let (sender, answer) = oneshot::channel();
@@ -118,7 +118,7 @@ impl LoadStream {
         let cancel = cancel.clone();
         let complete = Arc::new(AtomicBool::new(false));
         let is_complete = Arc::clone(&complete);
-        // A chunked body ends well only behind `End`: a channel that closes without it breaks it off.
+        // A chunked body is complete only with `End`: a channel that closes without it breaks the request off.
         let body =
             futures_util::stream::unfold((Some(parts), complete), |(parts, complete)| async {
                 let mut parts = parts?;
@@ -148,7 +148,7 @@ impl LoadStream {
                     Some(Ok(message)) => {
                         let text = message.stream.or(message.status).unwrap_or_default();
                         tracing::debug!(text, "docker load");
-                        // Some daemons report a failed unpack in words only.
+                        // Some daemons report a failed unpack only as text.
                         if text.contains("Error unpacking image") && outcome.is_ok() {
                             outcome = Err(Error::Daemon {
                                 action: action.clone(),
@@ -156,7 +156,7 @@ impl LoadStream {
                             });
                         }
                     }
-                    // Read on to the end: what the daemon says first is what counts.
+                    // The first error counts; the rest is read as well.
                     Some(Err(error @ bollard::errors::Error::DockerStreamError { .. })) => {
                         if outcome.is_ok() {
                             outcome = Err(link.explain(&action, error));
@@ -171,7 +171,7 @@ impl LoadStream {
                     None => break,
                 }
             }
-            // Nobody listens any more when the transfer was given up.
+            // Nobody listens after a cancelled transfer.
             let _ = sender.send(outcome);
         });
         Ok(Self {
@@ -183,7 +183,7 @@ impl LoadStream {
         })
     }
 
-    /// Ends the archive and waits until the daemon took it in.
+    /// Ends the archive and waits until the daemon has loaded it.
     pub(super) fn finish(mut self) -> Result<()> {
         let sent = self.push().is_ok() && self.send(Part::End).is_ok();
         let answer = self.outcome();
@@ -196,7 +196,7 @@ impl LoadStream {
         }
     }
 
-    /// Why the daemon stopped reading, after a write failed.
+    /// The reason why the daemon stopped reading, after a failed write.
     pub(super) fn outcome(self) -> Result<()> {
         drop(self.chunks);
         match self.early {
@@ -212,7 +212,7 @@ impl LoadStream {
         }
         let (chunks, answer) = (&self.chunks, &mut self.answer);
         self.early = self.daemon.runtime()?.block_on(async {
-            // An answer ends the wait for room: a daemon that answered may never read on.
+            // An answer ends the wait for room: a daemon that has answered may never read on.
             tokio::select! {
                 sent = chunks.send(part) => match sent {
                     Ok(()) => None,

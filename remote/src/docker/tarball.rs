@@ -1,4 +1,4 @@
-//! Reads a daemon's save archive front to back: which names it may have, and where its links lead.
+//! Reads a daemon's save archive front to back, with rules for names and links.
 
 use std::io::{self, Read};
 
@@ -6,21 +6,21 @@ use pcocc_image::archive;
 use pcocc_image::{Error, Result};
 use pcocc_layers::tar::{EntryType, TarError, TarStream};
 
-/// Most bytes accepted behind the archive's end. Archives are padded to 10 KiB or so.
+/// Most bytes accepted behind the archive's end. Usual archives are padded to 10 KiB.
 const MAX_PADDING: u64 = 1 << 20;
 
 /// An entry of the archive. Paths are normalised: relative, no `.`, no `..`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SavedEntry {
-    /// A regular file of `size` bytes, which come next.
+    /// A regular file; its `size` bytes come next.
     File { path: String, size: u64 },
     /// A symbolic or hard link to the path `target`, inside the archive.
     Link { path: String, target: String },
-    /// A folder or something else without content of interest.
+    /// A folder or another file without useful content.
     Other { path: String },
 }
 
-/// The archive; as a reader, the content of the entry that [`Tarball::next`] returned last.
+/// The archive. As a reader, it gives the content of the entry that [`Tarball::next`] returned last.
 #[derive(Debug)]
 pub(super) struct Tarball<R> {
     tar: TarStream<R>,
@@ -35,7 +35,7 @@ impl<R: Read> Tarball<R> {
         }
     }
 
-    /// Skips what is left of the current entry and reads the next one's header; `None` at the end.
+    /// Skips the rest of the current entry and reads the next header; `None` at the end.
     ///
     /// At the end the stream is drained, so that an error behind the archive is seen.
     pub(super) fn next(&mut self) -> Result<Option<SavedEntry>> {
@@ -196,8 +196,8 @@ mod tests {
                 ends.push(cut);
             }
         }
-        // Only between entries, in the padding behind content, and between the zeros at the end can a cut
-        // go unnoticed here.
+        // A cut is not noticed here between entries, in the padding behind content, and between the zeros at
+        // the end.
         let mut unnoticed = vec![0, 512];
         unnoticed.extend(1024 + 700..=2048);
         unnoticed.extend(3584 + 4..=4096);

@@ -1,9 +1,9 @@
-//! Foretells which layer follows in an archive of docker before 25.
+//! Predicts the next layer in an archive of docker before 25.
 //!
-//! Such an archive names each layer's folder by its v1 ID: the digest of a JSON document made of the
-//! folder's own `json`, the parent's v1 ID and the layer's chain ID (moby `image/v1`, `CreateID`). The
-//! `json` comes before `layer.tar`, so trying the chain IDs that inspect told finds the layer. What is
-//! foretold is verified like everything else that is announced.
+//! Such an archive names each layer's folder by its v1 ID: the digest of a JSON document made of the folder's
+//! own `json`, the parent's v1 ID and the layer's chain ID (moby `image/v1`, `CreateID`). The `json` comes
+//! before `layer.tar`, so the layer is found by trying the chain IDs of the inspected image. A prediction is
+//! verified like every other announced diff ID.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use pcocc_layers::{ChainId, DiffId, Digest};
 
-/// Knows the image's layers and learns the folders.
+/// The image's layers and the folders seen so far.
 #[derive(Debug)]
 pub(super) struct LayerGuess {
     layers: Vec<(ChainId, DiffId)>,
@@ -30,7 +30,7 @@ impl LayerGuess {
         }
     }
 
-    /// Learns from a document of the archive if it is the `json` of a layer's folder.
+    /// Takes a document of the archive into account, if it is the `json` of a layer's folder.
     pub(super) fn learn(&mut self, path: &str, document: &[u8]) {
         let Some(folder) = path.strip_suffix("/json") else {
             return;
@@ -48,8 +48,8 @@ impl LayerGuess {
                 serde_json::to_vec(&candidate).is_ok_and(|json| Digest::of(&json) == id)
             })
         });
-        // The top layer's document, the only one with a config, may be escaped in Go's own way: when no
-        // layer fits, it is that one.
+        // The top layer's document is the only one with a config, and may be escaped in Go's own way. If no
+        // layer fits, the document is the top layer's.
         let top = candidates
             .iter()
             .any(|candidate| candidate.contains_key("config"))
@@ -60,14 +60,14 @@ impl LayerGuess {
         }
     }
 
-    /// The diff ID of the layer at `path`, as far as it can be foretold.
+    /// The predicted diff ID of the layer at `path`.
     pub(super) fn diff_id(&self, path: &str) -> Option<DiffId> {
         self.found.get(path.strip_suffix("/layer.tar")?).copied()
     }
 }
 
-/// The documents that may have been hashed, but for the chain ID: the operating system was set before
-/// or after, depending on docker's version and on the layer.
+/// The documents that docker may have hashed, without the chain ID: versions of docker and kinds of layers
+/// differ in the place of the operating system.
 fn candidates(document: &[u8]) -> Option<[BTreeMap<&'static str, Value>; 2]> {
     const FIELDS: [&str; 12] = [
         "architecture",
@@ -133,7 +133,7 @@ mod tests {
             guess.diff_id(&format!("{SECOND}/layer.tar")),
             Some(diff_ids[1])
         );
-        // Nothing fits: the top layer.
+        // Nothing fits: this is the top layer.
         let top = "b8565386ea9a1aef84851f31831f047a781652771d1c14eea71636709b5bfbe0";
         guess.learn(&format!("{top}/json"), br#"{"config":{}}"#);
         assert_eq!(

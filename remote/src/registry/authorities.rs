@@ -1,5 +1,5 @@
-//! Authorities that sign the certificates of some registries only, where docker and podman look for them:
-//! `FOLDER/HOST[:PORT]/*.crt`, each PEM text of one certificate or more.
+//! Certificate authorities of single registries, in the folders of docker and podman:
+//! `FOLDER/HOST[:PORT]/*.crt`, each with one or more certificates in PEM.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,14 +10,14 @@ use reqwest::Certificate;
 
 use pcocc_image::{Error, Result};
 
-/// Reads the certificates that the folders hold for the registry `host`, which is `HOST[:PORT]`.
+/// Reads the certificates in `folders` for the registry `host`, which is `HOST[:PORT]`.
 pub(super) fn of(host: &str, folders: &[PathBuf]) -> Result<Vec<Certificate>> {
     let mut parts = Path::new(host).components();
     if !matches!(
         (parts.next(), parts.next()),
         (Some(Component::Normal(_)), None)
     ) {
-        // No host is called so; and as a path, it would lead out of the folders.
+        // This is no host; as a path, it would lead out of the folders.
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
@@ -74,7 +74,7 @@ mod tests {
         let error = of("reg.io:5000").unwrap_err().to_string();
         assert!(error.contains("ca.crt"), "{error}");
         assert!(of("reg.io").unwrap().is_empty());
-        // A registry in a configuration file may be called anything.
+        // A configuration file may have any name for a registry.
         for host in ["../certs/reg.io:5000", "/", "", "..", "a/b"] {
             assert!(of(host).unwrap().is_empty(), "{host}");
         }

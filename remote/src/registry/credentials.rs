@@ -1,8 +1,8 @@
 //! Credentials for a registry out of docker's `config.json`.
 //!
-//! Order, as docker's: the host's own entry in `credHelpers`, then `credsStore`, then `auths`. A
-//! helper is the program `docker-credential-NAME`, asked with `get` (docker-credential-helpers
-//! protocol: the host on its input, JSON on its output).
+//! Order, as docker's: the host's own entry in `credHelpers`, then `credsStore`, then `auths`. A helper is the
+//! program `docker-credential-NAME`, run with `get` (docker-credential-helpers protocol: the host on its input,
+//! JSON on its output).
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -16,7 +16,7 @@ use pcocc_image::{Error, Result};
 
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
-/// What proves who the user is.
+/// Credentials of a user.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credentials {
     /// User name and password.
@@ -28,7 +28,7 @@ pub(super) enum Credentials {
     },
     /// An OAuth2 refresh token.
     IdentityToken(String),
-    /// A bearer token, sent as it is.
+    /// A bearer token, sent unchanged.
     RegistryToken(String),
 }
 
@@ -131,7 +131,7 @@ fn of_auth(auth: &Auth, host: &str) -> Result<Option<Credentials>> {
     })
 }
 
-/// Asks a credential helper; `None` when it has nothing for the host.
+/// Asks a credential helper; `None` when it does not know the host.
 fn ask(helper: &str, key: &str, context: &Context) -> Result<Option<Credentials>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -161,7 +161,7 @@ fn ask(helper: &str, key: &str, context: &Context) -> Result<Option<Credentials>
     .map_err(|error| failed(format!("cannot be run: {error}; install it")))?
     .ok_or(Error::Cancelled)?;
     if !finished.status.success() {
-        // The protocol has helpers write their errors to standard output.
+        // In this protocol, helpers write their errors to standard output.
         let words = String::from_utf8_lossy(&finished.output);
         let words = words.trim();
         if words.contains("credentials not found") {

@@ -1,13 +1,13 @@
 //! Images of a registry (`docker://[HOST[:PORT]/]PATH[:TAG|@DIGEST]`; OCI distribution spec 1.1).
 //!
-//! Reading: `GET manifests/TAG` → index or manifest list to this machine's platform → manifest and
-//! config, verified → each layer streamed from `GET blobs/DIGEST`, verified by the receiver. Writing:
-//! `HEAD` each blob, upload the missing ones as they are read, `PUT` the manifest last.
+//! Reading: `GET manifests/TAG` → through an index or manifest list to this machine's platform → manifest and
+//! config, verified → each layer streamed from `GET blobs/DIGEST`, verified by the receiver. Writing: `HEAD`
+//! each blob, upload the missing blobs while they are read, `PUT` the manifest last.
 //!
-//! HTTP is spoken through reqwest directly, on a runtime of this module's own, behind a blocking
-//! interface. The crate oci-client was tried: it reads manifests and error pages of any size into
-//! memory, sends identity tokens as bearer tokens, and cannot be interrupted. Nothing is kept in
-//! memory here but documents up to [`pcocc_image::oci::MAX_DOCUMENT`] and a few chunks of a layer.
+//! reqwest speaks HTTP on a runtime of this module's own, behind a blocking interface. The crate oci-client was
+//! tried: it reads manifests and error pages of any size into memory, sends identity tokens as bearer tokens,
+//! and cannot be interrupted. Memory here holds only documents up to [`pcocc_image::oci::MAX_DOCUMENT`] and a
+//! few chunks of a layer.
 
 mod authorities;
 mod credentials;
@@ -31,28 +31,28 @@ use pcocc_image::{Error, Result};
 use pcocc_layers::Digest;
 use session::Session;
 
-/// What is asked of a registry: whatever [`pcocc_image::oci`] reads, and schema 1 only to be told of it.
+/// The accepted manifest types: all that [`pcocc_image::oci`] reads, and schema 1 for a better error message.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
      application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1";
 
-/// How registries are reached.
+/// Access to registries.
 #[derive(Clone, Default)]
 pub struct Access {
     /// Registry for references without a host; Docker Hub when `None`.
     pub default_registry: Option<String>,
     /// Registries (`host` or `host:port`) that may be reached over HTTP or unverified TLS.
     pub insecure_registries: Vec<String>,
-    /// Folders with the authorities of registries, as `HOST[:PORT]/*.crt`; the machine's own count too.
+    /// Folders with certificate authorities of registries, as `HOST[:PORT]/*.crt`, beside the machine's own.
     pub certificate_folders: Vec<PathBuf>,
     /// Text of docker's `config.json`, for its credentials.
     pub docker_config: Option<String>,
 }
 
 impl std::fmt::Debug for Access {
-    // The credentials stay out of logs.
+    // Credentials stay out of logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Access")
             .field("default_registry", &self.default_registry)
@@ -73,7 +73,7 @@ pub struct RegistryImage {
 }
 
 impl RegistryImage {
-    /// Names an image by what follows `docker://`. Nothing is sent yet.
+    /// The image whose reference follows `docker://`. Nothing is sent yet.
     pub fn new(reference: &str, access: Access) -> Result<Self> {
         let parsed: DockerReference = reference.parse()?;
         let explicit = parsed.has_registry()
@@ -91,7 +91,7 @@ impl RegistryImage {
         })
     }
 
-    /// The whole name, with the registry that is asked.
+    /// The whole name, with the registry.
     pub fn name(&self) -> String {
         let tag = match (self.reference.digest(), self.reference.tag()) {
             (Some(digest), _) => format!("@{digest}"),
@@ -100,7 +100,7 @@ impl RegistryImage {
         format!("{}/{}{tag}", self.host, self.reference.path())
     }
 
-    /// The connection, made on first use.
+    /// The connection, made when it is first used.
     fn session(&self, push: bool, context: &Context) -> Result<Arc<Session>> {
         let mut session = self.session.lock();
         if let Some(session) = &*session {
@@ -117,7 +117,7 @@ impl RegistryImage {
         Ok(fresh)
     }
 
-    /// Fetches a manifest or index by tag or digest, verified when a digest is known.
+    /// Fetches a manifest or index by tag or digest; verified if a digest is known.
     fn manifest(&self, session: &Session, what: &str, known: Option<Digest>) -> Result<Vec<u8>> {
         let accept = [(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))];
         let action = "get the manifest";
@@ -149,7 +149,7 @@ impl RegistryImage {
     }
 }
 
-/// The documents of an image as its registry sends them.
+/// The documents of an image, as the registry sends them.
 struct RegistryDocuments<'a> {
     image: &'a RegistryImage,
     session: Arc<Session>,
@@ -239,7 +239,7 @@ fn get_blob(session: &Arc<Session>, digest: Digest, size: Option<u64>) -> Result
     })
 }
 
-/// A blob as it arrives.
+/// A blob that arrives.
 struct BlobReader {
     session: Arc<Session>,
     response: Response,

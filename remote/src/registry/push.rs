@@ -1,8 +1,8 @@
 //! Sending an image to a registry.
 //!
-//! A layer goes up as one `PATCH` whose body is read, hashed and sent chunk by chunk, between the
-//! `POST` that opens the upload and the `PUT` that closes it under the digest: as docker and skopeo
-//! do it, so every registry takes it. A few chunks are in memory at any time. The manifest is last.
+//! A layer is uploaded by one `PATCH`, between the `POST` that opens the upload and the `PUT` that closes it
+//! under the digest. The body is read, hashed and sent chunk by chunk; only a few chunks are in memory. Every
+//! registry accepts this, because docker and skopeo do the same. The manifest is sent last.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use pcocc_image::transfer::{Context, Offer, Receiver};
 use pcocc_image::{Error, Result};
 use pcocc_layers::{DiffId, Digest};
 
-/// Chunks on their way from the reader to the network.
+/// Chunks between the reader and the network.
 const CHUNKS: usize = 4;
 
 /// One image on its way into a registry.
@@ -33,7 +33,7 @@ pub(super) struct Push {
 }
 
 impl Push {
-    /// Starts to send an image that will be called `tag`.
+    /// Starts to send the image with the tag `tag`.
     pub(super) fn new(session: Arc<Session>, tag: &str) -> Self {
         Self {
             session,
@@ -52,7 +52,7 @@ impl Push {
         }
     }
 
-    /// Opens an upload and returns where it goes.
+    /// Opens an upload; returns its URL.
     fn begin(&self) -> Result<reqwest::Url> {
         let url = self.session.url("blobs/uploads/")?;
         let action = "open an upload";
@@ -63,7 +63,7 @@ impl Push {
         self.session.location(&response)
     }
 
-    /// Closes an upload, with its last bytes.
+    /// Closes an upload with its last bytes.
     fn end(&self, mut url: reqwest::Url, digest: Digest, bytes: Bytes) -> Result<()> {
         url.query_pairs_mut()
             .append_pair("digest", &digest.to_string());
@@ -78,7 +78,7 @@ impl Push {
         self.session.successful(response, action).map(drop)
     }
 
-    /// Streams a layer up; returns digest and size of what was sent.
+    /// Uploads a layer; returns digest and size of the sent bytes.
     fn upload(&self, offer: &Offer<'_>, context: &Context) -> Result<(Digest, u64)> {
         let expected = offer.expected();
         let name = expected.map_or("layer".to_owned(), |(digest, _)| digest.to_string());
@@ -93,7 +93,7 @@ impl Push {
                 let mut writer = Chunks(sender);
                 let read = blob_stream::copy(&mut reader, &mut writer, &name, expected, context);
                 if read.is_err() {
-                    // The request must not end as if all had been sent.
+                    // The request must not end as if it were complete.
                     let _ = writer.0.blocking_send(Err(io::Error::other("given up")));
                 }
                 read
@@ -106,7 +106,7 @@ impl Push {
                 .unwrap_or_else(|_| Err(Error::invalid("the layer's reader", "broke down")));
             (read, sent)
         });
-        // What stopped the reader is the cause, unless the request ended first and stopped it.
+        // The reader's error is the cause, unless the end of the request stopped the reader.
         let response = match (read, sent) {
             (Ok(read), Ok(response)) => {
                 let response = self.session.successful(response, "take a blob")?;
@@ -196,7 +196,7 @@ impl Receiver for Push {
     }
 }
 
-/// Cuts what is written into chunks for the network.
+/// Cuts the written bytes into chunks for the network.
 struct Chunks(mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for Chunks {

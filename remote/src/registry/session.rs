@@ -1,9 +1,9 @@
-//! One registry and one repository in it: how to reach it, how to log in, how to fail.
+//! One repository of a registry: connection, login, errors.
 //!
-//! Phases of [`Session::connect`]: `GET /v2/` over HTTPS (for registries listed as insecure: without
-//! verification, then over HTTP) → on 401 the challenge is answered: `Basic` with the credentials,
-//! `Bearer` with a token from the realm it names (docker token spec; OAuth2 refresh for identity
-//! tokens). A later 401 is answered the same way once, as tokens expire.
+//! Phases of [`Session::connect`]: `GET /v2/` over HTTPS; for registries listed as insecure, without
+//! verification, then over HTTP → on 401 the challenge is answered: `Basic` with the credentials, `Bearer` with
+//! a token from the realm in the challenge (docker token spec; OAuth2 refresh for identity tokens). A later 401
+//! is answered once in the same way, because tokens expire.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -29,10 +29,10 @@ use pcocc_image::{Error, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A registry that sends nothing for this long has gone away.
+/// Longest silence of a registry before it counts as gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a waiting request looks at the cancel flag.
+/// Interval at which a waiting request checks the cancel flag.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Most bytes of an error page that are read.
@@ -50,7 +50,7 @@ pub(super) struct Session {
     host: String,
     repository: String,
     push: bool,
-    /// Where a certificate for this registry is looked for first.
+    /// The first folder for a certificate of this registry.
     certificates: Option<PathBuf>,
     credentials: Option<Credentials>,
     authorization: Mutex<Option<HeaderValue>>,
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// What a registry wants to see.
+/// The challenge of a registry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// User name and password.
@@ -81,7 +81,7 @@ pub(super) enum Challenge {
 }
 
 impl Session {
-    /// Finds out how to talk to `host`, and logs in.
+    /// Connects to `host` and logs in.
     pub(super) fn connect(
         host: &str,
         repository: &str,
@@ -104,8 +104,7 @@ impl Session {
             let listed = listed.trim_end_matches('/');
             listed == host || listed == bare
         });
-        // One TLS implementation in the whole program: ring, as for docker daemons. That another caller
-        // was first is no error.
+        // The whole program has one TLS implementation: ring. Another caller may have set it already.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -146,7 +145,7 @@ impl Session {
                 session.log_in(&answer)?;
             }
             status if status.is_success() => {
-                // It lets anybody in, but may want to know who writes.
+                // The registry lets anybody read, but may want to know the writer.
                 if let Some(config) = access.docker_config.as_ref().filter(|_| push) {
                     session.credentials = credentials::find(config, host, context)?;
                 }
@@ -182,7 +181,7 @@ impl Session {
         Url::parse(url).map_err(|error| self.failed("give a usable address", error.to_string()))
     }
 
-    /// Where an upload goes on: the `Location` of an answer.
+    /// The URL at which an upload continues: the `Location` of an answer.
     pub(super) fn location(&self, response: &Response) -> Result<Url> {
         let location = response
             .headers()
@@ -204,7 +203,7 @@ impl Session {
         Ok(url)
     }
 
-    /// Sends one request and waits for the head of the answer; logs in again once when asked to.
+    /// Sends one request and waits for the head of the answer; answers a challenge once.
     pub(super) fn send(
         &self,
         method: &Method,
@@ -234,7 +233,7 @@ impl Session {
         }
     }
 
-    /// Sends a request whose body can be read but once.
+    /// Sends a request whose body exists only once.
     pub(super) fn send_stream(
         &self,
         method: &Method,
@@ -261,14 +260,14 @@ impl Session {
             .filter(|_| own.origin() == url.origin())
     }
 
-    /// Waits for what `start` starts, at most until the operation is cancelled.
+    /// Waits for the future of `start`, unless the operation is cancelled.
     pub(super) fn wait<T, F: Future<Output = reqwest::Result<T>>>(
         &self,
         start: impl FnOnce() -> F,
         action: &str,
     ) -> Result<T> {
         let outcome = self.runtime.block_on(async {
-            // Requests look for the runtime's clock as soon as they are made.
+            // Requests use the runtime's clock when they are made.
             let mut future = pin!(start());
             loop {
                 if self.cancel.is_cancelled() {
@@ -308,7 +307,7 @@ impl Session {
         }
     }
 
-    /// Fails unless the answer is a success; says what the registry says.
+    /// Fails with the registry's message unless the answer is a success.
     pub(super) fn successful(&self, response: Response, action: &str) -> Result<Response> {
         let status = response.status();
         if status.is_success() {
@@ -402,7 +401,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gets a bearer token from the realm a registry named.
+    /// Gets a bearer token from the realm of a challenge.
     fn token(&self, realm: &str, service: Option<&str>) -> Result<String> {
         #[derive(Deserialize)]
         struct Answer {
@@ -491,7 +490,7 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {both}")
 }
 
-/// The registry's own words in an error answer (OCI distribution spec, "Error Codes").
+/// The registry's message in an error answer (OCI distribution spec, "Error Codes").
 fn message(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Answer {
@@ -522,13 +521,13 @@ fn message(body: &[u8]) -> Option<String> {
     )
 }
 
-/// An error with its causes; reqwest's own text names only the outermost.
+/// An error with its causes; reqwest's own text has only the outermost.
 fn chain(error: &reqwest::Error) -> String {
     let mut words = Vec::new();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // hyper's own layer adds nothing to what lies behind it.
+        // hyper's own layer says nothing beyond its cause.
         if !text.starts_with("client error") {
             words.push(text);
         }

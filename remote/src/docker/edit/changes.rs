@@ -1,15 +1,15 @@
-//! The layer of what a container changed, put together from the changed files alone.
+//! The layer of a container's changes, made from the changed files alone.
 //!
-//! Docker tells the paths that changed, and gives the archive of any path; it gives a layer only within a
-//! whole image. For a small change to a large image that is the difference between two requests and the
-//! save of everything, which a daemon in a virtual machine has to send through its network.
+//! Docker lists the changed paths and gives the archive of any path, but gives a layer only within a whole
+//! image. For a small change to a large image that is the difference between two requests and a save of the
+//! whole image, which a daemon in a virtual machine sends through its network.
 //!
-//! Phases: the list of changes → one request for each that is not below an added folder → the entries under
-//! their full names, and whiteouts for what was deleted (OCI image spec, "Layer changesets"). The layer is the
-//! one docker would make, or there is none: whatever cannot be told for sure this way is left to a commit. That
-//! is, besides what is too much, hard links that lead out of what one request gives. Docker does not tell of
-//! them, but files that are the same have the same size, owner, mode and time; and a link to a file of the image
-//! is as old as that, not as young as the edit.
+//! Phases: the list of changes → one request for each change that is not below an added folder → the entries
+//! under their full names, and whiteouts for deleted files (OCI image spec, "Layer changesets"). The layer is
+//! the one that docker would make, or there is none: a change that cannot be reproduced surely is left to a
+//! commit. That is a change of too many bytes or requests, or a hard link that leads out of one request's
+//! archive. Docker does not report such links, but names of one file have the same size, owner, mode and time;
+//! and a link to a file of the image is as old as the image, not as young as the edit.
 
 #[cfg(test)]
 mod tests;
@@ -25,26 +25,26 @@ use crate::docker::container::Change;
 use crate::docker::link::get;
 use pcocc_image::{Error, Result};
 
-/// Most bytes of a layer that is made this way, in memory.
+/// Most bytes of a layer that is made in memory.
 const MAX_LAYER: usize = 32 << 20;
 
-/// Requests that are worth it for any image.
+/// Number of requests that are always worth it.
 const FEW_REQUESTS: u64 = 8;
 
-/// Bytes of an image that a daemon saves in the time that one request takes.
+/// Bytes of an image that a daemon saves during one request.
 const BYTES_PER_REQUEST: u64 = 16 << 20;
 
-/// Requests at a time.
+/// Number of requests at a time.
 const AT_ONCE: usize = 4;
 
-/// Enough of an archive to have its first header in it.
+/// A start of an archive that surely has its first header.
 const START: usize = 8 << 10;
 
-/// Name in the header of a response that says what its path is.
+/// The response header that describes the path.
 const STAT: &str = "X-Docker-Container-Path-Stat";
 
-/// The plain tar of what `container` changed against its image of `image_size` bytes; empty when it changed
-/// nothing, `None` when only a commit can tell.
+/// The plain tar of the changes that `container` made to its image of `image_size` bytes. Empty without
+/// changes; `None` when only a commit gives the layer.
 pub(super) fn layer(daemon: &Daemon, container: &str, image_size: u64) -> Result<Option<Vec<u8>>> {
     let Some(created) = daemon.container_created(container)? else {
         return Ok(None);
@@ -89,20 +89,20 @@ pub(super) fn layer(daemon: &Daemon, container: &str, image_size: u64) -> Result
     layer.finish()
 }
 
-/// A change that is a request of its own, or a whiteout.
+/// A change with a request of its own, or a whiteout.
 #[derive(Debug, PartialEq, Eq)]
 struct Part {
-    /// From the root on, without the slash in front.
+    /// The path from the root, without the slash in front.
     path: String,
     change: Change,
 }
 
-/// The changes that are looked at by themselves, parents first; `None` when a name is not fit for it.
+/// The changes that are handled one by one, parents first; `None` when a name makes that impossible.
 fn parts(mut changes: Vec<(String, Change)>) -> Option<Vec<Part>> {
-    // By their names one by one: what is in a folder follows it at once, before "folder.x".
+    // Names are compared one by one: a folder's content follows the folder at once, before "folder.x".
     changes.sort_by(|(left, _), (right, _)| left.split('/').cmp(right.split('/')));
     let mut parts: Vec<Part> = Vec::new();
-    // The last folder that was added, with all that is in it.
+    // The last added folder; the changes inside of it are part of it.
     let mut whole: Option<String> = None;
     for (path, change) in changes {
         if whole
@@ -113,7 +113,7 @@ fn parts(mut changes: Vec<(String, Change)>) -> Option<Vec<Part>> {
         }
         let relative = path.strip_prefix('/')?;
         let name = relative.rsplit('/').next()?;
-        // What was no text in the container has become these marks in the list.
+        // Bytes that are not text have become these marks in the list.
         if name.is_empty() || name.starts_with(".wh.") || path.contains(['\u{fffd}', '\0']) {
             return None;
         }
@@ -128,16 +128,16 @@ fn parts(mut changes: Vec<(String, Change)>) -> Option<Vec<Part>> {
     Some(parts)
 }
 
-/// What the daemon gave for a path.
+/// The daemon's answer for a path.
 #[derive(Debug, Default)]
 struct Fetched {
     archive: Vec<u8>,
-    /// When the path itself was modified, to the nanosecond.
+    /// Modification time of the path itself, to the nanosecond.
     modified: Option<Timestamp>,
 }
 
-/// Fetches a part; of a folder that is but modified its own header alone. `None` when it is too much, or
-/// nothing docker would archive.
+/// Fetches a part; of a folder that is only modified, its header alone. `None` when the answer is too large, or
+/// when docker would not archive the file.
 async fn fetch(daemon: &Daemon, container: &str, part: &Part) -> Result<Option<Fetched>> {
     if part.change == Change::Deleted {
         return Ok(Some(Fetched::default()));
@@ -196,7 +196,7 @@ fn starts_with_folder(archive: &[u8]) -> bool {
     matches!(first, Some(Ok(entry)) if entry.header().entry_type().is_dir())
 }
 
-/// A path as a query's value.
+/// A path in the form of a query's value.
 fn encoded(path: &str) -> String {
     let mut made = String::from("/");
     for byte in path.bytes() {
@@ -209,16 +209,16 @@ fn encoded(path: &str) -> String {
     made
 }
 
-/// What links to the same file have in common.
+/// The properties that all names of one file share.
 #[derive(Debug)]
 struct Likeness {
     size: u64,
     mode: u32,
     owner: (u64, u64),
     seconds: u64,
-    /// Only known of files that were asked for by themselves.
+    /// Known only of files with a request of their own.
     exact: Option<Timestamp>,
-    /// Number of the part it came in.
+    /// Number of the part that brought the file.
     part: usize,
 }
 
@@ -231,7 +231,7 @@ impl Likeness {
     }
 }
 
-/// A layer in the making.
+/// A layer that is being made.
 struct Layer {
     tar: tar::Builder<Vec<u8>>,
     created: Timestamp,
@@ -244,7 +244,7 @@ struct Layer {
 type Unfit = &'static str;
 
 impl Layer {
-    /// Files of the container are no older than `created`, if they are its own.
+    /// Files of the container are not older than `created`, unless they are the image's.
     fn new(created: Timestamp) -> Self {
         Self {
             tar: tar::Builder::new(Vec::new()),
@@ -320,7 +320,7 @@ impl Layer {
             std::io::Read::read_to_end(&mut entry, &mut data).map_err(unread)?;
             self.append(plain(&header)?, &under(&path), link, records, &data)?;
             if is_root && kind.is_dir() && part.change == Change::Modified {
-                // The rest is other changes, or none.
+                // The rest of the archive belongs to other changes.
                 break;
             }
         }
@@ -330,7 +330,7 @@ impl Layer {
         }
     }
 
-    /// Fails when the file may be the same as another.
+    /// Fails when the file may be another name of a known file.
     fn check_file(
         &mut self,
         header: &tar::Header,
@@ -401,7 +401,7 @@ impl Layer {
     }
 }
 
-/// Puts a name into a header's field, and into an extended record when it does not fit.
+/// Puts a name into a header's field, or into an extended record if it is too long.
 fn set(field: &mut [u8], key: &str, value: &str, records: &mut Vec<(String, Vec<u8>)>) {
     let bytes = value.as_bytes();
     if bytes.len() > field.len() || !value.is_ascii() {
@@ -412,7 +412,7 @@ fn set(field: &mut [u8], key: &str, value: &str, records: &mut Vec<(String, Vec<
     }
 }
 
-/// A header with what counts of another, and no name.
+/// A header with the meaningful fields of another, without a name.
 fn plain(header: &tar::Header) -> Result<tar::Header, Unfit> {
     let number = |_| "a header's number cannot be read";
     let mut made = tar::Header::new_ustar();
@@ -435,8 +435,8 @@ fn plain(header: &tar::Header) -> Result<tar::Header, Unfit> {
     Ok(made)
 }
 
-/// An entry's extended records but for its names and its size: extended attributes, and numbers that
-/// have no room in a header.
+/// An entry's extended records without names and size: extended attributes, and numbers that do not fit into a
+/// header.
 fn records<R: std::io::Read>(
     entry: &mut tar::Entry<'_, R>,
 ) -> Result<Vec<(String, Vec<u8>)>, Unfit> {

@@ -1,9 +1,8 @@
-//! Configs of images that are edited: the one the shell runs on, and the one the result gets.
+//! Configs of edited images: the config that the shell runs on, and the config of the result.
 //!
-//! The result's config is the source's text with a few places changed, so that everything nobody asked
-//! to change (Entrypoint, Cmd, User, WorkingDir, Env, Labels, Volumes, ExposedPorts, whatever comes to
-//! OCI's mind next) stays byte for byte. For that the text is cut at its members' ends; it was parsed
-//! before, so the cutting need not look out for malformed JSON.
+//! The result's config is the source's text with a few places changed. Every other member (Entrypoint, Cmd,
+//! User, WorkingDir, Env, Labels, Volumes, ExposedPorts, future members of OCI) stays byte for byte. For that,
+//! the text is cut at the ends of its members. The text was parsed before, so the cuts can rely on valid JSON.
 
 use std::ops::Range;
 
@@ -12,10 +11,10 @@ use serde_json::{Map, Value, json};
 use pcocc_image::{Error, Result};
 use pcocc_layers::DiffId;
 
-/// What the history says of an edit.
+/// The history entry of an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryEntry {
-    /// RFC 3339.
+    /// The time, as in RFC 3339.
     pub created: String,
     /// The command, such as `pcocc docker edit centos new-centos`.
     pub created_by: String,
@@ -38,7 +37,7 @@ pub fn edited(config: &[u8], added: &[DiffId], entry: &HistoryEntry) -> Result<V
     let diff_ids = Members::of(text, rootfs)
         .value("diff_ids")
         .ok_or_else(|| bad("has no diff_ids".to_owned()))?;
-    // Places and what goes there instead; made from the end to the start.
+    // Ranges of the text and their replacements, applied from the end to the start.
     let mut changes: Vec<(Range<usize>, String)> = Vec::new();
     let is_empty = |pointer| match parsed.pointer(pointer) {
         Some(Value::Array(items)) => items.is_empty(),
@@ -84,8 +83,8 @@ pub fn edited(config: &[u8], added: &[DiffId], entry: &HistoryEntry) -> Result<V
     Ok(made.into_bytes())
 }
 
-/// The config of the image the shell runs on: the same files, and of what the image would do by itself
-/// nothing. Volumes are left out, because docker commits nothing of what lies in them.
+/// The config of the image that the shell runs on: the same files, and nothing that the image would do by
+/// itself. It has no volumes, because docker would commit nothing of their content.
 pub fn bare(config: &[u8], labels: &[(String, String)]) -> Result<Vec<u8>> {
     let parsed = parse(config)?;
     let mut made = Map::new();
@@ -143,7 +142,7 @@ fn appended(
     items: &str,
 ) -> (Range<usize>, String) {
     let inside = text.get(place.clone()).unwrap_or_default();
-    // `null` stands where Go has no list.
+    // Go writes `null` for a missing list.
     if !inside.ends_with([']', '}']) {
         return (place, format!("[{items}]"));
     }
@@ -158,15 +157,15 @@ fn appended(
     (end..end, format!("{comma}{items}"))
 }
 
-/// Where the members of one object of valid JSON are in its text.
+/// The members of one JSON object, as ranges of its text.
 struct Members {
-    /// The object itself, from brace to brace.
+    /// The range of the object, braces included.
     outer: Range<usize>,
     members: Vec<(String, Range<usize>)>,
 }
 
 impl Members {
-    /// The members of the object in `place`; none when it is not an object.
+    /// The members of the object in `place`; none for any other value.
     fn of(text: &str, place: Range<usize>) -> Self {
         let bytes = text.as_bytes();
         let at = |i: usize| bytes.get(i).copied().unwrap_or_default();
@@ -199,14 +198,14 @@ impl Members {
         }
     }
 
-    /// Where the value of `key` is; the last one counts, as it does when the text is parsed.
+    /// The range of the value of `key`; the last one counts, as in parsing.
     fn value(&self, key: &str) -> Option<Range<usize>> {
         let found = self.members.iter().rev().find(|(k, _)| k == key)?;
         Some(found.1.clone())
     }
 }
 
-/// Where the value that starts at `start` ends.
+/// The end of the value that starts at `start`.
 fn value_end(bytes: &[u8], start: usize) -> usize {
     let mut depth = 0_usize;
     let mut in_text = false;

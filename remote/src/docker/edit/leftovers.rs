@@ -1,6 +1,6 @@
-//! What edits left in a daemon whose process was killed, or which were kept on purpose.
+//! Containers of edits that were killed or kept.
 //!
-//! A container that changed nothing goes, with its images; one with changes stays until it is saved or
+//! A container without changes is removed with its images. A container with changes stays until it is saved or
 //! the user removes it: no edit is lost.
 
 use std::collections::HashSet;
@@ -12,18 +12,18 @@ use pcocc_image::Result;
 use pcocc_image::repository::is_abandoned;
 use pcocc_layers::Digest;
 
-/// A container with changes that nobody saved.
+/// A container with unsaved changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Its name.
     pub container: String,
-    /// What the user called the image it is of.
+    /// The user's name for the image.
     pub source: String,
-    /// ID of that image.
+    /// ID of the image.
     pub image: Option<Digest>,
 }
 
-/// Whether the process that a label names ended, here. One of another machine may live for ever.
+/// Whether the labelled process has ended. A process of another machine counts as alive.
 fn is_dead(process: Option<&String>) -> bool {
     let now = SystemTime::now();
     process.is_some_and(|process| is_abandoned(&format!("{process}edit"), now, Duration::ZERO))

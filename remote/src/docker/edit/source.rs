@@ -1,11 +1,11 @@
-//! The image that a container's changes make, as a source of a transfer.
+//! The image of a container's changes, as a source of a transfer.
 //!
-//! Phases: the new layer, of the changed files alone if that can be done ([`changes`]) → else docker commits
-//! the container, and its save archive is asked for; while the daemon gathers it, the source's own layers are
-//! offered from their files, and of the archive only layers that the source has not are looked at → the
-//! source's config, with what is new.
+//! Phases: the new layer, made of the changed files alone if possible ([`changes`]) → otherwise docker commits
+//! the container and is asked for the image's archive. While the daemon gathers the archive, the source's own
+//! layers are offered from their files; of the archive, only new layers are read → the source's config, with
+//! the new members.
 //!
-//! What the daemon says of the source's layers does not matter: they are taken from where they came from.
+//! The daemon's word about the source's layers does not matter: they come from their own store.
 
 use super::config::{HistoryEntry, edited};
 use super::{EditContainer, NAME, changes};
@@ -19,7 +19,7 @@ use pcocc_image::{Error, Result};
 use pcocc_layers::Compression;
 use pcocc_layers::{DiffId, Digest};
 
-/// The result of an edit, whose shell has ended.
+/// The result of an edit after the end of its shell.
 #[derive(Debug)]
 pub struct EditedImage<'a, L> {
     container: &'a EditContainer,
@@ -28,7 +28,7 @@ pub struct EditedImage<'a, L> {
 }
 
 impl<'a, L: Layout> EditedImage<'a, L> {
-    /// What `container` made of the image whose files are `files`; `entry` is added to its history.
+    /// The image of the changes of `container` to the image `files`; `entry` is added to the history.
     pub fn new(container: &'a EditContainer, files: &'a L, entry: HistoryEntry) -> Self {
         Self {
             container,
@@ -60,7 +60,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
             .collect()
     }
 
-    /// The layer that the container has on top, made of its changes alone, if that can be done.
+    /// The container's new layer, made of its changes alone, if possible.
     fn changed(
         &self,
         receiver: &mut dyn Receiver,
@@ -87,7 +87,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
         Ok(Some(vec![receiver.layer(&offer, context)?]))
     }
 
-    /// The layers that the container has on top, out of a commit of it.
+    /// The container's new layers, out of a commit.
     fn committed(
         &self,
         taken: &mut Option<Vec<Layer>>,
@@ -99,7 +99,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
         let tag = container.saved_tag();
         let name = format!("{NAME}:{tag}");
         context.progress.stage("Committing the changes ...");
-        // An earlier try may have come this far; its image would lose its only name.
+        // An earlier attempt may have committed as well; its image would lose its only name.
         daemon.forget_image(&name, Parents::Stay)?;
         daemon.commit_container(&container.name(), NAME, &tag)?;
         let inspected = daemon.inspect(&name)?;
@@ -115,7 +115,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
             return Ok(Vec::new());
         }
         let store = container.image_store(&daemon)?;
-        // As for any image: containerd's store gives only a named one its platform's manifest.
+        // containerd's store gives the platform's manifest only for a named image.
         let wanted = match store {
             ImageStore::GraphDriver => inspected.id.to_string(),
             ImageStore::Containerd => name.clone(),
@@ -138,7 +138,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
                 known: container.base.layers(),
             };
             match read_archive(archive, &inspected, store, announce, &mut new, context) {
-                // See DaemonSource: what was announced may have been our own mistake.
+                // As in `save.rs`: the announced diff ID may have been our own mistake.
                 Err(Error::Corrupt { expected, .. })
                     if announce && inspected.diff_ids.contains(&DiffId(expected)) =>
                 {
@@ -170,7 +170,7 @@ impl<L: Layout> Source for EditedImage<'_, L> {
     }
 }
 
-/// Lets only layers through that the source's image has not.
+/// Passes only layers that the source's image does not have.
 struct NewLayers<'a> {
     receiver: &'a mut dyn Receiver,
     known: &'a [Layer],
@@ -186,7 +186,7 @@ impl Receiver for NewLayers<'_> {
     }
 
     fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
-        // Where the daemon keeps blobs as they came, it has them from us and by our names.
+        // A daemon with containerd's store keeps our blobs, under our digests.
         let known = self.known.iter().find(|layer| {
             Some(layer.diff_id) == offer.diff_id || Some((layer.digest, layer.size)) == offer.blob
         });

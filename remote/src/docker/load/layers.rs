@@ -1,8 +1,8 @@
-//! Puts a layer into the archive: inflated, as it is, or by way of a file where too little is known of it.
+//! Puts a layer into the archive: inflated, unchanged, or through a file.
 //!
-//! A graph driver's daemon gets plain layers ([`Load::plain_layer`]), containerd's store gets blobs
-//! ([`Load::stored_layer`]). The archive tells each length before the content, so a layer of unknown length goes through a
-//! nameless file. Digest, length and diff ID are held against the offer once the last byte has passed.
+//! A graph driver gets plain layers ([`Load::plain_layer`]), containerd's store gets blobs
+//! ([`Load::stored_layer`]). The archive has each length before the content, so a layer of unknown length goes
+//! through an unnamed file. Digest, length and diff ID are compared with the offer after the last byte.
 
 use std::io::{self, Read, Seek, Write};
 use std::sync::atomic::Ordering;
@@ -43,7 +43,7 @@ impl Load<'_> {
             Limits::default(),
         )?);
         let copied = self.copy(&mut plain, size, context)?;
-        // One byte more tells whether the stream ends where it should.
+        // One more byte tells whether the stream ends where it should.
         let goes_on = plain
             .read(&mut [0])
             .map_err(Error::io("inflate", "layer"))?
@@ -82,7 +82,7 @@ impl Load<'_> {
         })
     }
 
-    /// Puts a blob into the archive as it is.
+    /// Puts a blob into the archive unchanged.
     pub(super) fn stored_layer(
         &mut self,
         offer: &Offer<'_>,
@@ -118,7 +118,7 @@ impl Load<'_> {
         Ok(layer)
     }
 
-    /// Writes a layer, about which too little is known beforehand, to a nameless file first.
+    /// Writes a layer of unknown length to an unnamed file first.
     fn spooled_layer(
         &mut self,
         offer: &Offer<'_>,
@@ -166,7 +166,7 @@ impl Load<'_> {
             layer: plain.clone(),
         });
         match self.store {
-            // What containerd keeps is what the image's manifest must name.
+            // The image's manifest must name the blob that containerd keeps.
             ImageStore::Containerd => Ok(plain),
             ImageStore::GraphDriver => Ok(Layer {
                 digest: stored.0,
@@ -177,7 +177,7 @@ impl Load<'_> {
         }
     }
 
-    /// Length of the plain layer, and whether it is but a guess; `None` when only reading it tells.
+    /// Length of the plain layer, and whether it is a guess; `None` when only reading the layer tells.
     fn plain_size(&self, offer: &Offer<'_>, threads: usize) -> Result<Option<(u64, bool)>> {
         if offer.compression == Compression::None {
             return Ok(offer.size.map(|size| (size, false)));
@@ -200,7 +200,7 @@ impl Load<'_> {
         }
     }
 
-    /// Holds what was read of a blob against what was offered.
+    /// Compares a blob that was read with the offer.
     fn check(&mut self, read: (Digest, u64), offer: &Offer<'_>) -> Result<(Digest, u64)> {
         if let Some(expected) = offer.blob.filter(|blob| *blob != read) {
             self.give_up();
@@ -212,7 +212,7 @@ impl Load<'_> {
         Ok(read)
     }
 
-    /// Holds what a blob turned out to contain against the diff ID that was offered.
+    /// Compares the content of a blob with the offered diff ID.
     fn check_plain(&mut self, digest: Digest, offer: &Offer<'_>) -> Result<()> {
         if let Some(expected) = offer.diff_id.filter(|diff_id| diff_id.0 != digest) {
             self.give_up();
@@ -225,13 +225,13 @@ impl Load<'_> {
     }
 }
 
-/// Says that a blob is corrupt, if it is, rather than what an inflater stumbled on inside.
+/// Replaces an inflater's error by the blob's corruption, if the blob is corrupt.
 pub(super) fn blame(error: Error, offer: &Offer<'_>) -> Error {
     let (Error::Io { .. } | Error::Invalid { .. }, Some((expected, _))) = (&error, offer.blob)
     else {
         return error;
     };
-    // A stream that can be read only once is not there any more: the first error has to do.
+    // A stream that exists only once cannot be read again: the first error remains.
     let Ok(mut blob) = (offer.open)() else {
         return error;
     };
