@@ -1,6 +1,7 @@
 //! `scripts/install` and the Debian package: what they put somewhere works, and goes again.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -181,4 +182,36 @@ fn the_debian_package_is_installed_and_removed_as_root() {
         "{:?}",
         files(root.path())
     );
+}
+
+#[test]
+fn a_machine_without_build_tools_is_told_their_packages() {
+    let path = tempfile::tempdir().unwrap();
+    for program in ["bash", "env", "dirname", "sort"] {
+        let find = ["-c", "command -v \"$0\"", program];
+        let found = run(Command::new("bash").args(find));
+        symlink(found.trim(), path.path().join(program)).unwrap();
+    }
+    let cargo = path.path().join("cargo");
+    fs::write(&cargo, "#!/bin/sh\necho built >&2\n").unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new("/bin/bash")
+        .arg(workspace().join("scripts/install"))
+        .arg("--prefix")
+        .arg(path.path().join("prefix"))
+        .env_clear()
+        .env("PATH", path.path())
+        .env("HOME", path.path())
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    for package in ["autoconf", "automake", "gcc", "libtool", "make", "nasm"] {
+        assert!(words.contains(&format!(" {package}")), "{words}");
+    }
+    assert!(
+        words.contains("scripts/install-dependencies build"),
+        "{words}"
+    );
+    assert!(!words.contains("built"), "{words}");
 }
