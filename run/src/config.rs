@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// The parts of an image's config that a run needs. Everything may be missing.
+/// The parts of an image's config that say how the image runs. Everything may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct ImageConfig {
@@ -18,6 +18,9 @@ pub struct ImageConfig {
     /// Working directory; empty for none.
     #[serde(deserialize_with = "or_default")]
     pub working_dir: String,
+    /// User name or number, perhaps with a group; empty for root. A run does not use it.
+    #[serde(deserialize_with = "or_default")]
+    pub user: String,
 }
 
 fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -54,6 +57,7 @@ mod tests {
         assert_eq!(config.cmd, ["sh"]);
         assert_eq!(config.env, ["A=b"]);
         assert_eq!(config.working_dir, "/w");
+        assert_eq!(config.user, "1000");
         assert!(config.entrypoint.is_empty());
         for empty in ["{}", r#"{"config": null}"#, r#"{"config": {}}"#] {
             assert_eq!(

@@ -31,6 +31,7 @@ fn image() -> ImageConfig {
         cmd: vec!["one".into(), "two".into()],
         env: vec!["A=image".into(), "PATH=/bin".into(), "BARE".into()],
         working_dir: "/srv".into(),
+        ..ImageConfig::default()
     }
 }
 

@@ -8,7 +8,8 @@ use pcocc_image::oci::Image;
 use pcocc_image::origin::Origin;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{CacheKey, Kind, Meta, Repositories, Repository};
-use serde::{Deserialize, Serialize};
+use pcocc_run::config::ImageConfig;
+use serde::Serialize;
 
 use super::list::total_size;
 use crate::errors::Outcome;
@@ -84,21 +85,34 @@ struct Container {
     manifest: String,
     platform: String,
     config: RunConfig,
-    /// The root filesystem in the cache; null when it will be made at first use.
+    /// The root filesystem in the cache; null if the first use will make it.
     squashfs: Option<PathBuf>,
-    /// Where the image came from; null when nobody noted it.
+    /// The image's origin; null if it is unknown.
     origin: Option<Origin>,
 }
 
-/// What of an image's config says how it runs.
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, rename_all(deserialize = "PascalCase"))]
+/// The part of an image's config that says how the image runs.
+#[derive(Debug, Serialize)]
 struct RunConfig {
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
     env: Option<Vec<String>>,
     working_dir: Option<String>,
     user: Option<String>,
+}
+
+impl From<ImageConfig> for RunConfig {
+    fn from(config: ImageConfig) -> Self {
+        let words = |words: Vec<String>| (!words.is_empty()).then_some(words);
+        let text = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            entrypoint: words(config.entrypoint),
+            cmd: words(config.cmd),
+            env: words(config.env),
+            working_dir: text(config.working_dir),
+            user: text(config.user),
+        }
+    }
 }
 
 impl Run for Args {
@@ -215,7 +229,7 @@ impl Details {
                 }
             }
             for (label, value) in [("Directory:", &config.working_dir), ("User:", &config.user)] {
-                if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+                if let Some(value) = value {
                     line(label, value);
                 }
             }
@@ -271,25 +285,37 @@ impl Container {
         repository: &Repository,
         meta: &Meta,
     ) -> Self {
-        #[derive(Default, Deserialize)]
-        struct Config {
-            config: Option<RunConfig>,
-        }
         let key = CacheKey::of_meta(meta, repository.name());
         Self {
             id: image.id().to_string(),
             manifest: image.manifest_digest().to_string(),
             platform: image.platform(),
-            // What is not as the specification has it is left out: the rest is of use.
-            config: serde_json::from_slice::<Config>(image.config())
+            // A config that does not follow the specification is left out: the rest is useful.
+            config: ImageConfig::parse(image.config())
                 .unwrap_or_default()
-                .config
-                .unwrap_or_default(),
+                .into(),
             squashfs: repositories
                 .cache()
                 .filter(|cache| cache.contains(&key))
                 .map(|cache| cache.entry_path(&key)),
             origin: meta.origin(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_members_of_a_config_are_null() {
+        let config = br#"{"config": {"Cmd": ["sh"], "Entrypoint": [], "User": "", "Env": null}}"#;
+        let shown = RunConfig::from(ImageConfig::parse(config).unwrap());
+        let json = serde_json::to_value(shown).unwrap();
+        let null = serde_json::Value::Null;
+        assert_eq!(json["cmd"], serde_json::json!(["sh"]));
+        for key in ["entrypoint", "env", "working_dir", "user"] {
+            assert_eq!(json[key], null, "{key}");
         }
     }
 }
