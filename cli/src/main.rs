@@ -28,6 +28,7 @@ mod private_folder;
 mod progress;
 mod prompt;
 mod session;
+mod shells;
 mod signals;
 mod verbs;
 

@@ -1,4 +1,4 @@
-//! `pcocc completions`: completion where each shell looks for it.
+//! `pcocc completions`: completion in the places where shells look for it.
 
 mod stubs;
 
@@ -6,16 +6,16 @@ use std::env;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use pcocc_shellenv::Dialect;
 
 use crate::errors::{Outcome, While as _};
 use crate::invocation::Invocation;
 use crate::output;
+use crate::shells;
 
 use stubs::Stub;
 
-/// In the files that are installed with pcocc itself, and removed with it.
+/// Mark of the files that are installed and removed with pcocc itself.
 const INSTALLED: &str = "# Installed with pcocc.";
 
 /// Put completion where your shells look for it
@@ -45,8 +45,8 @@ enum Verb {
     #[command(hide = true)]
     Stub {
         /// The shell
-        #[arg(value_enum)]
-        shell: Shell,
+        #[arg(value_parser = shells::interactive())]
+        shell: Dialect,
         /// Where pcocc will be
         program: PathBuf,
     },
@@ -56,41 +56,21 @@ enum Verb {
 struct Shells {
     /// Only for this shell; may be given several times. By default for those that have a configuration here, and
     /// for yours
-    #[arg(long, value_enum, value_name = "SHELL")]
-    shell: Vec<Shell>,
-}
-
-/// A shell that can be completed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-}
-
-impl From<Shell> for Dialect {
-    fn from(shell: Shell) -> Self {
-        match shell {
-            Shell::Bash => Self::Bash,
-            Shell::Zsh => Self::Zsh,
-            Shell::Fish => Self::Fish,
-        }
-    }
+    #[arg(long, value_parser = shells::interactive(), value_name = "SHELL")]
+    shell: Vec<Dialect>,
 }
 
 impl Args {
-    /// Writes or removes the files, and says which.
+    /// Writes or removes the files, and reports it.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         if let Verb::Stub { shell, program } = &self.verb {
-            let code = stubs::code(Dialect::from(*shell), INSTALLED, program);
+            let code = stubs::code(*shell, INSTALLED, program);
             return output::bytes(code.as_bytes());
         }
         let environment = &invocation.environment;
         let chosen = |shells: &Shells, stub: &Stub| match shells.shell.as_slice() {
             [] => stub.is_used(environment),
-            some => some
-                .iter()
-                .any(|shell| Dialect::from(*shell) == stub.dialect()),
+            some => some.contains(&stub.dialect()),
         };
         let program = env::current_exe().when(|| "find the path of pcocc")?;
         let mut said = String::new();

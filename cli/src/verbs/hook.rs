@@ -1,14 +1,14 @@
-//! `pcocc hook`: what a shell evaluates once to show jobs in its prompt.
+//! `pcocc hook`: the code that shows jobs in the prompt of a shell.
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use clap::ValueEnum;
 use pcocc_shellenv::{Dialect, hook};
 
 use crate::complete;
 use crate::errors::{Outcome, While as _};
 use crate::invocation::Invocation;
 use crate::output;
+use crate::shells;
 
 /// Show the job in your prompt
 ///
@@ -25,33 +25,21 @@ use crate::output;
     pcocc hook fish | source       # in ~/.config/fish/config.fish")]
 pub(crate) struct Args {
     /// The shell
-    shell: Shell,
+    #[arg(value_parser = shells::interactive())]
+    shell: Dialect,
     /// Leave completion out
     #[arg(long)]
     no_completions: bool,
 }
 
-/// A shell that has something to hook into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-}
-
 impl Args {
     /// Writes the hook.
     pub(crate) fn run(self, _invocation: &Invocation) -> Outcome {
-        let dialect = match self.shell {
-            Shell::Bash => Dialect::Bash,
-            Shell::Zsh => Dialect::Zsh,
-            Shell::Fish => Dialect::Fish,
-        };
         let program = std::env::current_exe().when(|| "find the path of pcocc")?;
-        let mut code = hook(dialect, &program).unwrap_or_default();
+        let mut code = hook(self.shell, &program).unwrap_or_default();
         if !self.no_completions {
             code.push("\n");
-            code.push(complete::registration(dialect, &program).unwrap_or_default());
+            code.push(complete::registration(self.shell, &program).unwrap_or_default());
         }
         output::bytes(code.as_bytes())
     }

@@ -1,8 +1,8 @@
 //! `pcocc docker env`: the docker environment of a job as shell code.
 //!
-//! Data path: the job → wait for its record to say ready → `DockerEnvironment` → with the variables that are set now,
-//! `Changes` → code for the shell that started us, on stdout. Nothing else goes there, and nothing at all on failure: the
-//! output is evaluated.
+//! Data path: the job → wait until its record says ready → `DockerEnvironment` → with the present variables,
+//! `Changes` → code for the parent shell, on stdout. The output is evaluated: it has nothing else, and is empty
+//! on failure.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -18,6 +18,7 @@ use crate::errors::{Failure, Outcome};
 use crate::invocation::{Invocation, Run};
 use crate::output;
 use crate::session::GiveUp;
+use crate::shells;
 use crate::verbs::docker::shell::wait;
 
 /// Print what makes docker in this shell use a job's daemon
@@ -38,8 +39,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "JOB")]
     job: Option<String>,
     /// Write code for this shell; by default for the one that runs pcocc
-    #[arg(long, value_enum, value_name = "SHELL")]
-    shell: Option<Shell>,
+    #[arg(long, value_parser = shells::any(), value_name = "SHELL")]
+    shell: Option<Dialect>,
     /// Give up when the VM is not ready after so many seconds
     #[arg(short = 'T', long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -60,30 +61,7 @@ pub(crate) struct Args {
     format: Format,
 }
 
-/// A shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Shell {
-    // No doc comments: the names say it, and the help stays on one line.
-    Sh,
-    Bash,
-    Zsh,
-    Fish,
-    Tcsh,
-}
-
-impl From<Shell> for Dialect {
-    fn from(shell: Shell) -> Self {
-        match shell {
-            Shell::Sh => Self::Sh,
-            Shell::Bash => Self::Bash,
-            Shell::Zsh => Self::Zsh,
-            Shell::Fish => Self::Fish,
-            Shell::Tcsh => Self::Tcsh,
-        }
-    }
-}
-
-/// What is written.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
     #[default]
@@ -129,9 +107,7 @@ impl Args {
     fn write(&self, environment: &Environment, job: Option<&str>, changes: &Changes) -> Outcome {
         match self.format {
             Format::Shell => {
-                let dialect = self
-                    .shell
-                    .map_or_else(|| caller(environment), Dialect::from);
+                let dialect = self.shell.unwrap_or_else(|| caller(environment));
                 output::bytes(changes.code(dialect).as_bytes())
             }
             Format::Json => {
@@ -154,7 +130,7 @@ impl Args {
     }
 }
 
-/// The shell that runs us; when none does, the user's own.
+/// The shell that runs this command; without one, the user's own.
 fn caller(environment: &Environment) -> Dialect {
     parent::shell_above(Path::new("/proc"), std::process::id())
         .or_else(|| Dialect::of_program(environment.shell.as_deref()?.as_os_str()))
