@@ -1,12 +1,12 @@
 //! Docker contexts of jobs, in the docker command's own store.
 //!
-//! A context `pcocc-JOB` holds the daemon's address and copies of the certificates. It is never selected:
-//! a selected context counts in every terminal, and stays when the job is gone.
+//! A context `pcocc-JOB` has the daemon's address and copies of the certificates. It is never selected: a
+//! selected context counts in every terminal, and stays when the job is gone.
 //!
-//! Life: [`make`] notes in the job's folder (`contexts`, paths of docker's configuration folders with a NUL
-//! behind each) whose store it writes to, then writes → [`forget`], at the job's end by whoever sees it (launcher,
-//! `alloc`, `stop`, a later `alloc` or `batch`), reads the note and removes. What slips through, such as a job's
-//! folder that was removed by hand, goes when the next context is made.
+//! Life of a context: [`make`] notes docker's configuration folder in the file `contexts` of the job's folder
+//! (paths, each with a NUL behind), then writes the context → at the job's end, [`forget`] reads the note and
+//! removes the context. The launcher, `alloc`, `stop` and a later `alloc` or `batch` call it. Contexts without
+//! a note, for instance of a job's folder that was removed by hand, are removed when the next context is made.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,16 +19,16 @@ use std::time::Duration;
 use pcocc_shellenv::DockerEnvironment;
 use pcocc_vm::job::{Job, JobFolder, JobId};
 
-use crate::ask::ask;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::host::Host;
+use crate::program::run_for;
 
-/// Begins the names of our contexts.
+/// Prefix of our contexts' names.
 const PREFIX: &str = "pcocc-";
-/// How long the docker command may take, which talks to no daemon for this.
+/// How long the docker command may take; it contacts no daemon here.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Makes or renews the context of a job, removes those of jobs that are over, and gives its name.
+/// Makes or renews the context of a job, and removes the contexts of ended jobs; returns its name.
 pub(crate) fn make(host: &Host, job: &Job, docker: &DockerEnvironment) -> Outcome<String> {
     let name = name(job.id());
     write(host, job, docker, &name).when(|| format!("make docker context {name}"))?;
@@ -56,7 +56,7 @@ fn write(host: &Host, job: &Job, docker: &DockerEnvironment, name: &str) -> Outc
     let description = format!("docker VM of pcocc job {}", docker.job);
     let words = [verb, "--description", &description, "--docker", &endpoint];
     store.run(&[&words[..], &[name]].concat())?;
-    // Who ended the job meanwhile may have looked for the context before it was there.
+    // The process that ended the job may have looked for the context too early.
     let over = |job: &JobFolder| job.read().map_or(true, |record| record.state.is_over());
     if over(&job.folder) {
         store.remove(name)?;
@@ -66,8 +66,7 @@ fn write(host: &Host, job: &Job, docker: &DockerEnvironment, name: &str) -> Outc
     Ok(())
 }
 
-/// Removes the contexts that were made of a job, if it is over; where the docker command is not to be had, a later
-/// call from elsewhere will.
+/// Removes the contexts of an ended job. Without a docker command, a later call elsewhere will do it.
 pub(crate) fn forget(host: &Host, folder: &JobFolder) {
     let noted = noted(folder);
     if noted.is_empty() || !folder.read().is_ok_and(|record| record.state.is_over()) {
@@ -77,7 +76,7 @@ pub(crate) fn forget(host: &Host, folder: &JobFolder) {
     let removed = host.docker_path().and_then(|path| {
         let program = program(path.as_deref());
         for folder in noted {
-            // With its folder the store has gone.
+            // The store may be gone with its folder.
             if folder.is_dir() {
                 let program = program.clone();
                 let store = Store { program, folder };
@@ -91,7 +90,7 @@ pub(crate) fn forget(host: &Host, folder: &JobFolder) {
     }
 }
 
-/// Removes the contexts of jobs that are over or gone.
+/// Removes the contexts of jobs that have ended or are gone.
 fn prune(host: &Host, store: &Store) -> Outcome {
     for name in store.names()? {
         let number = name
@@ -113,7 +112,7 @@ fn name(id: JobId) -> String {
     format!("{PREFIX}{id}")
 }
 
-/// The file in a job's folder that says where its contexts are.
+/// The file in a job's folder that names the stores of its contexts.
 fn note_file(folder: &JobFolder) -> PathBuf {
     folder.path().join("contexts")
 }
@@ -133,7 +132,7 @@ fn note(folder: &JobFolder, store: &Path) -> io::Result<()> {
     fs::write(note_file(folder), text)
 }
 
-/// The configuration folders of docker that were noted.
+/// The noted configuration folders of docker.
 fn noted(folder: &JobFolder) -> Vec<PathBuf> {
     let text = fs::read(note_file(folder)).unwrap_or_default();
     text.split(|byte| *byte == 0)
@@ -142,7 +141,7 @@ fn noted(folder: &JobFolder) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The docker command, and the configuration folder its contexts are kept in.
+/// The docker command and the configuration folder with its contexts.
 #[derive(Debug)]
 struct Store {
     program: PathBuf,
@@ -150,24 +149,24 @@ struct Store {
 }
 
 impl Store {
-    /// Removes a context, if it is there; if it is the selected one, docker goes back to its default.
+    /// Removes a context, if it exists; if it is selected, docker returns to its default.
     fn remove(&self, name: &str) -> Outcome {
         let removed = self.run(&["rm", "--force", name]);
         match removed {
-            // Some versions say so of one that is not there.
+            // Some versions of docker report a missing context as an error.
             Err(failure) if self.names()?.iter().any(|other| other == name) => Err(failure),
             _ => Ok(()),
         }
     }
 
-    /// The names of all contexts of ours.
+    /// The names of all our contexts.
     fn names(&self) -> Outcome<Vec<String>> {
         let text = self.run(&["ls", "--format", "{{.Name}}"])?;
         let ours = text.lines().filter(|name| name.starts_with(PREFIX));
         Ok(ours.map(str::to_owned).collect())
     }
 
-    /// Runs `docker context`, which need not reach any daemon for this, and gives what it printed.
+    /// Runs `docker context`, which contacts no daemon here; returns its output.
     fn run(&self, arguments: &[&str]) -> Outcome<String> {
         const HINT: &str = "contexts are docker's own: install its command, or name its folder as docker_path in \
                             containers.yaml";
@@ -181,18 +180,18 @@ impl Store {
             .arg(&self.folder)
             .arg("context")
             .args(arguments)
-            // Docker warns of variables that win over a selected context; none is selected here.
+            // Docker warns of variables that override a selected context; no context is selected here.
             .env_remove("DOCKER_HOST")
             .env_remove("DOCKER_CONTEXT");
-        let said = ask(&mut command, PATIENCE).map_err(cannot)?;
-        if said.succeeded() {
-            return Ok(said.out);
+        let output = run_for(&mut command, PATIENCE).map_err(cannot)?;
+        if output.succeeded() {
+            return Ok(output.out);
         }
-        if said.status.is_none() {
+        if output.status.is_none() {
             return Err(cannot(io::ErrorKind::TimedOut.into()));
         }
         let verb = arguments.first().unwrap_or(&"");
-        let why = format!("`docker context {verb}` said: {}", said.err.trim());
+        let why = format!("`docker context {verb}` said: {}", output.err.trim());
         Err(Failure::because(why))
     }
 }
@@ -204,7 +203,7 @@ fn program(folder: Option<&Path>) -> PathBuf {
         .unwrap_or_else(|| "docker".into())
 }
 
-/// One field of the comma separated list that docker takes.
+/// One field of the comma-separated list that docker takes.
 fn csv(field: &str) -> String {
     match field.contains([',', '"']) {
         true => format!("\"{}\"", field.replace('"', "\"\"")),

@@ -13,7 +13,6 @@
 
 mod app;
 mod arguments;
-mod ask;
 mod complete;
 mod contexts;
 mod environment;
@@ -25,6 +24,7 @@ mod mounted;
 mod old_jobs;
 mod output;
 mod private_folder;
+mod program;
 mod progress;
 mod prompt;
 mod session;

@@ -1,7 +1,7 @@
-//! `pcocc doctor`: looks at everything a session can fail on.
+//! `pcocc doctor`: checks everything that a session can fail on.
 //!
-//! Data path: every check runs in a thread of its own, and is given up after [`PATIENCE`] → a [`Finding`] each, in
-//! a fixed order → one line each, or JSON; the exit code says whether the main job can run.
+//! Data path: every check runs in a thread of its own, for at most [`PATIENCE`] → a [`Finding`] each, in a
+//! fixed order → one line each, or JSON. The exit code says whether the main job can run.
 
 mod machine;
 mod services;
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::ask::{self, Said};
 use crate::errors::{FAILED, Failure, Outcome};
 use crate::host::Host;
 use crate::invocation::Invocation;
 use crate::messages;
 use crate::output::{self, Format};
+use crate::program::{self, ProgramOutput};
 
-/// Longest time that all checks may take together.
+/// Longest time for all checks together.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Check whether everything pcocc needs is there
@@ -43,13 +43,13 @@ pub(crate) struct Args {
     format: Format,
 }
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
-    /// As it should be.
+    /// All is well.
     Ok,
-    /// Something is missing that not everybody needs.
+    /// A part is missing that not everybody needs.
     Warning,
     /// The main job cannot run.
     Failed,
@@ -64,10 +64,10 @@ struct Finding {
     fix: Option<String>,
 }
 
-/// A check's answer: what was found, or what is wrong and how to mend it.
+/// A check's answer: the finding, or the problem and its remedy.
 type Answer = Result<String, Trouble>;
 
-/// Something is not as it should be.
+/// A problem.
 #[derive(Debug)]
 struct Trouble {
     verdict: Verdict,
@@ -84,7 +84,7 @@ fn failed(found: impl Into<String>, fix: impl Into<String>) -> Trouble {
     }
 }
 
-/// Something is missing that not everybody needs.
+/// A part is missing that not everybody needs.
 fn warning(found: impl Into<String>, fix: impl Into<String>) -> Trouble {
     Trouble {
         verdict: Verdict::Warning,
@@ -94,17 +94,17 @@ fn warning(found: impl Into<String>, fix: impl Into<String>) -> Trouble {
 }
 
 /// Runs a program with arguments, for `patience` at most.
-fn ask(program: &str, arguments: &[&str], patience: Duration) -> io::Result<Said> {
-    ask::ask(Command::new(program).args(arguments), patience)
+fn probe(program: &str, arguments: &[&str], patience: Duration) -> io::Result<ProgramOutput> {
+    program::run_for(Command::new(program).args(arguments), patience)
 }
 
-/// What the two ways to a docker daemon came to; either is enough.
+/// The name that the two ways to a docker daemon share; either is enough.
 const DAEMON: &str = "docker daemon";
 const QEMU: &str = "qemu";
 const GUEST: &str = "guest image";
 
 impl Args {
-    /// Looks.
+    /// Runs the checks.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         let mut findings = self.examine(invocation);
         spare_alternatives(&mut findings);
@@ -157,7 +157,7 @@ impl Args {
             .into_iter()
             .map(|(name, check)| {
                 let (sender, receiver) = mpsc::channel();
-                // One that hangs, on a dead file server for instance, ends with the process.
+                // A check that hangs, for instance on a dead file server, ends with the process.
                 std::thread::spawn(move || sender.send(check()));
                 (name, receiver)
             })
@@ -179,7 +179,7 @@ impl Args {
     }
 }
 
-/// Makes a failed way to a docker daemon a warning where the other way works.
+/// Makes a failed way to a docker daemon a warning if the other way works.
 fn spare_alternatives(findings: &mut [Finding]) {
     let works = |name: &str| {
         findings

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::time::Duration;
 
-use super::ask;
+use super::probe;
 use super::{Answer, failed, warning};
 use crate::host::Host;
 
@@ -18,9 +18,9 @@ pub(super) fn fuse(_: &Host) -> Answer {
             "ask an administrator: modprobe fuse; chmod 666 /dev/fuse",
         ));
     }
-    match ask("fusermount3", &["--version"], SOON) {
-        Ok(said) if said.succeeded() => Ok(format!("{device}, {}", said.words())),
-        Ok(said) => Err(failed(said.words(), "install the package fuse3")),
+    match probe("fusermount3", &["--version"], SOON) {
+        Ok(output) if output.succeeded() => Ok(format!("{device}, {}", output.words())),
+        Ok(output) => Err(failed(output.words(), "install the package fuse3")),
         Err(_) if rustix::process::geteuid().is_root() => {
             Ok(format!("{device}; root mounts without fusermount3"))
         }
@@ -34,14 +34,14 @@ pub(super) fn fuse(_: &Host) -> Answer {
 /// User namespaces, which `pcocc run` needs.
 pub(super) fn user_namespaces(_: &Host) -> Answer {
     let fix = "ask an administrator: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000";
-    match ask(
+    match probe(
         "unshare",
         &["--user", "--map-root-user", "--mount", "true"],
         SOON,
     ) {
-        Ok(said) if said.succeeded() => Ok("can be made".to_owned()),
-        Ok(said) => Err(warning(
-            format!("{}; pcocc run cannot work", said.words()),
+        Ok(output) if output.succeeded() => Ok("can be made".to_owned()),
+        Ok(output) => Err(warning(
+            format!("{}; pcocc run cannot work", output.words()),
             fix,
         )),
         Err(error) => Err(warning(
@@ -56,18 +56,18 @@ fn program() -> String {
     format!("qemu-system-{}", std::env::consts::ARCH)
 }
 
-/// QEMU, which runs docker VMs on this machine, and what connects them.
+/// QEMU, which runs docker VMs on this machine, and the helper that connects them.
 pub(super) fn qemu(_: &Host) -> Answer {
     let fix = "install the package qemu-system-x86, or set DOCKER_HOST to a docker daemon";
-    let version = match ask(&program(), &["--version"], SOON) {
-        Ok(said) if said.succeeded() => said.words().to_owned(),
-        Ok(said) => return Err(failed(said.words(), fix)),
+    let version = match probe(&program(), &["--version"], SOON) {
+        Ok(output) if output.succeeded() => output.words().to_owned(),
+        Ok(output) => return Err(failed(output.words(), fix)),
         Err(error) => return Err(failed(format!("{}: {error}", program()), fix)),
     };
-    // Only VMs that may reach nothing at all do without.
-    match ask("slirp4netns", &["--version"], SOON) {
-        Ok(said) if said.succeeded() => Ok(format!("{version}, {}", said.words())),
-        Ok(said) => Err(failed(said.words(), NETWORK)),
+    // Only VMs without any network do without the helper.
+    match probe("slirp4netns", &["--version"], SOON) {
+        Ok(output) if output.succeeded() => Ok(format!("{version}, {}", output.words())),
+        Ok(output) => Err(failed(output.words(), NETWORK)),
         Err(error) => Err(failed(
             format!("{version}, but slirp4netns: {error}"),
             NETWORK,
@@ -77,7 +77,7 @@ pub(super) fn qemu(_: &Host) -> Answer {
 
 const NETWORK: &str = "install the package slirp4netns, which connects docker VMs";
 
-/// KVM: a device that opens proves nothing, so firmware has to say a word on it.
+/// KVM. A device that opens proves nothing, so firmware has to print a line on it.
 pub(super) fn kvm(_: &Host) -> Answer {
     let slow = "docker VMs run without it, several times slower";
     let device = "/dev/kvm";
@@ -110,12 +110,12 @@ pub(super) fn kvm(_: &Host) -> Answer {
         "-device",
         "isa-debugcon,iobase=0x402,chardev=firmware",
     ];
-    match ask(&program(), &arguments, Duration::from_secs(3)) {
-        Ok(said) if said.out.contains("SeaBIOS") => Ok("firmware runs on it".to_owned()),
-        Ok(said) => Err(warning(
+    match probe(&program(), &arguments, Duration::from_secs(3)) {
+        Ok(output) if output.out.contains("SeaBIOS") => Ok("firmware runs on it".to_owned()),
+        Ok(output) => Err(warning(
             format!(
                 "{device} opens, but nothing runs on it ({}); {slow}",
-                said.words()
+                output.words()
             ),
             "this machine is a VM without nested virtualization: choose another machine",
         )),

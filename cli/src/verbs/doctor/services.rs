@@ -1,11 +1,11 @@
-//! What answers: docker, Slurm, and whether a proxy or a home folder stands in the way.
+//! Services: docker, Slurm, and whether a proxy or a home folder is in the way.
 
 use std::path::Path;
 use std::time::Duration;
 
 use pcocc_remote::docker::Daemon;
 
-use super::ask;
+use super::probe;
 use super::{Answer, failed, warning};
 use crate::environment::Environment;
 use crate::host::Host;
@@ -32,32 +32,32 @@ pub(super) fn daemon(host: &Host) -> Answer {
 /// The docker command.
 pub(super) fn docker_command(_: &Host) -> Answer {
     let fix = "install the package docker-cli, or set docker_path in containers.yaml";
-    match ask("docker", &["--version"], SOON) {
-        Ok(said) if said.succeeded() => Ok(said.words().to_owned()),
-        Ok(said) => Err(warning(said.words(), fix)),
+    match probe("docker", &["--version"], SOON) {
+        Ok(output) if output.succeeded() => Ok(output.words().to_owned()),
+        Ok(output) => Err(warning(output.words(), fix)),
         Err(error) => Err(warning(format!("docker: {error}"), fix)),
     }
 }
 
 /// Slurm, where it is installed.
 pub(super) fn slurm(_: &Host) -> Answer {
-    match ask("sinfo", &["--noheader", "--format=%P"], SOON) {
-        Ok(said) if said.succeeded() => {
-            let partitions: Vec<&str> = said.out.split_whitespace().collect();
+    match probe("sinfo", &["--noheader", "--format=%P"], SOON) {
+        Ok(output) if output.succeeded() => {
+            let partitions: Vec<&str> = output.out.split_whitespace().collect();
             Ok(format!("answers, partitions: {}", partitions.join(" ")))
         }
-        Ok(said) => Err(warning(
-            format!("sinfo: {}", said.words()),
+        Ok(output) => Err(warning(
+            format!("sinfo: {}", output.words()),
             "ask an administrator whether slurmctld runs; `type: local` in batch.yaml does without Slurm",
         )),
         Err(_) => Ok("not installed: docker VMs run on this machine".to_owned()),
     }
 }
 
-/// Whether nodes see the home folder: on a file system of this machine alone they do not.
+/// Whether nodes see the home folder, which must not be on a file system of this machine alone.
 pub(super) fn home(host: &Host, on_node: bool) -> Answer {
     let environment = host.environment();
-    if ask("sinfo", &["--version"], SOON).is_err() {
+    if probe("sinfo", &["--version"], SOON).is_err() {
         return Ok("no Slurm: this machine is the node".to_owned());
     }
     let home = &environment.home;
@@ -77,9 +77,12 @@ pub(super) fn home(host: &Host, on_node: bool) -> Answer {
             "-w",
             &path,
         ];
-        return match ask("srun", &job, Duration::from_secs(12)) {
-            Ok(said) if said.succeeded() => Ok(format!("{path} can be written on a node")),
-            Ok(said) => Err(warning(format!("{path} on a node: {}", said.words()), fix)),
+        return match probe("srun", &job, Duration::from_secs(12)) {
+            Ok(output) if output.succeeded() => Ok(format!("{path} can be written on a node")),
+            Ok(output) => Err(warning(
+                format!("{path} on a node: {}", output.words()),
+                fix,
+            )),
             Err(error) => Err(warning(
                 format!("srun: {error}"),
                 "install Slurm's commands",
@@ -102,7 +105,7 @@ pub(super) fn home(host: &Host, on_node: bool) -> Answer {
     }
 }
 
-/// File systems that a machine has for itself.
+/// File systems that belong to one machine.
 const LOCAL: [&str; 8] = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs",
 ];
@@ -123,12 +126,12 @@ fn file_system(folder: &Path) -> Option<String> {
                 )
             })
         })
-        // Of mounts on the same place the last one is on top.
+        // The last mount on a path covers the others.
         .max_by_key(|(length, _)| *length)
         .map(|(_, kind)| kind)
 }
 
-/// A proxy would catch what docker's command sends to the VM.
+/// Proxies that would catch the requests of docker's command to the VM.
 pub(super) fn proxy(host: &Host) -> Answer {
     let variables = Environment::variables();
     let get = |name: &str| {

@@ -1,5 +1,4 @@
-//! Where things are kept: configuration, repository, cache, temporary files, jobs, mounts, and the clock of the
-//! file server.
+//! Storage: configuration, repository, cache, temporary files, jobs, mounts, and the clock of the file server.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +18,7 @@ use crate::output;
 
 /// Room that an image of some size needs.
 const ROOM: u64 = 256 << 20;
-/// Difference of two clocks that certificates do not mind.
+/// Difference of two clocks that certificates tolerate.
 const CLOCKS: Duration = Duration::from_secs(60);
 
 /// The configuration files.
@@ -88,7 +87,7 @@ pub(super) fn temporary(host: &Host) -> Answer {
     Ok(format!("{}, {free}", folder.display()))
 }
 
-/// The folder itself, or the nearest one above it that is there.
+/// The folder, or its nearest existing parent.
 fn existing(folder: &Path) -> &Path {
     folder
         .ancestors()
@@ -96,7 +95,7 @@ fn existing(folder: &Path) -> &Path {
         .unwrap_or(folder)
 }
 
-/// Says how much is free in a folder, after it really gave room for a file.
+/// Reports the free room in a folder, after really allocating a file.
 fn room(folder: &Path) -> Result<String, Trouble> {
     let fix = "free some space there, or set TMPDIR to another folder";
     let wrong = |error: io::Error| failed(format!("{}: {error}", folder.display()), fix);
@@ -109,7 +108,7 @@ fn room(folder: &Path) -> Result<String, Trouble> {
             fix,
         ));
     }
-    // A quota shows only when one asks for more than it leaves.
+    // A quota shows only when a file exceeds it.
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, ROOM) {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(format!("{} free", output::size(free))),
         Err(Errno::DQUOT) => Err(failed(
@@ -143,13 +142,13 @@ pub(super) fn guest(host: &Host) -> Answer {
     }
 }
 
-/// Mounts of ours that are dead. Those of other users cannot be looked into, and are no concern.
+/// Dead mounts of ours. Mounts of other users cannot be checked, and do not matter.
 pub(super) fn mounts(_: &Host) -> Answer {
     let ours = pcocc_fs::mount_points()
         .map_err(|error| warning(format!("/proc/self/mountinfo: {error}"), "mount /proc"))?;
     let dead: Vec<String> = ours
         .iter()
-        // One below another is taken off with it.
+        // Unmounting a mount removes the mounts below it.
         .filter(|point| {
             !ours
                 .iter()
@@ -171,7 +170,7 @@ pub(super) fn mounts(_: &Host) -> Answer {
     ))
 }
 
-/// Jobs whose launcher is gone without having said so.
+/// Jobs whose launcher ended without recording it.
 pub(super) fn jobs(host: &Host) -> Answer {
     let fix = "look into its folder; removing that folder forgets the job";
     let list = host

@@ -1,4 +1,4 @@
-//! Asking another program, which may hang or not be there.
+//! Running another program that may hang or be missing.
 
 use std::io::{self, Read as _};
 use std::process::{Command, ExitStatus, Stdio};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use pcocc_core::child;
 
-/// What a program said.
+/// The output of a program.
 #[derive(Debug)]
-pub(crate) struct Said {
-    /// How it ended; `None` for one that took too long.
+pub(crate) struct ProgramOutput {
+    /// Its exit status; `None` if it took too long.
     pub(crate) status: Option<ExitStatus>,
     /// Its standard output.
     pub(crate) out: String,
@@ -17,13 +17,13 @@ pub(crate) struct Said {
     pub(crate) err: String,
 }
 
-impl Said {
+impl ProgramOutput {
     /// Whether it exited with 0.
     pub(crate) fn succeeded(&self) -> bool {
         self.status.is_some_and(|status| status.success())
     }
 
-    /// The first line of what it complained about, or printed.
+    /// The first line of its errors, or else of its output.
     pub(crate) fn words(&self) -> &str {
         [&self.err, &self.out]
             .into_iter()
@@ -34,9 +34,10 @@ impl Said {
     }
 }
 
-/// Runs a program for `patience` at most; one that takes longer is killed, and what it said until then counts.
-pub(crate) fn ask(command: &mut Command, patience: Duration) -> io::Result<Said> {
-    // Files rather than pipes: no reader waits for what a killed program's children hold open.
+/// Runs a program for `patience` at most. A slower program is killed; its output up to then counts.
+pub(crate) fn run_for(command: &mut Command, patience: Duration) -> io::Result<ProgramOutput> {
+    // Files instead of pipes: a killed program's children may hold a pipe open, and no reader must wait for
+    // them.
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
     let mut child = child::spawn(
         command
@@ -63,7 +64,7 @@ pub(crate) fn ask(command: &mut Command, patience: Duration) -> io::Result<Said>
         file.take(1 << 20).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    Ok(Said {
+    Ok(ProgramOutput {
         status,
         out: text(&mut out)?,
         err: text(&mut err)?,
@@ -75,25 +76,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hangs_is_given_up_and_what_it_said_counts() {
+    fn a_program_that_hangs_is_killed_and_its_output_counts() {
         let begun = Instant::now();
-        // Long enough for a shell to start beside everything else that a machine does.
+        // Long enough for a shell to start on a busy machine.
         let sh = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
             command
         };
-        let said = ask(&mut sh("echo half; exec sleep 60"), Duration::from_secs(5)).unwrap();
-        assert!(said.status.is_none() && !said.succeeded());
-        assert_eq!(said.words(), "half");
+        let output = run_for(&mut sh("echo half; exec sleep 60"), Duration::from_secs(5)).unwrap();
+        assert!(output.status.is_none() && !output.succeeded());
+        assert_eq!(output.words(), "half");
         assert!(begun.elapsed() < Duration::from_secs(50));
         assert!(
-            ask(&mut sh("exit 0"), Duration::from_secs(50))
+            run_for(&mut sh("exit 0"), Duration::from_secs(50))
                 .unwrap()
                 .succeeded()
         );
         let missing =
-            ask(&mut Command::new("no-such-program"), Duration::from_secs(1)).unwrap_err();
+            run_for(&mut Command::new("no-such-program"), Duration::from_secs(1)).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 }
