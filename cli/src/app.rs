@@ -1,6 +1,6 @@
 //! From the command line to the verb and back to an exit code.
 //!
-//! Phases: parse → environment → logging and signals → the verb → its failure in words on stderr.
+//! Phases: parse → environment → logging and signals → the verb → a failure as text on stderr.
 
 use std::process::ExitCode;
 
@@ -58,7 +58,7 @@ struct Globals {
     debug: bool,
 }
 
-/// The whole command line, for those who describe it.
+/// The whole command line, for code that describes it.
 pub(crate) fn command() -> clap::Command {
     let mut command = CommandLine::command();
     command.build();
@@ -165,7 +165,7 @@ mod tests {
         let ends = [" #", " | ", " && ", ";"];
         let end = ends.iter().filter_map(|mark| line.find(mark)).min();
         let first = end.and_then(|end| line.get(..end)).unwrap_or(line);
-        // What looks like an end may be in quotes; and prose has apostrophes.
+        // The text after a possible end may be in quotes; and prose has apostrophes.
         let words = shell_words::split(first).or_else(|_| shell_words::split(line));
         let words = words.unwrap_or_else(|_| line.split_whitespace().map(str::to_owned).collect());
         words.into_iter().map(Into::into).collect()
@@ -189,7 +189,7 @@ mod tests {
             let text = std::fs::read_to_string(&document).unwrap();
             for line in command_lines(&text) {
                 tried += 1;
-                // What stands for something else may be missing or of another form; verbs and options are real.
+                // Placeholders may be missing or have another form; verbs and options are real.
                 if let Err(error) = CommandLine::try_parse_from(arguments::arranged(words(&line))) {
                     assert!(
                         !matches!(

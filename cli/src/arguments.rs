@@ -1,4 +1,4 @@
-//! Command lines whose verb hands options on to the scheduler, brought into an order that clap understands.
+//! Command lines whose verb passes options to the scheduler, brought into an order that clap understands.
 //!
 //! `pcocc docker alloc -p sandy -T 60 -c 16 --mount img` becomes
 //! `pcocc docker alloc -T 60 --mount img -- -p sandy -c 16`: pcocc's own options first, the scheduler's after `--`, each
@@ -8,7 +8,7 @@ use std::ffi::OsString;
 
 use pcocc_vm::options::{OwnOption, separate};
 
-/// Options of the program itself, which may stand before the verb, and whether they take a value.
+/// Options of the program itself, which may precede the verb, and whether they take a value.
 const GLOBAL: &[OwnOption<'_>] = &[
     ("--progress", true),
     ("--quiet", false),
@@ -16,7 +16,8 @@ const GLOBAL: &[OwnOption<'_>] = &[
     ("--debug", false),
 ];
 
-/// Own options of the verbs that hand on others. `-q`, `--quiet` and `-V` behind such a verb are the scheduler's.
+/// Own options of the verbs that pass options on. `-q`, `--quiet` and `-V` behind such a verb are the
+/// scheduler's.
 const OWN: &[OwnOption<'_>] = &[
     ("E", true),
     ("script", true),
@@ -48,18 +49,18 @@ pub(crate) fn arranged(arguments: Vec<OsString>) -> Vec<OsString> {
     arranged
 }
 
-/// What stands in front of the last word, which is being typed, behind `docker alloc` or `docker batch`.
+/// The words in front of the unfinished last word of `docker alloc` or `docker batch`.
 #[derive(Debug)]
 pub(crate) struct Typed {
-    /// Where the verb's words end.
+    /// Number of words up to the end of the verb.
     pub(crate) verb_ends: usize,
-    /// The verb's words, and those behind it that are not the scheduler's.
+    /// The verb's words, and pcocc's own words behind the verb.
     pub(crate) own: Vec<OsString>,
-    /// Whether the last of them is an option of the scheduler's, which may take the word that is typed.
+    /// Whether the last word is an option of the scheduler, which may take the unfinished word as its value.
     pub(crate) schedulers_turn: bool,
 }
 
-/// Takes a command line apart that is still being typed; `None` when its verb hands nothing on.
+/// Splits an unfinished command line; `None` when its verb passes nothing on.
 pub(crate) fn typed(arguments: &[OsString]) -> Option<Typed> {
     let verb_ends = end_of_verb(arguments)?;
     let (head, words) = arguments.split_at(verb_ends);
@@ -74,7 +75,7 @@ pub(crate) fn typed(arguments: &[OsString]) -> Option<Typed> {
     })
 }
 
-/// Where the words `docker alloc` or `docker batch` end.
+/// Number of words up to the end of `docker alloc` or `docker batch`.
 fn end_of_verb(arguments: &[OsString]) -> Option<usize> {
     let mut verb = Vec::new();
     let mut at = 1;
@@ -184,7 +185,7 @@ mod tests {
                 "pcocc docker alloc -p x -h",
                 "pcocc docker alloc -h -- -p x",
             ),
-            // Nobody else's.
+            // The word belongs to the scheduler.
             (
                 "pcocc docker import -c alloc",
                 "pcocc docker import -c alloc",

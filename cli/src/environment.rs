@@ -12,7 +12,7 @@ use pcocc_vm::job::JobId;
 
 use crate::errors::Failure;
 
-/// What the command takes from its surroundings.
+/// The command's surroundings.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
     /// The user's home directory.
@@ -23,27 +23,27 @@ pub(crate) struct Environment {
     pub(crate) system_conf: PathBuf,
     /// Folder of the user's configuration (PCOCC_USER_CONF_DIR, `~/.pcocc`).
     pub(crate) user_conf: PathBuf,
-    /// Where shells keep what is the user's.
+    /// Folders of the shells' own files.
     pub(crate) shells: ShellFolders,
     /// The user's shell (SHELL).
     pub(crate) shell: Option<PathBuf>,
-    /// Job of the shell or allocation we run in (PCOCC_JOBID, SLURM_JOB_ID).
+    /// Job of the enclosing shell or allocation (PCOCC_JOBID, SLURM_JOB_ID).
     pub(crate) enclosing_job: Option<String>,
-    /// What Slurm tells a job of itself.
+    /// Slurm's variables inside of a job.
     pub(crate) slurm: SlurmVariables,
-    /// Which docker daemon the user points at.
+    /// The docker daemon that the user has chosen.
     pub(crate) docker: DockerVariables,
-    /// How the outside is reached (http_proxy, https_proxy, no_proxy).
+    /// The proxies (http_proxy, https_proxy, no_proxy).
     pub(crate) proxies: Proxies,
     /// Folder of docker's own client configuration (DOCKER_CONFIG, `~/.docker`).
     pub(crate) docker_config: PathBuf,
-    /// Where programs are looked for (PATH).
+    /// Folders of programs (PATH).
     pub(crate) path: Option<OsString>,
     /// Folder for large temporary files (TMPDIR, `/var/tmp`).
     pub(crate) temporary: PathBuf,
     /// Log filter (PCOCC_LOG).
     pub(crate) log: Option<String>,
-    /// What the user sees and types on.
+    /// The terminal, if there is one.
     pub(crate) terminal: Terminal,
 }
 
@@ -52,9 +52,9 @@ pub(crate) struct Environment {
 pub(crate) struct DockerVariables {
     /// DOCKER_HOST.
     pub(crate) host: Option<String>,
-    /// DOCKER_TLS_VERIFY, on when set to anything.
+    /// DOCKER_TLS_VERIFY: any value turns it on.
     pub(crate) tls_verify: Option<String>,
-    /// DOCKER_CERT_PATH; like docker, the folder of its client configuration when unset.
+    /// DOCKER_CERT_PATH, or docker's configuration folder, as in docker.
     pub(crate) cert_path: PathBuf,
 }
 
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Proxies {
 }
 
 impl Proxies {
-    /// As curl does: the name in small letters is asked first.
+    /// The name in small letters comes first, as in curl.
     fn read() -> Self {
         let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"].into_iter();
         let read = |name: &str| variable(&name.to_lowercase()).or_else(|| variable(name));
@@ -79,7 +79,7 @@ impl Proxies {
     }
 }
 
-/// An environment variable that pcocc heeds.
+/// An environment variable that pcocc reads.
 #[derive(Clone, Debug)]
 pub(crate) struct Variable {
     /// Its name.
@@ -93,7 +93,7 @@ pub(crate) struct Variable {
 /// The daemon without DOCKER_HOST.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
-/// Folders by which shells find the user's files.
+/// Folders in which shells find the user's files.
 #[derive(Clone, Debug)]
 pub(crate) struct ShellFolders {
     /// bash-completion's own (BASH_COMPLETION_USER_DIR).
@@ -102,11 +102,11 @@ pub(crate) struct ShellFolders {
     pub(crate) config: PathBuf,
     /// XDG_DATA_HOME, `~/.local/share`.
     pub(crate) data: PathBuf,
-    /// Of zsh's own files (ZDOTDIR, the home).
+    /// Folder of zsh's own files (ZDOTDIR, the home).
     pub(crate) zsh: PathBuf,
 }
 
-/// The variables with which Slurm tells a job of itself.
+/// Slurm's variables inside of a job.
 #[derive(Clone, Debug)]
 pub(crate) struct SlurmVariables(BTreeMap<String, String>);
 
@@ -123,20 +123,20 @@ impl SlurmVariables {
         self.0.get(name).cloned()
     }
 
-    /// The number of the job we run in.
+    /// The number of the enclosing job.
     pub(crate) fn job(&self) -> Option<JobId> {
         self.variable("SLURM_JOB_ID")?.parse().ok()
     }
 }
 
-/// What stderr and stdin are.
+/// The properties of stderr and stdin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
     /// Whether lines on stderr can be redrawn.
     pub(crate) redraws: bool,
     /// Whether stderr takes colors.
     pub(crate) color: bool,
-    /// Whether somebody types on stdin.
+    /// Whether stdin is a terminal.
     pub(crate) types: bool,
 }
 
@@ -193,7 +193,7 @@ impl Environment {
         })
     }
 
-    /// Where the authorities of registries are looked for, as docker and podman do.
+    /// The folders of registries' authorities, as in docker and podman.
     pub(crate) fn certificate_folders(&self) -> Vec<PathBuf> {
         vec![
             self.home.join(".config/containers/certs.d"),
@@ -202,7 +202,7 @@ impl Environment {
         ]
     }
 
-    /// What the environment says, and what stands in for what it does not, for those who want to see it.
+    /// The variables with their values or defaults, for `config show`.
     pub(crate) fn shown(&self) -> Vec<Variable> {
         let row = |name: &'static str, value: String| Variable {
             name,
@@ -238,7 +238,7 @@ impl Environment {
         env::vars_os().collect()
     }
 
-    /// The working directory: as PWD names it, when that is the same one.
+    /// The working directory, by the name in PWD if PWD is right.
     pub(crate) fn working_directory() -> Result<PathBuf, Failure> {
         let real = env::current_dir()
             .map_err(|error| Failure::new("find out the working directory", error))?;
@@ -249,7 +249,7 @@ impl Environment {
         Ok(named.filter(same).unwrap_or(real))
     }
 
-    /// Who runs this, as the user database knows it.
+    /// The user of this process, from the user database.
     pub(crate) fn account(&self) -> Account {
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         let found = nix::unistd::User::from_uid(uid).ok().flatten();
@@ -277,13 +277,13 @@ impl Environment {
             .collect()
     }
 
-    /// Whether there is a program of this name.
+    /// Whether a program has this name.
     pub(crate) fn has_program(&self, name: &str) -> bool {
         let path = self.path.clone().unwrap_or_default();
         env::split_paths(&path).any(|folder| folder.join(name).is_file())
     }
 
-    /// What the path templates of configuration files may use.
+    /// The variables for path templates of configuration files.
     pub(crate) fn path_variables(&self) -> Variables {
         Variables {
             homedir: self.home.clone(),
@@ -314,7 +314,7 @@ fn text(name: &str) -> Result<Option<String>, Failure> {
         .transpose()
 }
 
-/// USER, or the name the user database gives the process's user.
+/// USER, or the name of the process's user in the user database.
 fn user_name() -> Result<String, Failure> {
     if let Some(user) = text("USER")? {
         return Ok(user);
@@ -322,7 +322,7 @@ fn user_name() -> Result<String, Failure> {
     let uid = nix::unistd::getuid();
     match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => Ok(user.name),
-        // A container or a broken directory service: the number is better than nothing.
+        // In a container, or with a broken directory service, the number is better than nothing.
         Ok(None) | Err(_) => Ok(uid.to_string()),
     }
 }

@@ -1,8 +1,8 @@
-//! Failures of verbs, and the one table that turns an error into an exit code, words and a hint.
+//! Failures of verbs, and the one table that gives an error its exit code, text and hint.
 //!
-//! A failure names an action, a part of the action, and an error. Most failures are made from a library's error by `?` and
-//! have only that: the action is the verb's, added where the verb is run ([`crate::invocation`]). A phase of a verb that
-//! fails under a name of its own says so by [`While::when`].
+//! A failure has an action, a part of the action, and an error. Most failures are made from a library's error
+//! by `?` and have only the error: the action is the verb's, added where the verb is run
+//! ([`crate::invocation`]). [`While::when`] gives a phase of a verb an action of its own.
 //!
 //! Shape on stderr:
 //!
@@ -23,17 +23,17 @@ use crate::messages;
 
 /// Exit status of a failed command.
 pub(crate) const FAILED: u8 = 1;
-/// Exit status of a command line that makes no sense.
+/// Exit status of a wrong command line.
 pub(crate) const USAGE: u8 = 2;
 
 /// Exit status of a wait that took too long.
 pub(crate) const TIMED_OUT: u8 = 124;
-/// Exit status of a shell or script that is there and cannot be run.
+/// Exit status of a shell or script that cannot be run.
 pub(crate) const CANNOT_RUN: u8 = 126;
-/// Exit status of a shell or script that is not there.
+/// Exit status of a missing shell or script.
 pub(crate) const NOT_FOUND: u8 = 127;
 
-/// Keeps what a hostile name makes long from filling the screen.
+/// Shortens a hostile name that would fill the screen.
 fn shortened(text: &str, most: usize) -> std::borrow::Cow<'_, str> {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
@@ -44,13 +44,13 @@ fn shortened(text: &str, most: usize) -> std::borrow::Cow<'_, str> {
 /// A verb's outcome.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
-/// What a failed write to stdout was for; a broken pipe there is no failure.
+/// The action of a failed write to stdout, where a broken pipe is no failure.
 pub(crate) const WRITE_RESULT: &str = "write the result";
 
 /// Why a verb failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// What was tried, as it follows "failed to"; `None` for the verb's own action.
+    /// The action, as it follows "failed to"; `None` for the verb's own.
     action: Option<String>,
     /// The part of the action that failed.
     part: Option<String>,
@@ -77,7 +77,7 @@ impl Failure {
         }
     }
 
-    /// Failed to do `action` because of `error`.
+    /// The failure of `action` with `error`.
     pub(crate) fn new(
         action: impl Into<String>,
         error: impl StdError + Send + Sync + 'static,
@@ -85,22 +85,22 @@ impl Failure {
         Self::from(error).action(|| action)
     }
 
-    /// Failed to do `action` for a reason in words.
+    /// The failure of `action` with a reason in words.
     pub(crate) fn message(action: impl Into<String>, why: impl Into<String>) -> Self {
         Self::because(why).action(|| action)
     }
 
-    /// Failed for a reason in words.
+    /// A failure with a reason in words.
     pub(crate) fn because(why: impl Into<String>) -> Self {
         Self::of(Some(why.into().into()))
     }
 
-    /// A failure that was told to the user already.
+    /// A failure that the user was told already.
     pub(crate) fn reported(code: u8) -> Self {
         Self::of(None).code(code)
     }
 
-    /// The outcome of a verb that ends as a shell or a script did.
+    /// The outcome of a verb that takes over the exit code of a shell or script.
     pub(crate) fn passed_on(code: u8) -> Outcome {
         match code {
             0 => Ok(()),
@@ -108,13 +108,13 @@ impl Failure {
         }
     }
 
-    /// The same in `action`, unless the failure names an action already.
+    /// Adds an action, unless the failure has one.
     fn action<A: Into<String>>(mut self, action: impl FnOnce() -> A) -> Self {
         self.action.get_or_insert_with(|| action().into());
         self
     }
 
-    /// The same in a part of the action, unless the failure names an action or a part already.
+    /// Adds a part of the action, unless the failure has an action or a part.
     pub(crate) fn part(mut self, part: impl Into<String>) -> Self {
         if self.action.is_none() {
             self.part.get_or_insert_with(|| part.into());
@@ -122,13 +122,13 @@ impl Failure {
         self
     }
 
-    /// The same, with what to do next instead of the table's hint.
+    /// Replaces the table's hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same, with what to do next if that was not said before.
+    /// Adds a hint, unless there is one.
     pub(crate) fn or_hint(self, hint: impl FnOnce() -> String) -> Self {
         match self.hint {
             Some(_) => self,
@@ -136,30 +136,30 @@ impl Failure {
         }
     }
 
-    /// The same with another exit code than the table's.
+    /// Replaces the table's exit code.
     pub(crate) fn code(mut self, code: u8) -> Self {
         self.code = Some(code);
         self
     }
 
-    /// The same with this exit code unless it has one of its own.
+    /// Sets the exit code, unless the failure has one of its own.
     pub(crate) fn or_code(mut self, code: u8) -> Self {
         self.code.get_or_insert(code);
         self
     }
 
-    /// The exit code, when no signal was received.
+    /// The exit code, if no signal was received.
     pub(crate) fn exit_code(&self) -> u8 {
         self.code.unwrap_or_else(|| self.classify().0)
     }
 
-    /// Writes the failure to stderr and gives the exit code; `signal` is the one that was received.
+    /// Writes the failure to stderr; returns the exit code. `signal` is the received signal.
     pub(crate) fn report(&self, signal: Option<u8>) -> ExitCode {
         if let Some(io) = self.find::<io::Error>()
             && io.kind() == io::ErrorKind::BrokenPipe
             && self.action.as_deref() == Some(WRITE_RESULT)
         {
-            // Whoever read our result has seen enough.
+            // The reader of our result has seen enough.
             return ExitCode::SUCCESS;
         }
         if self.error.is_some() {
@@ -171,14 +171,14 @@ impl Failure {
         }
     }
 
-    /// The error and its causes, without what was tried.
+    /// The error and its causes, without the action.
     pub(crate) fn why(&self) -> String {
         self.error
             .as_deref()
             .map_or_else(String::new, |error| chain(error))
     }
 
-    /// What went wrong and what to do next on one line, for a place that names the action itself.
+    /// The error and the hint on one line, for a caller that names the action itself.
     pub(crate) fn why_and_hint(&self) -> String {
         let mut text = match &self.part {
             Some(part) => format!("{part}: {}", self.why()),
@@ -190,7 +190,7 @@ impl Failure {
         text
     }
 
-    /// What to do next.
+    /// The hint.
     fn next(&self) -> Option<String> {
         self.hint.clone().or_else(|| self.classify().1)
     }
@@ -234,7 +234,7 @@ impl Failure {
             return (FAILED, None);
         };
         let hint = match error {
-            // Some say themselves which variable is at fault.
+            // Some of these errors name the variable at fault.
             ImageError::Unreachable { why, .. } if why.contains("DOCKER_") => None,
             ImageError::Unreachable { .. } => Some(
                 "check that the docker daemon runs and that DOCKER_HOST, DOCKER_TLS_VERIFY and \
@@ -270,7 +270,7 @@ impl Failure {
     }
 }
 
-/// An error and its causes on one line, leaving out causes whose words are there already.
+/// An error and its causes on one line, without causes whose text is in it already.
 fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -284,7 +284,7 @@ fn chain(error: &dyn StdError) -> String {
     text
 }
 
-/// What to do about a job that is not there, or not alone.
+/// The hint for a job that is missing or ambiguous.
 fn job_hint(error: &JobError) -> Option<&'static str> {
     match error {
         JobError::NoJob => Some("start one with `pcocc docker alloc` or `pcocc docker batch`"),
@@ -299,7 +299,7 @@ fn job_hint(error: &JobError) -> Option<&'static str> {
     }
 }
 
-/// Says what was being done when a call failed.
+/// Adds the action to a failed call.
 pub(crate) trait While<T> {
     /// Makes the error a [`Failure`] "failed to `action`: …", unless it names an action already.
     fn when<A: Into<String>>(self, action: impl FnOnce() -> A) -> Outcome<T>;

@@ -1,4 +1,4 @@
-//! One run of the command: what every verb is given, and how a verb is run.
+//! One run of the command: the arguments that every verb gets, and how a verb is run.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::signals::Signals;
 
 /// A verb with its arguments.
 pub(crate) trait Run {
-    /// What the verb does, as it follows "failed to".
+    /// The verb's action, as it follows "failed to".
     fn action(&self) -> String;
 
     /// Runs the verb.
@@ -26,7 +26,7 @@ pub(crate) trait Run {
 pub(crate) struct Invocation {
     /// The environment, read once.
     pub(crate) environment: Arc<Environment>,
-    /// The surroundings, each fact found out once.
+    /// The surroundings; each fact is found once.
     pub(crate) host: Arc<Host>,
     /// Raised by the first signal that asks to stop.
     pub(crate) cancel: Cancel,
@@ -57,7 +57,7 @@ impl Invocation {
         }
     }
 
-    /// Runs a verb; a failure without an action of its own is one of the verb's action.
+    /// Runs a verb; a failure without an action gets the verb's.
     pub(crate) fn run(&self, verb: impl Run) -> Outcome {
         let action = verb.action();
         verb.run(self).when(|| action)
@@ -68,7 +68,7 @@ impl Invocation {
         self.progress == ProgressMode::None
     }
 
-    /// Accompanies work that is too short to draw.
+    /// The context of work that is too short to draw.
     pub(crate) fn quietly(&self) -> Context {
         Context {
             cancel: self.cancel.clone(),
@@ -76,14 +76,14 @@ impl Invocation {
         }
     }
 
-    /// Writes a line about the work on stderr, unless the user wants it quiet.
+    /// Writes a line about the work to stderr, unless the user wants no such lines.
     pub(crate) fn announce(&self, text: &str) {
         if !self.is_quiet() {
             messages::complain(&format!("{text}\n"));
         }
     }
 
-    /// Does `work` with its progress drawn.
+    /// Does `work` while its progress is drawn.
     pub(crate) fn drawn<T>(&self, work: impl FnOnce(&Context) -> T) -> T {
         let (_drawing, context) = self.draw();
         work(&context)

@@ -2,12 +2,12 @@
 
 use std::io::Write as _;
 
-/// Writes `text` to stderr. Whoever closed it does not want to know: that is no failure.
+/// Writes `text` to stderr. A closed stderr is no failure.
 pub(crate) fn complain(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Warns the user of something although the verb goes on.
+/// Writes a warning; the verb goes on.
 pub(crate) fn warn(text: &str) {
     complain(&format!("{}\n", warning(text)));
 }
@@ -17,7 +17,7 @@ pub(crate) fn warning(text: &str) -> String {
     format!("pcocc: warning: {}", printable(text))
 }
 
-/// Escapes what would move the cursor or break a line: names come from others.
+/// Escapes characters that would move the cursor or break a line: names come from others.
 pub(crate) fn printable(text: &str) -> String {
     if text.chars().any(char::is_control) {
         text.chars()

@@ -1,4 +1,4 @@
-//! A mounted tree that lasts as long as what it was mounted for.
+//! A mounted tree for the time of a shell or VM.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -13,11 +13,11 @@ use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::invocation::Invocation;
 
-/// Images shown as folders for as long as this is kept.
+/// A mount, which ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Mounted(Child);
 
-/// Shows the images of a job's docker daemon and of the repositories at `point`.
+/// Mounts the images of a job's docker daemon and of the repositories at `point`.
 pub(crate) fn mount(invocation: &Invocation, job: &Job, point: &Path) -> Outcome<Mounted> {
     start(invocation, job, point).when(|| format!("mount {}", point.display()))
 }
@@ -30,7 +30,7 @@ fn start(invocation: &Invocation, job: &Job, point: &Path) -> Outcome<Mounted> {
         .args(["docker", "mount", "--foreground", "--"])
         .arg(point);
     docker.activate(&Environment::all()).apply(&mut command);
-    // Told to end, it unmounts. What is typed at the terminal is not for it.
+    // The mount unmounts on SIGTERM. Keys of the terminal do not reach it.
     die_with_parent(&mut command, Signal::TERM);
     let mut child = command
         .stdin(Stdio::null())
@@ -45,14 +45,14 @@ fn start(invocation: &Invocation, job: &Job, point: &Path) -> Outcome<Mounted> {
     }
     match line.starts_with("Mounted") {
         true => Ok(mounted),
-        // It said why.
+        // The mount has said why.
         false => Err(Failure::reported(1)),
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The mount may have ended already.
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         if let Err(error) = self.0.wait() {
             tracing::debug!(%error, "the mount's process is not waited for");

@@ -1,4 +1,4 @@
-//! What jobs that are over leave behind: records, docker contexts and folders.
+//! The remains of ended jobs: records, docker contexts and folders.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::errors::Outcome;
 use crate::host::Host;
 use crate::host::jobs::Unasked;
 
-/// How long the folder of a job that is over is kept.
+/// How long the folder of an ended job is kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The most folders of such jobs that are kept.
+/// Most folders of ended jobs.
 const MOST_KEPT: usize = 50;
 
-/// Writes down the end of local jobs whose launcher could not, and removes docker contexts of jobs that are over and
-/// folders of those that are long over. Best effort: nobody believes such records anyway.
+/// Records the end of local jobs whose launcher could not, and removes the docker contexts of ended jobs and
+/// the folders of long ended ones. Best effort: readers do not believe such records.
 pub(crate) fn clean_up(host: &Host) {
     if let Err(failure) = try_clean_up(host) {
         tracing::debug!(?failure, "old jobs stay");

@@ -14,7 +14,7 @@ use crate::messages::printable;
 /// How a listing is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    // No doc comments: the names say it, and the help stays on one line.
+    // No doc comments: the names are enough, and the help stays on one line.
     #[default]
     Table,
     Json,
@@ -80,7 +80,7 @@ fn lines(header: &[&str], right: &[&str], rows: Vec<Vec<String>>) -> String {
     text
 }
 
-/// A size as people read it, in the manual's notation: `575 B`, `744.86 KB`, `1.37 MB` (1 KB is 1024 B).
+/// A size in the manual's notation: `575 B`, `744.86 KB`, `1.37 MB` (1 KB is 1024 B).
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1024 {
@@ -89,7 +89,7 @@ pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";
     for next in UNITS {
-        // The limit is what would round up to "1024.00".
+        // Larger values would be rounded to "1024.00".
         if value < 1023.995 {
             break;
         }

@@ -1,13 +1,13 @@
 //! The user's private folder on a node-local disk: `pcocc-UID/` in TMPDIR, else in `/var/tmp`.
 //!
-//! Everybody can make names in there: what has ours must really be ours.
+//! Everybody can make names in these folders, so the owner of our folder is checked.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// Gives the private folder below `temporary`, made when it is missing.
+/// Opens the private folder below `temporary`, made if missing.
 pub(crate) fn open(temporary: &Path) -> io::Result<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     let private = temporary.join(format!("pcocc-{user}"));
@@ -23,8 +23,8 @@ pub(crate) fn open(temporary: &Path) -> io::Result<PathBuf> {
     Ok(private)
 }
 
-/// Removes folders in `private` that are named `<prefix><pid>-…`, or `<prefix><pid>.<start time>-…` where they may be
-/// older than the machine's boot, and whose process is gone. Best effort: it only frees space.
+/// Removes folders in `private` named `<prefix><pid>-…` whose process is gone; `<prefix><pid>.<start time>-…`
+/// if the folders may be older than the boot. Best effort: it only frees space.
 pub(crate) fn sweep(private: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(private) else {
         return;
@@ -42,7 +42,7 @@ pub(crate) fn sweep(private: &Path, prefix: &str) {
     }
 }
 
-/// Whether the process that `<pid>` or `<pid>.<start time>` names is gone; one that nobody has waited for yet is, too.
+/// Whether the process `<pid>` or `<pid>.<start time>` is gone; a zombie counts as gone.
 fn is_gone(process: &str) -> Option<bool> {
     let (pid, started) = match process.split_once('.') {
         Some((pid, started)) => (pid, Some(started.parse::<u64>().ok()?)),

@@ -18,20 +18,20 @@ use crate::messages::warn;
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
-    // No doc comments: the option's own help says it all, on one line.
+    // No doc comments: the option's help says all on one line.
     Auto,
     Plain,
     None,
 }
 
-/// Progress being drawn; dropping it leaves the terminal clean.
+/// A drawing of progress; dropping it leaves the terminal clean.
 #[derive(Debug)]
 pub(crate) struct Drawing(Style);
 
 #[derive(Debug)]
 enum Style {
     Bars(Arc<bars::Bars>),
-    /// On a terminal that cannot be redrawn, `^C` would stand in front of the next line.
+    /// A terminal that cannot be redrawn would show `^C` in front of the next line.
     Plain(
         Arc<plain::Plain<std::io::Stderr>>,
         #[expect(dead_code, reason = "it is dropped")] echo::QuietKeys,
@@ -52,7 +52,7 @@ impl Drawing {
         })
     }
 
-    /// Where the operation sends its events.
+    /// The reporter for the operation's events.
     pub(crate) fn reporter(&self) -> Reporter {
         match &self.0 {
             Style::Bars(bars) => Reporter::new(bars.clone()),

@@ -9,14 +9,13 @@ use rustix::stdio::stdin;
 
 use crate::messages::{complain, printable};
 
-/// How long a signal may go unnoticed.
+/// Longest delay of a signal.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Longest answer, in bytes.
 const MAX_ANSWER: usize = 1024;
 
-/// Asks until the answer is yes or no; an empty one, or the end of input, is yes. `None` when a signal
-/// came instead.
+/// Asks until the answer is yes or no. An empty answer and the end of input mean yes; a signal gives `None`.
 pub(crate) fn yes(question: &str, cancel: &Cancel) -> Option<bool> {
     loop {
         complain(&format!("{} [Y/n] ", printable(question)));

@@ -1,8 +1,8 @@
-//! A VM that lives as long as a shell: the part of `alloc` that begins with a running launcher, locally or in a Slurm
-//! allocation.
+//! A VM with the lifetime of a shell: the part of `alloc` that begins with a running launcher, local or in a
+//! Slurm allocation.
 //!
-//! Phases: wait until docker answers → run the shell, or a script → release the launcher, which stops the VM. Ctrl-C during
-//! the wait, a closed terminal and the end of the VM lead to the last phase.
+//! Phases: wait until docker answers → run the shell, or a script → release the launcher, which stops the VM.
+//! Ctrl-C during the wait, a closed terminal, and the end of the VM lead to the last phase.
 
 mod console;
 mod limits;
@@ -31,7 +31,7 @@ use crate::mounted;
 /// How long a shell may take to end after SIGHUP.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A VM and the shell it is for.
+/// A VM and its shell.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
     /// The job's folder.
@@ -40,16 +40,16 @@ pub(crate) struct Session<'a> {
     pub(crate) launcher: HeldLauncher,
     /// The command line to run instead of an interactive shell.
     pub(crate) script: Option<&'a str>,
-    /// Where to show the images as folders.
+    /// Folder that shows the images.
     pub(crate) mount: Option<&'a Path>,
-    /// When waiting ends.
+    /// When the wait ends.
     pub(crate) give_up: Option<GiveUp>,
-    /// Whether the launcher is on a node of Slurm's, so that the wait begins with the node.
+    /// Whether the launcher is on another node: then the wait begins with the node.
     pub(crate) elsewhere: bool,
 }
 
 impl Session<'_> {
-    /// Waits, runs the shell, and ends the VM; gives the shell's exit code.
+    /// Waits, runs the shell, and ends the VM; returns the shell's exit code.
     pub(crate) fn run(mut self, invocation: &Invocation) -> Outcome<u8> {
         let result = self.live(invocation);
         let action = format!("stop the VM of job {}", self.folder.id());
@@ -58,7 +58,7 @@ impl Session<'_> {
         if let Err(error) = Jobs::close(&self.folder, invocation.cancel.is_cancelled()) {
             tracing::debug!(%error, "the record stays as it is");
         }
-        // The start files of the shell are of no use any more; the rest of the folder is kept for the job's logs.
+        // The shell's start files are useless now; the rest of the folder is kept for the job's logs.
         let _ = fs::remove_dir_all(self.folder.path().join("shell"));
         contexts::forget(&invocation.host, &self.folder);
         let code = result?;
@@ -120,7 +120,7 @@ impl Session<'_> {
             }
             if let Some(status) = self.launcher.ended()? {
                 drop(drawing);
-                // The last reports may still be on their way.
+                // The last reports may still be in the pipe.
                 while let Some(report) = self.launcher.next(Duration::from_millis(20)) {
                     if let Report::Record(record) = report {
                         over = Some(record);
@@ -155,7 +155,7 @@ impl Session<'_> {
         Ok(report)
     }
 
-    /// The reason why there is no VM.
+    /// The failure of a VM that did not start.
     fn start_failure(&self, record: Option<Record>, status: ExitStatus) -> Failure {
         let record = record.or_else(|| self.folder.read().ok());
         let why = match record {
@@ -170,7 +170,7 @@ impl Session<'_> {
                 None => format!("its launcher ended: {status}"),
             },
         };
-        // A launcher that ended before it took the record over has not recorded its end.
+        // A launcher that ended before taking over the record has not recorded its end.
         if let Ok(mut record) = self.folder.read()
             && record.state == State::Queued
         {
@@ -183,7 +183,7 @@ impl Session<'_> {
         Failure::because(why)
     }
 
-    /// Waits for the shell's end; warns its user before the end of the VM, and hangs up when the VM is gone.
+    /// Waits for the shell's end. Warns the user before the end of the VM; hangs up after it.
     fn wait_for_shell(
         &mut self,
         invocation: &Invocation,

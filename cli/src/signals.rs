@@ -1,10 +1,10 @@
 //! Signals that end the command.
 //!
-//! The first SIGINT, SIGTERM or SIGHUP raises the [`Cancel`] flag: the verb rolls back and returns.
-//! A second one ends the process at once, but for the launcher of a VM.
+//! The first SIGINT, SIGTERM or SIGHUP raises the [`Cancel`] flag: the verb rolls back and returns. A second
+//! signal ends the process at once, except for the launcher of a VM.
 //!
-//! SIGUSR1 and SIGUSR2 are what Slurm sends to all processes of a job when `--signal` asks for it: verbs that run as long
-//! as a job does note them, and go on.
+//! Slurm sends SIGUSR1 and SIGUSR2 to all processes of a job if `--signal` asks for it. Verbs with the lifetime
+//! of a job note these signals and go on.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
-/// The signals that were received.
+/// The received signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
     received: Arc<AtomicUsize>,
@@ -25,9 +25,9 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers, but for signals that whoever started this process wants ignored (`nohup`). A `patient`
-    /// verb is not ended by a second signal: it has others to clean up after. One that `lasts` as long as a job does
-    /// is not ended by a warning.
+    /// Installs the handlers, except for signals that the parent wants ignored (`nohup`). A second signal does
+    /// not end a `patient` verb, which cleans up after others. A warning does not end a verb that `lasts` as
+    /// long as a job.
     pub(crate) fn install(cancel: &Cancel, patient: bool, lasts: bool) -> io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
         let noted = Arc::new(AtomicUsize::new(0));
@@ -38,7 +38,7 @@ impl Signals {
                 continue;
             }
             if !patient {
-                // Order matters: the shutdown looks at the flag before this signal raises it.
+                // The order matters: the shutdown reads the flag before this signal raises it.
                 handlers.push(flag::register_conditional_shutdown(
                     signal,
                     128 + signal,
@@ -62,7 +62,7 @@ impl Signals {
         })
     }
 
-    /// Takes the handlers away: from here on the signals are somebody else's.
+    /// Removes the handlers: from here on the signals are for others.
     pub(crate) fn release(&self) {
         let mut handlers = self.handlers.lock();
         for handler in handlers.drain(..) {
@@ -70,7 +70,7 @@ impl Signals {
         }
     }
 
-    /// The name of a warning that has come since this was last asked.
+    /// The name of a warning since the last call.
     pub(crate) fn warning(&self) -> Option<&'static str> {
         match self.noted.swap(0, Ordering::AcqRel) {
             0 => None,
@@ -79,7 +79,7 @@ impl Signals {
         }
     }
 
-    /// The signal that asked to stop, if any did.
+    /// The signal that asked to stop.
     pub(crate) fn received(&self) -> Option<u8> {
         match self.received.load(Ordering::Acquire) {
             0 => None,

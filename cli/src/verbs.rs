@@ -20,7 +20,7 @@ mod transfer;
 use crate::errors::Outcome;
 use crate::invocation::Invocation;
 
-/// What to do.
+/// The verb.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     Image(image::Args),
@@ -35,7 +35,7 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    /// What the verb logs when nobody asked for a log: a long-lived one tells what goes wrong.
+    /// The default log of the verb: a long-lived verb logs its errors.
     pub(crate) fn log(&self) -> Option<&'static str> {
         match self {
             Self::Docker(args) if args.serves() => {
@@ -45,12 +45,12 @@ impl Verb {
         }
     }
 
-    /// Whether only the verb itself may end its process: it answers for others.
+    /// Whether only the verb itself may end its process, because others depend on it.
     pub(crate) fn is_patient(&self) -> bool {
         matches!(self, Self::Docker(args) if args.launches())
     }
 
-    /// Whether the verb may run as long as a job does, and share the signals the job is sent.
+    /// Whether the verb may run as long as a job, and gets the signals of the job.
     pub(crate) fn lasts(&self) -> bool {
         matches!(self, Self::Docker(args) if args.launches() || args.serves())
     }

@@ -1,4 +1,4 @@
-//! Jobs as verbs ask for them: which one is meant, how it is now, and how its docker daemon is reached.
+//! Jobs for verbs: the choice of a job, its present state, and the access to its docker daemon.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -12,7 +12,7 @@ use pcocc_vm::slurm::Squeue;
 use super::Host;
 use crate::errors::{Failure, Outcome, While as _};
 
-/// A scheduler that is not asked: records are taken as they are.
+/// A scheduler that is never asked: records are believed.
 #[derive(Debug)]
 pub(crate) struct Unasked;
 
@@ -31,12 +31,12 @@ pub(crate) struct JobOption {
 }
 
 impl JobOption {
-    /// The job that is meant; it must not be over.
+    /// The chosen job, which must not be over.
     pub(crate) fn choose(&self, host: &Host) -> Outcome<Job> {
         host.choose_job(self.job.as_deref())
     }
 
-    /// The job that is meant, over or not: by its number any; without one, the last there was if none is left.
+    /// The chosen job, over or not. A number means any job; without one, the last job is meant if none is left.
     pub(crate) fn find(&self, host: &Host) -> Outcome<Job> {
         if let Some(id) = self.job.as_deref().and_then(|text| text.parse().ok()) {
             return host.job_now(id);
@@ -60,8 +60,7 @@ impl JobOption {
 }
 
 impl Host {
-    /// The job that is meant by `wanted`, a number or a name; without one, that of the shell we run in or the only
-    /// one there is.
+    /// The job `wanted`, a number or a name; without one, the job of the enclosing shell, or the only job.
     pub(crate) fn choose_job(&self, wanted: Option<&str>) -> Outcome<Job> {
         let wanted = match wanted {
             None => Wanted::Unsaid,
@@ -73,11 +72,11 @@ impl Host {
         Ok(self.jobs()?.choose(&wanted, self.enclosing_id(), &Squeue)?)
     }
 
-    /// The job that is meant when nothing is said; `None` when there is no job at all.
+    /// The job for a command line without a choice; `None` without any job.
     pub(super) fn only_job(&self) -> Outcome<Option<Job>> {
         let jobs = self.jobs()?;
         if jobs.ids()?.is_empty() {
-            // Nothing is asked, and nothing can fail, where nobody has jobs.
+            // Without jobs there is nothing to ask, and nothing that can fail.
             return Ok(None);
         }
         match jobs.choose(&Wanted::Unsaid, self.enclosing_id(), &Squeue) {
@@ -87,7 +86,8 @@ impl Host {
         }
     }
 
-    /// The job of the shell we run in, as its record has it; `None` outside of one, and in a job that is no docker VM.
+    /// The job of the enclosing shell, from its record; `None` outside of a job, or in a job that is no docker
+    /// VM.
     pub(super) fn enclosing_job(&self) -> Option<Job> {
         let id = self.enclosing_id()?;
         let job = self.jobs().and_then(|jobs| Ok(jobs.get(id, &Unasked)?));
@@ -99,11 +99,11 @@ impl Host {
         self.environment().enclosing_job.as_deref()?.parse().ok()
     }
 
-    /// All jobs as they are now.
+    /// All jobs in their present state.
     pub(crate) fn list_jobs(&self) -> Outcome<Vec<Job>> {
         let jobs = self.jobs()?;
         let list = jobs.list(&Squeue)?;
-        // What Slurm has said of a job that is over need not be asked again.
+        // Slurm's answer about an ended job stays true.
         for job in list.iter().filter(|job| job.record.state.is_over()) {
             if let Err(error) = jobs.record_end(job) {
                 tracing::debug!(%error, "a dead job's record stays");
@@ -112,12 +112,12 @@ impl Host {
         Ok(list)
     }
 
-    /// A job as it is now.
+    /// A job in its present state.
     pub(crate) fn job_now(&self, id: JobId) -> Outcome<Job> {
         Ok(self.jobs()?.get(id, &Squeue)?)
     }
 
-    /// How docker reaches the daemon of a job.
+    /// The access to the daemon of a job, for docker.
     pub(crate) fn docker_environment(&self, job: &Job) -> Outcome<DockerEnvironment> {
         let Some(host) = &job.record.endpoint else {
             let id = job.id();
@@ -137,7 +137,7 @@ impl Host {
         })
     }
 
-    /// What connects to the endpoint of a job.
+    /// A client of a job's endpoint.
     pub(crate) fn endpoint_client(&self, job: &Job) -> Outcome<EndpointClient> {
         let docker = self.docker_environment(job)?;
         let read = |name: &str| {

@@ -1,7 +1,7 @@
 //! Progress as bars on a terminal.
 //!
-//! What is finished scrolls away as ordinary lines; bars of blobs in flight, and the stage that has no bytes to
-//! count, with the time it has taken, stay at the bottom.
+//! Finished work scrolls away as ordinary lines. At the bottom stay the bars of moving blobs, and the stage
+//! without bytes, with its time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::output::size;
 
 /// Columns of a bar where the terminal is wide enough.
 const WIDEST_BAR: usize = 60;
-/// Columns a bar's line needs for what is not the bar.
+/// Columns of a bar's line beside the bar.
 const BESIDE_BAR: usize = 36;
 
 /// Draws bars on stderr.
@@ -29,7 +29,7 @@ pub(super) struct Bars {
     quiet_keys: Mutex<Option<QuietKeys>>,
 }
 
-/// What goes on without bytes to count.
+/// A stage without bytes to count.
 #[derive(Debug)]
 struct Stage {
     text: String,
@@ -59,7 +59,7 @@ impl Bars {
         for (_, blob) in self.lock().drain() {
             blob.bar.finish_and_clear();
         }
-        // A terminal that went away needs no clearing.
+        // A vanished terminal needs no clearing.
         let _ = self.screen.clear();
         drop(self.quiet_keys.lock().take());
     }
@@ -69,7 +69,7 @@ impl Bars {
     }
 
     fn line(&self, line: &str) {
-        // Progress must not fail an operation.
+        // A failed drawing must not fail the operation.
         let _ = self.screen.println(line);
     }
 
@@ -86,7 +86,7 @@ impl Bars {
         });
     }
 
-    /// The stage becomes an ordinary line, with its time if that was worth the wait.
+    /// Makes the stage an ordinary line, with its time if it was long.
     fn end_stage(&self) {
         let ended = self.stage.lock().take();
         let Some(stage) = ended else {
@@ -176,7 +176,7 @@ fn style(columns: usize, total_known: bool) -> ProgressStyle {
         .with_key(
             "at",
             |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                // Drawing must not fail an operation.
+                // A failed drawing must not fail the operation.
                 let _ = out.write_str(&size(state.pos()));
             },
         )
@@ -196,7 +196,7 @@ fn style(columns: usize, total_known: bool) -> ProgressStyle {
         .tick_chars("|/-\\ ")
 }
 
-/// Columns a stage's line needs for its spinner and time.
+/// Columns of a stage's line for spinner and time.
 const BESIDE_STAGE: usize = 12;
 
 /// `Waiting for docker VM to start ... | 12s`
@@ -215,15 +215,15 @@ fn full(columns: usize, total: u64) -> String {
     }
 }
 
-/// `Skipping blob sha256:8e674ad7... (already there)`: where there is no room, the name is cut.
+/// `Skipping blob sha256:8e674ad7... (already there)`; a long name is cut.
 fn skipped(kind: BlobKind, name: &str, columns: usize) -> String {
     let line = |name: &str| format!("Skipping {kind} {name} (already there)");
     let room = columns.saturating_sub(line("").width());
     shorten(&line(&shorten(name, room)), columns)
 }
 
-/// Cuts a line that would wrap: a wrapped line cannot be redrawn cleanly. Characters count by the columns
-/// they take.
+/// Cuts a line that would wrap: a wrapped line cannot be redrawn cleanly. Wide characters count with their
+/// columns.
 fn shorten(line: &str, columns: usize) -> String {
     if line.width() < columns {
         return line.to_owned();

@@ -1,5 +1,5 @@
-//! Progress as lines, for logs and pipes: one when a blob or a stage starts, one when a blob ends, and one every
-//! ten seconds in between, also when nothing moves: a thread looks at the clock.
+//! Progress as lines, for logs and pipes: one line when a blob or a stage starts, one when a blob ends, and one
+//! every ten seconds in between. A thread watches the clock, so that a stall is reported as well.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Plain<W> {
     state: Arc<Mutex<State<W>>>,
-    /// Dropped with the drawing: the clock's thread ends.
+    /// Dropped with the drawing, which ends the clock's thread.
     _clock: Sender<()>,
 }
 
@@ -35,7 +35,7 @@ struct State<W> {
 struct Stage {
     text: String,
     begun: Instant,
-    told: Instant,
+    reported: Instant,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ struct Blob {
     name: String,
     total: Option<u64>,
     done: u64,
-    told: Instant,
+    reported: Instant,
 }
 
 impl Blob {
@@ -87,22 +87,22 @@ impl<W: Write + Send + 'static> Plain<W> {
 
 impl<W: Write> State<W> {
     fn line(&mut self, line: &str) {
-        // Progress must not fail an operation: a closed stderr loses its lines.
+        // A failed line must not fail the operation: a closed stderr loses its lines.
         let _ = writeln!(self.output, "{line}");
     }
 
-    /// Tells of whatever was not told of for a while.
+    /// Reports all blobs and stages whose last line is too old.
     fn remind(&mut self, now: Instant) {
         let mut lines = Vec::new();
-        let due = |told: &mut Instant| {
-            let due = now.duration_since(*told) >= INTERVAL;
+        let due = |reported: &mut Instant| {
+            let due = now.duration_since(*reported) >= INTERVAL;
             if due {
-                *told = now;
+                *reported = now;
             }
             due
         };
         if let Some(stage) = &mut self.stage
-            && due(&mut stage.told)
+            && due(&mut stage.reported)
         {
             let seconds = now.duration_since(stage.begun).as_secs();
             lines.push(format!("{} ({})", stage.text, super::elapsed(seconds)));
@@ -110,7 +110,7 @@ impl<W: Write> State<W> {
         let mut blobs: Vec<_> = self.blobs.iter_mut().collect();
         blobs.sort_unstable_by_key(|(id, _)| **id);
         for (_, blob) in blobs {
-            if due(&mut blob.told) {
+            if due(&mut blob.reported) {
                 lines.push(blob.line());
             }
         }
@@ -127,7 +127,7 @@ impl<W: Write> State<W> {
                 self.stage = Some(Stage {
                     text,
                     begun: now,
-                    told: now,
+                    reported: now,
                 });
             }
             Event::Warning(text) => self.line(&warning(&text)),
@@ -138,7 +138,7 @@ impl<W: Write> State<W> {
                 total,
             } => {
                 let name = printable(&name);
-                // From here on the bytes tell that it goes on.
+                // From here on the bytes show the progress.
                 self.stage = None;
                 self.line(&format!("{} {name}", kind.doing()));
                 self.blobs.insert(
@@ -148,7 +148,7 @@ impl<W: Write> State<W> {
                         name,
                         total,
                         done: 0,
-                        told: now,
+                        reported: now,
                     },
                 );
             }
@@ -157,10 +157,10 @@ impl<W: Write> State<W> {
                     return;
                 };
                 blob.done = done;
-                if now.duration_since(blob.told) < INTERVAL {
+                if now.duration_since(blob.reported) < INTERVAL {
                     return;
                 }
-                blob.told = now;
+                blob.reported = now;
                 let line = blob.line();
                 self.line(&line);
             }

@@ -1,4 +1,4 @@
-//! The end of a console's log, for a VM that does not come up.
+//! The end of a console's log, for a VM that does not start.
 
 use std::fs;
 use std::io::{self, BufRead as _, Seek as _, SeekFrom};
@@ -8,7 +8,7 @@ use pcocc_vm::job::JobFolder;
 
 use crate::messages;
 
-/// How many lines are shown.
+/// Number of lines that are shown.
 const LAST_LINES: usize = 15;
 
 /// Shows the console's last lines on stderr.

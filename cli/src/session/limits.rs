@@ -1,4 +1,4 @@
-//! The limits of a session: how long it waits for its VM, and how long the VM lasts.
+//! The limits of a session: the longest wait for the VM, and the end of the VM.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::errors::{Failure, TIMED_OUT};
 
-/// When the user of a shell is warned, in seconds before the end.
+/// Times of the warnings, in seconds before the end.
 const WARNINGS: [u64; 2] = [600, 60];
 
 /// When a wait for a VM ends.
@@ -19,7 +19,7 @@ pub(crate) struct GiveUp {
 }
 
 impl GiveUp {
-    /// Makes the limit of a wait that begins now.
+    /// The limit of a wait that begins now.
     pub(crate) fn after(seconds: u64) -> Self {
         Self {
             at: SystemTime::now() + Duration::from_secs(seconds),
@@ -48,7 +48,7 @@ pub(crate) struct Countdown {
 }
 
 impl Countdown {
-    /// Starts at `now`, without the warnings whose time is over.
+    /// A countdown from `now`, without the warnings that are past.
     pub(crate) fn new(deadline: Option<u64>, now: u64) -> Self {
         let left = deadline.map_or(u64::MAX, |deadline| deadline.saturating_sub(now));
         let warned = WARNINGS.into_iter().filter(|at| *at >= left).min();
@@ -57,7 +57,7 @@ impl Countdown {
         }
     }
 
-    /// The time that is left, in words, when a warning is due.
+    /// The remaining time in words, if a warning is due.
     pub(crate) fn due(&mut self, deadline: Option<u64>, now: u64) -> Option<String> {
         let left = deadline?.saturating_sub(now);
         let at = WARNINGS.into_iter().filter(|at| left <= *at).min()?;

@@ -1,4 +1,4 @@
-//! The shell, or the script, for which a VM runs.
+//! The shell or script of a VM.
 
 use std::io;
 use std::process::{Child, ExitStatus};
@@ -56,14 +56,14 @@ fn spawn(invocation: &Invocation, job: &Job, script: Option<&str>) -> Outcome<Ch
     })
 }
 
-/// Ends a shell as a closed terminal does.
+/// Ends a shell like a closed terminal.
 pub(crate) fn hang_up(child: &Child) {
-    // Both fail for a shell that has ended. A stopped shell has to go on to end.
+    // Both signals fail for a shell that has ended. A stopped shell must continue to end.
     let _ = kill_process(Pid::from_child(child), Signal::HUP);
     let _ = kill_process(Pid::from_child(child), Signal::CONT);
 }
 
-/// A child's exit code, as shells give it.
+/// A child's exit code, in the form of shells.
 pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
     let code = status

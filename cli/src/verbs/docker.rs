@@ -58,7 +58,7 @@ enum Verb {
 }
 
 impl Args {
-    /// Whether the verb goes on until it is stopped.
+    /// Whether the verb runs until it is stopped.
     pub(crate) fn serves(&self) -> bool {
         matches!(self.verb, Verb::Mount(_))
     }
@@ -68,7 +68,7 @@ impl Args {
         matches!(self.verb, Verb::Launch(_) | Verb::Session(_))
     }
 
-    /// Runs the verb that was chosen.
+    /// Runs the chosen verb.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
             Verb::Build(args) => invocation.run(args),

@@ -40,7 +40,7 @@ enum Verb {
 }
 
 impl Args {
-    /// Runs the verb that was chosen.
+    /// Runs the chosen verb.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
             Verb::List(args) => invocation.run(args),

@@ -1,5 +1,5 @@
-//! `pcocc manpages`: the manual pages, made from the command line itself. Called by `scripts/install` and by the
-//! making of the Debian package.
+//! `pcocc manpages`: the manual pages, made from the command line itself. `scripts/install` and `scripts/deb`
+//! call it.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
 //! `pcocc run`: a command in an image, without docker and without root.
 //!
-//! Data path: the image's squashfs and config ([`image`]) → the plan, with what `containers.yaml` and its
-//! generators say ([`generators`]) → with `-s` here, in namespaces of its own; otherwise through srun, which
-//! runs this verb with `-s` on each node ([`tasks`]). Without an image the command runs as it is ([`bare`]).
+//! Data path: the image's squashfs and config ([`image`]) → the plan, with `containers.yaml` and its generators
+//! ([`generators`]) → with `-s` the command runs here, in namespaces of its own; otherwise srun runs this verb
+//! with `-s` on each node ([`tasks`]). Without an image the command runs directly ([`bare`]).
 
 mod bare;
 mod generators;
@@ -156,13 +156,13 @@ impl Run for Args {
             (Some(_), true) => self.run_here(invocation),
             (Some(_), false) => self.run_tasks(invocation, &tasks),
         };
-        // What docker run says when the command was not even started.
+        // The exit code of docker run for a command that was not started.
         outcome.map_err(|failure| failure.or_code(sandbox::FAILED))
     }
 }
 
 impl Args {
-    /// A command that looks like an option is one that was misspelt, unless "--" stands before it.
+    /// A command that looks like an option is a misspelt option, unless "--" precedes it.
     fn check_command(&self) -> Outcome {
         let Some(word) = self.command.first().map(|word| word.to_string_lossy()) else {
             return Ok(());
@@ -209,7 +209,7 @@ impl Args {
         })
     }
 
-    /// Runs one task in the image, here.
+    /// Runs one task in the image, on this machine.
     fn run_here(&self, invocation: &Invocation) -> Outcome {
         let request = self.request()?;
         let host = host(invocation)?;
@@ -258,7 +258,7 @@ impl Args {
     }
 }
 
-/// What the machine and the user bring along.
+/// The properties of machine and user.
 fn host(invocation: &Invocation) -> Outcome<Host> {
     let environment = &invocation.environment;
     Ok(Host {

@@ -1,4 +1,4 @@
-//! What the verbs that move images share: opening both ends, the copy, and the line about it.
+//! The common part of verbs that move images: opening both ends, the copy, and the report.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
 use crate::output;
 
-/// Imports what is at `source` as the image `dest`. `verb` is noted as what made the image.
+/// Imports `source` as the image `dest`. `verb` is noted in the image's origin.
 pub(crate) fn import(
     invocation: &Invocation,
     source: &Location,
@@ -62,7 +62,7 @@ pub(crate) fn copy(invocation: &Invocation, source: &str, dest: &str) -> Outcome
     output::text(&format!("Copied image: {made} ({})\n", image.id()))
 }
 
-/// Exports the image `source`; `dest` tells where to, once it is known what kind of image it is.
+/// Exports the image `source`; `dest` gives the destination once the kind of the image is known.
 pub(crate) fn export(
     invocation: &Invocation,
     source: &str,
@@ -86,7 +86,7 @@ pub(crate) fn export(
     ))
 }
 
-/// What is noted of where an image comes from. Files are not: their places mean little to others.
+/// The origin of an image from `source`. Files are not noted: their paths mean little to others.
 fn origin(invocation: &Invocation, source: &Location, verb: &str) -> Outcome<Option<Origin>> {
     let daemon = match source {
         Location::DockerDaemon { .. } => Some(invocation.host.endpoint()?.to_string()),
@@ -109,7 +109,7 @@ fn import_disk(
     context: &Context,
 ) -> Result<Meta> {
     let repository = repositories.destination(uri)?;
-    // Known before the conversion, which can take long.
+    // This must fail before the conversion, which can take long.
     repository.check_writable()?;
     repository.check_free(&uri.name)?;
     let disk = repository.temp_blob()?;
@@ -131,7 +131,7 @@ fn export_disk(
     vmdisk::export(&repository.blob_path(*top), path, format, context)
 }
 
-/// The default docker name `NAME:latest`, or a place's own notation.
+/// The default docker name `NAME:latest`, or the notation of the location.
 fn shown(location: &Location) -> String {
     let with = |path: &Path, name: &Option<String>| match name {
         Some(name) => format!("{}:{name}", path.display()),
@@ -141,7 +141,7 @@ fn shown(location: &Location) -> String {
         Location::DockerArchive { path, reference } => with(path, reference),
         Location::OciFolder { path, tag } => with(path, tag),
         Location::DockerDaemon { reference } => match reference.rsplit_once('/') {
-            // A colon before the last slash is of a registry's port.
+            // A colon before the last slash belongs to a registry's port.
             Some((_, name)) if name.contains(':') => reference.clone(),
             None if reference.contains(':') => reference.clone(),
             _ => format!("{reference}:latest"),

@@ -1,7 +1,7 @@
-//! The files in which shells find completion, and the lines by which zsh finds its folder.
+//! The completion files of shells, and the lines that tell zsh the folder.
 //!
-//! A file holds no completion itself, but asks the program: what both say to each other always fits. All
-//! begin with a mark; what has none is not ours, and stays.
+//! A file calls the program and holds no completion itself: so both always fit. All files begin with a mark; a
+//! file without it is not ours, and stays.
 
 use std::ffi::OsString;
 use std::fs;
@@ -26,12 +26,12 @@ const END: &str = "# <<< pcocc completions <<<";
 pub(super) struct Stub {
     dialect: Dialect,
     file: PathBuf,
-    /// The file that has to name the folder.
+    /// The start file that has to name the folder.
     rc: Option<PathBuf>,
 }
 
 impl Stub {
-    /// Those of all shells.
+    /// The completions of all shells.
     pub(super) fn all(environment: &Environment) -> [Self; 3] {
         let folders = &environment.shells;
         let stub = |dialect, file: PathBuf, rc| Self { dialect, file, rc };
@@ -50,7 +50,7 @@ impl Stub {
         ]
     }
 
-    /// The shell it is for.
+    /// The shell.
     pub(super) fn dialect(&self) -> Dialect {
         self.dialect
     }
@@ -67,7 +67,7 @@ impl Stub {
         there || own == Some(self.dialect)
     }
 
-    /// Writes the file, and the lines that zsh needs; says what was done.
+    /// Writes the file, and zsh's lines; returns a description.
     pub(super) fn install(&self, program: &Path) -> Outcome<String> {
         let action = || {
             format!(
@@ -105,7 +105,7 @@ impl Stub {
         Ok(said)
     }
 
-    /// Removes what [`Stub::install`] wrote, and nothing else; says what was done.
+    /// Removes exactly the results of [`Stub::install`]; returns a description.
     pub(super) fn uninstall(&self) -> Outcome<String> {
         let action = || format!("remove {}", self.file.display());
         let mut said = String::new();
@@ -121,7 +121,7 @@ impl Stub {
     }
 }
 
-/// The file of a shell, which asks `program`; `mark` is a comment in it.
+/// The file of a shell, which calls `program`; `mark` is a comment in it.
 pub(super) fn code(dialect: Dialect, mark: &str, program: &Path) -> OsString {
     let text = match dialect {
         Dialect::Zsh => {
@@ -148,7 +148,7 @@ fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Puts our lines at the end of an rc file in the place of those that are there, or takes them out.
+/// Replaces our lines at the end of a start file, or removes them.
 fn change(rc: &Path, block: Option<&[u8]>) -> Outcome<String> {
     let action = || format!("change the lines for completion in {}", rc.display());
     let failed = |error| Failure::new(action(), error);
@@ -182,7 +182,7 @@ fn change(rc: &Path, block: Option<&[u8]>) -> Outcome<String> {
     Ok(format!("Changed {}\n", rc.display()))
 }
 
-/// Replaces a file as a whole, or what it links to; its mode stays.
+/// Replaces a file as a whole, or the file behind a link; the mode stays.
 fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let folder = target.parent().unwrap_or_else(|| Path::new("."));

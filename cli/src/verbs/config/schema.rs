@@ -1,4 +1,4 @@
-//! `pcocc config schema`: what may stand in a configuration file.
+//! `pcocc config schema`: the JSON schema of a configuration file.
 
 use clap::builder::PossibleValuesParser;
 use pcocc_core::schema;

@@ -1,4 +1,4 @@
-//! `pcocc config show`: the values that are in force.
+//! `pcocc config show`: the values in force.
 
 use clap::builder::PossibleValuesParser;
 use pcocc_core::repos::Scope;
@@ -139,7 +139,7 @@ impl From {
     }
 }
 
-/// A value as one would write it on the command line; JSON where that is not plain text.
+/// A value as on a command line, if it is plain text, or else as JSON.
 fn words(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! `pcocc docker alloc`: a docker VM for as long as a shell lasts.
+//! `pcocc docker alloc`: a docker VM with the lifetime of a shell.
 //!
 //! Data path without Slurm: a job folder → the launcher, held by a pipe → [`Session`]. With Slurm: `salloc OPTIONS --
 //! pcocc docker session`, and the session starts the launcher on the node through srun.
@@ -78,7 +78,7 @@ impl Run for Args {
     }
 }
 
-/// Refuses a script that could not be run, before anything is allocated for it.
+/// Refuses a script that cannot be run, before anything is allocated.
 pub(crate) fn check_script(script: &str) -> Outcome {
     let why = match shell_words::split(script) {
         Ok(words) if !words.is_empty() => return Ok(()),

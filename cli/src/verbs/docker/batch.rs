@@ -1,4 +1,4 @@
-//! `pcocc docker batch`: a docker VM that goes on without a shell.
+//! `pcocc docker batch`: a docker VM without a shell.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,10 +17,10 @@ use crate::output;
 use crate::session::show_console;
 use crate::verbs::docker::launch::{self, LaunchRequest, LocalJob, MachineArgs, absolute_path};
 
-/// How long a launcher may take to take its job over.
+/// How long a launcher may take to take over its job.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The variable by which sbatch takes `--array`.
+/// sbatch's variable for `--array`.
 const ARRAY: &str = "SBATCH_ARRAY_INX";
 
 /// Allocate a docker VM in the background
@@ -59,7 +59,7 @@ impl Run for Args {
 }
 
 impl Args {
-    /// Starts a launcher on this machine that outlives us, and sees it take over.
+    /// Starts a launcher on this machine that outlives this process, and waits until it has taken over.
     fn here(self, invocation: &Invocation) -> Outcome {
         let local = LocalJob::create(invocation, &self.batch, false, self.mount, self.machine)?;
         let mut child = local.launch_alone()?;
@@ -93,7 +93,7 @@ impl Args {
     fn through_slurm(&self, invocation: &Invocation) -> Outcome {
         options::check(&self.batch).map_err(|error| Failure::from(error).code(USAGE))?;
         let environment = &invocation.environment;
-        // The variable is refused as the option is.
+        // The variable is refused like the option.
         if let Some(indices) = environment.slurm.variable(ARRAY) {
             let why = format!(
                 "{ARRAY}={indices} asks for many jobs, and a docker VM is one; submit them one by one"
@@ -126,7 +126,7 @@ impl Args {
                     .hint("without Slurm, say `type: local` in batch.yaml")
             })?;
         if let Some(mut stdin) = sbatch.stdin.take() {
-            // One that does not read it shows in its exit status.
+            // A failed sbatch shows in its exit status.
             let _ = stdin.write_all(script.as_bytes());
         }
         if let Some(stdout) = sbatch.stdout.take() {
@@ -145,7 +145,7 @@ impl Args {
         }
     }
 
-    /// Makes the folder of a job that was submitted, unless its launcher was faster.
+    /// Makes the folder of a submitted job, unless its launcher was faster.
     fn note(&self, invocation: &Invocation, id: JobId) -> Outcome {
         let jobs = invocation.host.jobs()?;
         old_jobs::clean_up(&invocation.host);

@@ -1,8 +1,8 @@
 //! `pcocc docker build`: an image from a Dockerfile, built in docker and stored in a repository.
 //!
-//! Data path: DEST is checked → images that the Dockerfile is built from and only the repositories have are
-//! exported, if the user wants ([`bases`]) → docker's own command builds, in our terminal → the image, known
-//! by a temporary name, is imported.
+//! Data path: DEST is checked → images that the Dockerfile needs and only the repositories have are exported,
+//! if the user wants ([`bases`]) → docker's own command builds, in our terminal → the image, which has a
+//! temporary name, is imported.
 
 mod bases;
 mod command;
@@ -80,7 +80,7 @@ impl Run for Args {
         let target = repositories.destination(&uri)?;
         let made = format!("{}:{}", target.name(), uri.name);
         let sink = RepositorySink::new(Arc::clone(repositories), &uri, target.options())?;
-        // Before the build, not after it.
+        // Errors of the destination must show before the build.
         sink.open(&invocation.quietly())?;
         let daemon = invocation.host.daemon(&invocation.cancel)?;
 
@@ -127,7 +127,7 @@ impl Run for Args {
 }
 
 impl Args {
-    /// The Dockerfile and its digest, as far as it is a file here; docker says what is wrong with it.
+    /// The Dockerfile and its digest, if it is a local file; docker reports what is wrong with it.
     fn dockerfile(&self) -> (Dockerfile, Option<Digest>) {
         let file = match &self.file {
             Some(file) => file.clone(),

@@ -1,9 +1,9 @@
 //! `pcocc docker edit`: an image changed in a container of docker.
 //!
-//! Data path: both names are checked → the image goes to docker, but for the layers that are there → a
-//! shell in a container of it talks to the terminal ([`terminal`]), or a script runs → what it changed
-//! comes back as one layer and is stored as DEST. Once the shell runs, changes are kept in the container
-//! until they are stored.
+//! Data path: both names are checked → the image goes to docker, without the layers that docker has → a shell
+//! in a container of the image uses the terminal ([`terminal`]), or a script runs → the changes come back as
+//! one layer and are stored as DEST. From the start of the shell on, changes stay in the container until they
+//! are stored.
 
 mod terminal;
 
@@ -79,7 +79,7 @@ pub(crate) struct Args {
     save: Option<String>,
 }
 
-/// Both images, as the repositories know them.
+/// Source and destination of an edit.
 struct Job {
     repositories: Arc<Repositories>,
     source: RepositoryImage,
@@ -132,7 +132,7 @@ impl Args {
         })
     }
 
-    /// Finds the source, and makes sure that the destination can be made.
+    /// Finds the source, and checks that the destination can be made.
     fn job(&self, invocation: &Invocation) -> Outcome<Job> {
         let from: ImageUri = self.source.parse()?;
         let to: ImageUri = self.dest.parse()?;
@@ -152,7 +152,7 @@ impl Args {
         let source_name = format!("{}:{}", repository.name(), meta.name());
         let source = RepositoryImage::new(Arc::clone(repository), meta);
         let sink = RepositorySink::new(Arc::clone(repositories), &to, target.options())?;
-        // Before an hour of work, not after it.
+        // Errors of the destination must show before an hour of work.
         sink.open(&invocation.quietly())?;
         Ok(Job {
             dest_name: format!("{}:{}", target.name(), to.name),
@@ -163,7 +163,7 @@ impl Args {
         })
     }
 
-    /// Lets the user, or the script, change the image; comes back when there is something to save.
+    /// Lets the user or the script change the image; returns when there are changes to save.
     fn edit(
         &self,
         job: &Job,
@@ -180,20 +180,20 @@ impl Args {
         if options.terminal && !invocation.is_quiet() {
             complain(EDITING);
         }
-        let talk = terminal::Talk {
+        let relay = terminal::Relay {
             container: &container,
             on_terminal: options.terminal,
             reads_input: options.script.is_none() || !invocation.environment.terminal.types,
             cancel: &invocation.cancel,
         };
-        let ended = talk
+        let ended = relay
             .run(attached)
             .and_then(|()| container.exit_status(&invocation.quietly()));
         let is_script = !options.terminal;
         let status = match ended {
             Ok(status) => status,
             Err(error) => {
-                // A script can be run again, what was typed cannot.
+                // A script can be run again; typed changes cannot.
                 let lost = is_script && matches!(error, Error::Cancelled);
                 if !lost && container.is_changed().unwrap_or(true) {
                     return Err(self.kept(container, error));
@@ -268,7 +268,7 @@ impl Args {
         }
     }
 
-    /// Keeps the container, and says how its changes can be saved.
+    /// Keeps the container; the failure says how to save its changes.
     fn kept(&self, mut container: EditContainer, error: Error) -> Failure {
         container.keep();
         let name = container.name();
@@ -284,7 +284,7 @@ impl Args {
         ))
     }
 
-    /// The command as it can be typed; with `save`, the one that saves what is in that container.
+    /// The command as it can be typed; with `save`, the command that saves that container.
     fn command_line(&self, save: Option<&str>) -> String {
         let mut words = vec!["pcocc", "docker", "edit"];
         match (save, &self.script) {
@@ -296,17 +296,17 @@ impl Args {
         shell_words::join(words)
     }
 
-    /// Clears away what killed edits left, and reminds of what was never saved.
+    /// Removes the remains of killed edits, and reminds of unsaved changes.
     fn collect(daemon: &Daemon, repositories: &Repositories, invocation: &Invocation) {
         let kept = match EditContainer::collect(daemon, &invocation.quietly()) {
             Ok(kept) => kept,
             Err(error) => {
-                // Whatever is the matter will show in what comes next, if it matters.
+                // If the problem matters, the next request reports it.
                 tracing::debug!(%error, "cannot look for what earlier edits left");
                 return;
             }
         };
-        // Others may use the daemon, too, and have images of the same name.
+        // The daemon may have other users with images of the same name.
         let is_ours = |kept: &Kept| {
             let source = kept.source.parse().ok();
             let source = source.and_then(|uri: ImageUri| repositories.image(&uri).ok());

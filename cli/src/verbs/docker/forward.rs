@@ -13,7 +13,7 @@ use crate::invocation::{Invocation, Run};
 use crate::messages::warn;
 use crate::output;
 
-/// How often it is looked whether the job is still there.
+/// Interval at which the job is checked.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Reach ports of a docker VM from this machine

@@ -27,7 +27,7 @@ enum Verb {
 }
 
 impl Args {
-    /// Runs the verb that was chosen.
+    /// Runs the chosen verb.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
             Verb::Build(args) => invocation.run(args),

@@ -33,7 +33,7 @@ use crate::errors::{Failure, Outcome, While as _};
 use crate::invocation::Invocation;
 use crate::messages::warn;
 
-/// The words that start a launcher; [`LaunchRequest`] is the rest, on its standard input.
+/// The words that start a launcher; its standard input has the [`LaunchRequest`].
 pub(crate) const VERB: [&str; 2] = ["docker", "launch"];
 
 /// Keep a VM alive on this node
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     worker: Option<u32>,
 }
 
-/// A job, and the VM that is wanted for it.
+/// A job, and the request for its VM.
 #[derive(Clone, Debug)]
 struct Assignment {
     id: JobId,
@@ -91,7 +91,7 @@ impl Assignment {
         })
     }
 
-    /// The job's folder, which a job of Slurm's may not have yet.
+    /// The job's folder, which a job of Slurm may not have yet.
     fn folder(&self, invocation: &Invocation) -> Outcome<JobFolder> {
         let jobs = invocation.host.jobs()?;
         match self.backend {
@@ -104,10 +104,10 @@ impl Assignment {
         }
     }
 
-    /// Reports to the caller, if it listens, at the other end of standard output.
+    /// Reports to the caller through standard output, if the caller listens.
     fn report(&self, report: &Report) {
         if let Report::Warning(text) = report {
-            // For the launcher's log, too.
+            // The launcher's log needs it as well.
             warn(text);
         }
         if self.request.held {
@@ -119,7 +119,7 @@ impl Assignment {
     }
 }
 
-/// The first record of a job, as it is asked for.
+/// The first record of a requested job.
 pub(crate) fn first_record(
     invocation: &Invocation,
     id: JobId,
@@ -136,7 +136,7 @@ pub(crate) fn first_record(
     )
 }
 
-/// The path of this program, also for processes on other nodes.
+/// The path of this program, which processes on other nodes use as well.
 pub(crate) fn program() -> Outcome<PathBuf> {
     Ok(std::env::current_exe()?)
 }

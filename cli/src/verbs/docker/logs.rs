@@ -1,4 +1,4 @@
-//! `pcocc docker logs`: what a VM's console said.
+//! `pcocc docker logs`: the logs of a VM.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -40,16 +40,16 @@ impl Run for Args {
     }
 }
 
-/// Whose words are shown.
+/// The log that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The VM's console.
     Console,
-    /// The process beside the VM.
+    /// The log of the process beside the VM.
     Launcher,
 }
 
-/// Shows what there is, and with `follow` what comes, until the job is over.
+/// Shows the present log, and with `follow` the new lines, until the job is over.
 pub(crate) fn show(
     invocation: &Invocation,
     job: &JobOption,
@@ -64,7 +64,7 @@ pub(crate) fn show(
     let mut log = Log::new(path);
     let mut looked = Instant::now();
     loop {
-        // Looked at before the log is read: what is written before the end is shown.
+        // The state is read before the log, so that the last lines are shown.
         let over = !follow
             || job.folder.read().is_ok_and(|record| record.state.is_over())
             || (looked.elapsed() > Duration::from_secs(2) && {
@@ -93,11 +93,11 @@ struct Log {
     path: PathBuf,
     file: Option<File>,
     seen: bool,
-    /// What takes control sequences out, for a terminal.
+    /// Removes control sequences, for a terminal.
     terminal: Option<vte::Parser>,
 }
 
-/// What of a console a person reads.
+/// The readable part of a console.
 #[derive(Default)]
 struct Words(String);
 
@@ -130,7 +130,7 @@ impl Log {
         }
     }
 
-    /// Writes what is new to stdout.
+    /// Writes new lines to stdout.
     fn show(&mut self) -> Result<(), LogError> {
         if self.file.is_none() {
             match File::open(&self.path) {

@@ -101,7 +101,7 @@ fn row(job: &Job, now: u64) -> Vec<String> {
     ]
 }
 
-/// A job's state; in parentheses when it is only the last that was known.
+/// A job's state; in parentheses if it is only the last known one.
 pub(super) fn shown_state(job: &Job) -> String {
     match job.confirmed {
         true => job.record.state.to_string(),
@@ -109,7 +109,7 @@ pub(super) fn shown_state(job: &Job) -> String {
     }
 }
 
-/// A time as Slurm shows it: `9:30`, `1:00:00`, `2-03:00:00`.
+/// A time in Slurm's form: `9:30`, `1:00:00`, `2-03:00:00`.
 pub(super) fn left(seconds: u64) -> String {
     let (minutes, second) = (seconds / 60, seconds % 60);
     let (hours, minute) = (minutes / 60, minutes % 60);

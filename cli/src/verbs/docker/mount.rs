@@ -66,7 +66,7 @@ impl Run for Args {
 
     fn run(self, invocation: &Invocation) -> Outcome {
         let mount_point = std::path::absolute(&self.mount_point)?;
-        // The path that was typed may be relative.
+        // The user may have typed a relative path.
         let action = || format!("mount {}", mount_point.display());
         let serve = || self.serve(invocation, &mount_point).when(action);
         if let Some(server) = self.guard {
@@ -124,7 +124,7 @@ impl Args {
         }
         let mounted = pcocc_fs::mount(options)?;
         if let Err(error) = daemon.ping() {
-            // It may come up later; the repositories are of use without it.
+            // The daemon may start later; the repositories are useful without it.
             warn(&format!("{error}; docker/ works once it is there"));
         }
         if let Some(log) = &log {
@@ -152,8 +152,8 @@ fn repository_stores(
         .collect()
 }
 
-/// Makes the folder to mount on. What is there already is looked at by the mount itself: a file, or a
-/// dead mount, which answers ENOTCONN and is taken over.
+/// Makes the folder to mount on. The mount itself checks an existing file: it may be a dead mount, which
+/// answers ENOTCONN and is replaced.
 fn create(path: &Path) -> io::Result<()> {
     match fs::create_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

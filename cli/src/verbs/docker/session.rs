@@ -25,14 +25,14 @@ pub(crate) struct Args {
     file: PathBuf,
 }
 
-/// What `alloc` asks the session for.
+/// A request of `alloc` to the session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SessionRequest {
     /// The command line to run instead of a shell.
     pub(crate) script: Option<String>,
     /// Folder that shows the images.
     pub(crate) mount: Option<PathBuf>,
-    /// When to give up waiting.
+    /// When the wait ends.
     pub(crate) give_up: Option<GiveUp>,
     /// The machine.
     pub(crate) machine: MachineArgs,
@@ -88,7 +88,7 @@ impl Run for Args {
         }
         let code = match &outcome {
             Ok(code) => *code,
-            // This process prints the failure; `alloc` needs the code only.
+            // This process prints the failure; `alloc` needs only the code.
             Err(failure) => failure.exit_code(),
         };
         Handover::Ended(code).write(&self.file)?;

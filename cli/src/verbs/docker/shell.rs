@@ -1,7 +1,7 @@
-//! `pcocc docker shell`: a shell for a docker VM that is there already.
+//! `pcocc docker shell`: a shell for a running docker VM.
 //!
-//! Data path: the job that is meant → wait for its record to say ready → the shell. The VM is not the shell's: it
-//! goes on when the shell ends, and the shell goes on, with a warning, when the VM ends.
+//! Data path: the chosen job → wait until its record says ready → the shell. VM and shell do not depend on each
+//! other: the VM goes on after the shell, and the shell goes on, with a warning, after the VM.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use crate::mounted;
 use crate::session::{Countdown, GiveUp, exit_code, hang_up, show_console, start_shell};
 use crate::verbs::docker::alloc::check_script;
 
-/// How often the record is read while waiting, and while a shell runs.
+/// Interval at which the record is read.
 const SOON: Duration = Duration::from_millis(50);
 const NOW_AND_THEN: Duration = Duration::from_secs(2);
-/// How often Slurm is asked about a job that is in its queue.
+/// Interval at which Slurm is asked about a queued job.
 const QUEUE: Duration = Duration::from_secs(3);
 
 /// Start a docker shell for a VM
@@ -91,19 +91,19 @@ fn wait_for_record(
     let id = job.id();
     invocation.announce("Waiting for docker VM to start ...");
     let (drawing, context) = invocation.draw();
-    let mut told = None;
+    let mut shown = None;
     let mut asked = Instant::now();
-    // The record as it was written when it was last looked into, and one that is of an earlier life of the job.
+    // The last record that was compared with Slurm, and a record of an earlier start of the job.
     let (mut known, mut outlived) = (None, None);
     loop {
-        if told != Some(job.record.state) {
+        if shown != Some(job.record.state) {
             let word = match job.record.state {
                 State::Queued => "The job waits in the queue",
                 State::Starting => "The VM is being prepared",
                 _ => "The VM boots",
             };
             context.progress.stage(word);
-            told = Some(job.record.state);
+            shown = Some(job.record.state);
         }
         if invocation.cancel.is_cancelled() {
             return Err(Failure::because("interrupted"));
@@ -114,14 +114,15 @@ fn wait_for_record(
             return Err(give_up.failure());
         }
         std::thread::sleep(SOON);
-        // Reading the folder makes a network file system look again.
+        // Reading the folder makes a network file system fetch it again.
         let _ = std::fs::read_dir(job.folder.path()).map(Iterator::count);
         let written = job.folder.read()?;
         if known.as_ref() != Some(&written) || asked.elapsed() > QUEUE {
             job = invocation.host.job_now(id)?;
             asked = Instant::now();
             if job.record.state == State::Queued && written.state > State::Queued {
-                // Slurm has it in the queue again. Started again, it is running for Slurm before its launcher writes.
+                // Slurm has the job in the queue again. After the next start, Slurm says "running" before the
+                // launcher writes.
                 outlived = Some(written.clone());
             }
             known = Some(written);
@@ -147,7 +148,7 @@ fn wait_for_record(
     }
 }
 
-/// Stays with the shell until it ends.
+/// Waits for the end of the shell.
 fn attend(invocation: &Invocation, job: &Job, script: Option<&str>) -> Outcome<u8> {
     let id = job.id();
     let mut child = start_shell(invocation, job, script)?;

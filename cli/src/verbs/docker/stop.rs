@@ -1,7 +1,7 @@
 //! `pcocc docker stop`: ends docker VMs.
 //!
-//! A local one is ended by a signal to its launcher, which is named by more than a number that may be used again; one of
-//! Slurm by scancel. Either way the command comes back when the job is over.
+//! A local VM is ended by a signal to its launcher, which is identified by more than a number that may be
+//! reused. A VM of Slurm is ended by scancel. In both cases the command waits until the job is over.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::host::jobs::JobOption;
 use crate::invocation::{Invocation, Run};
 use crate::output;
 
-/// How long a VM may take to end, and one that is then killed.
+/// How long a VM may take to end, and again after a kill.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LAST: Duration = Duration::from_secs(5);
 
@@ -98,7 +98,7 @@ fn is_over_within(invocation: &Invocation, job: &Job, patience: Duration) -> Out
                         .as_ref()
                         .is_none_or(|holder| jobs.here().presence(holder) != Presence::Alive)
                 };
-                // The record is ahead of what still is to be taken away.
+                // The record is written before the last removals.
                 let left = !gone(&record.keeper);
                 let over = record.state.is_over()
                     || (job.record.backend == Backend::Local && gone(&record.launcher));
@@ -127,7 +127,7 @@ fn is_over_within(invocation: &Invocation, job: &Job, patience: Duration) -> Out
     }
 }
 
-/// Writes the end of a job down where its launcher could not, and removes its docker contexts.
+/// Records the end of a job whose launcher could not, and removes its docker contexts.
 fn close(invocation: &Invocation, job: &Job) {
     let host = &invocation.host;
     let now = host.job_now(job.id());
@@ -137,7 +137,7 @@ fn close(invocation: &Invocation, job: &Job) {
     contexts::forget(host, &job.folder);
 }
 
-/// Sends a signal to the process that stands for a local job.
+/// Sends a signal to the process behind a local job.
 fn send(jobs: &Jobs, job: &Job, signal: Signal) -> Outcome {
     let record = job.folder.read()?;
     let Some(holder) = record.launcher.filter(|_| record.state != State::Ended) else {
@@ -153,7 +153,7 @@ fn send(jobs: &Jobs, job: &Job, signal: Signal) -> Outcome {
     }
 }
 
-/// Signals a process through a descriptor, so that it cannot be another one by now.
+/// Signals a process through a descriptor, so that it cannot be a later process.
 fn signal_holder(jobs: &Jobs, holder: &Holder, signal: Signal) -> io::Result<()> {
     let Some(pid) = i32::try_from(holder.pid).ok().and_then(Pid::from_raw) else {
         return Ok(());
@@ -163,7 +163,7 @@ fn signal_holder(jobs: &Jobs, holder: &Holder, signal: Signal) -> io::Result<()>
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    // Looked at again now that the number cannot be given away.
+    // Checked again now that the number cannot be reused.
     if jobs.here().presence(holder) != Presence::Alive {
         return Ok(());
     }

@@ -51,7 +51,7 @@ impl Run for Args {
     }
 }
 
-/// The process that serves the mount, if it answers.
+/// The process behind the mount, if it answers.
 fn server(mount_point: &Path) -> Option<u32> {
     #[derive(Deserialize)]
     struct Status {

@@ -24,7 +24,7 @@ enum Verb {
 }
 
 impl Args {
-    /// Runs the verb that was chosen.
+    /// Runs the chosen verb.
     pub(crate) fn run(self, invocation: &Invocation) -> Outcome {
         match self.verb {
             Verb::List(args) => invocation.run(args),
@@ -33,7 +33,7 @@ impl Args {
     }
 }
 
-/// Why nothing can be done with the cache when none is configured.
+/// The failure of a request without a configured cache.
 fn no_cache() -> Failure {
     Failure::because("no cache is configured")
         .hint("set `cache: {path: ...}` in ~/.pcocc/repos.yaml")

@@ -1,4 +1,4 @@
-//! `pcocc image copy`: between repositories, or under a second name.
+//! `pcocc image copy`: an image to another repository or another name.
 
 use crate::errors::Outcome;
 use crate::invocation::{Invocation, Run};

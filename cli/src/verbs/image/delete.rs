@@ -1,4 +1,4 @@
-//! `pcocc image delete`: takes an image out of a repository.
+//! `pcocc image delete`: removes an image from a repository.
 
 use pcocc_image::reference::ImageUri;
 

@@ -57,7 +57,7 @@ impl Run for Args {
         let pattern = match &self.regex {
             None => None,
             Some(text) => Some(Regex::new(text).map_err(|error| {
-                // The library draws the mistake over several lines; the last says what it is.
+                // The library draws the mistake over several lines; the last line explains it.
                 let text = error.to_string();
                 let why = text
                     .lines()
@@ -74,7 +74,7 @@ impl Run for Args {
             let listing = match repository.list() {
                 Ok(listing) => listing,
                 Err(error) => {
-                    // The others are shown all the same, as ls does.
+                    // The other repositories are listed all the same, as in ls.
                     let action = format!("list repository {}", repository.name());
                     if let Some(earlier) = failed.replace(Failure::new(action, error)) {
                         earlier.report(None);
@@ -130,7 +130,7 @@ impl Row {
     }
 }
 
-/// The repository that was asked for, or all.
+/// The chosen repository, or all.
 fn chosen<'a>(
     repositories: &'a Repositories,
     name: Option<&str>,
@@ -141,7 +141,7 @@ fn chosen<'a>(
     }
 }
 
-/// Bytes of all blobs of an image; those that are missing count nothing.
+/// Bytes of all blobs of an image, without missing ones.
 pub(super) fn total_size(
     repository: &Repository,
     meta: &Meta,

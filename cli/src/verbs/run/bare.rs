@@ -1,4 +1,4 @@
-//! A command without an image: with an environment of its own, and otherwise as it is.
+//! A command without an image: only its environment changes.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,8 +14,8 @@ use crate::errors::{Failure, Outcome, USAGE};
 use crate::invocation::Invocation;
 
 impl Args {
-    /// Runs the command here with nothing but the variables that were asked for, or through Slurm, which
-    /// takes all of them along, as pcocc 0.7 did.
+    /// Runs the command here with only the requested variables, or through Slurm with all variables, as pcocc
+    /// 0.7 did.
     pub(super) fn run_bare(&self, invocation: &Invocation, tasks: &Tasks) -> Outcome {
         let wrong = |why: &str| Err(Failure::because(why).code(USAGE));
         if self.script.is_none() && self.command.is_empty() {
@@ -55,7 +55,7 @@ impl Args {
         if let Some(cwd) = &self.cwd {
             command.current_dir(cwd);
         }
-        // The command takes the place of this process, and of its exit code.
+        // The command replaces this process, so the exit code is the command's.
         let error = command.exec();
         let code = match error.kind() {
             io::ErrorKind::NotFound => NOT_FOUND,

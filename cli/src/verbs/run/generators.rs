@@ -1,4 +1,4 @@
-//! What the generators of `containers.yaml` add to a container.
+//! The contribution of the generators of `containers.yaml` to a container.
 
 use pcocc_core::containers::{Settings, Templates};
 use pcocc_image::Error;
@@ -13,7 +13,7 @@ use super::sources::Sources;
 use crate::errors::Outcome;
 use crate::invocation::Invocation;
 
-/// Runs the generators of `settings`, and gives the mounts they ask for.
+/// Runs the generators of `settings`; returns the mounts that they request.
 pub(super) fn generate(
     invocation: &Invocation,
     settings: &mut Settings,
@@ -23,7 +23,7 @@ pub(super) fn generate(
     request: &Request,
     host: &Host,
 ) -> Outcome<Vec<Mount>> {
-    // The container as it is without them: some look at the command.
+    // The container without generators: some generators need the command.
     let plan = plan(&image.config, settings, request, host)
         .map_err(|error| sources.of_plan(error, settings))?;
     let words = |words: &[std::ffi::OsString]| -> Vec<String> {

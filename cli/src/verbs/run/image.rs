@@ -1,4 +1,4 @@
-//! The image that is run: its files, and what its config says.
+//! The image to run: its files and its config.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use pcocc_run::config::ImageConfig;
 use crate::errors::Outcome;
 use crate::invocation::Invocation;
 
-/// Bytes of inflated blocks that are kept: the kernel keeps what was read.
+/// Bytes of inflated blocks that are kept; the kernel caches file content.
 const CACHE: usize = 32 << 20;
 
-/// What an image in a folder begins with.
+/// Prefix of an image in a folder.
 const LAYOUT: &str = "oci:";
 
 /// An image that can be run.
 #[derive(Debug)]
 pub(super) struct RunImage {
-    /// What its config says.
+    /// Its config.
     pub(super) config: ImageConfig,
     squashfs: Arc<File>,
-    /// The name the user gave, and the plain one.
+    /// The user's name for the image, and the plain one.
     names: Vec<String>,
 }
 
-/// Opens the image called `name`; its root file system is made when the cache does not have it.
+/// Opens the image `name`; a root file system that the cache lacks is made.
 pub(super) fn open(invocation: &Invocation, name: &str) -> Outcome<RunImage> {
     let repositories = invocation.host.repositories()?;
     let mut names = vec![name.to_owned()];
@@ -64,12 +64,12 @@ pub(super) fn open(invocation: &Invocation, name: &str) -> Outcome<RunImage> {
 }
 
 impl RunImage {
-    /// The names by which `containers.yaml` may know it, the closest first.
+    /// The names of the image in `containers.yaml`, the closest first.
     pub(super) fn names(&self) -> Vec<&str> {
         self.names.iter().map(String::as_str).collect()
     }
 
-    /// Its files, as the root of a container of `account`.
+    /// The image's files as the root of a container of `account`.
     pub(super) fn tree(&self, account: &Account) -> Result<RootTree, Error> {
         let squashfs = self.open()?;
         let top = squashfs
@@ -82,7 +82,7 @@ impl RunImage {
         ))
     }
 
-    /// Its files in the folder `rootfs`.
+    /// The files in the folder `rootfs`.
     pub(super) fn bundle(&self, account: &Account) -> Result<RootTree, Error> {
         let squashfs = self.open()?;
         let root = squashfs.root();

@@ -1,6 +1,6 @@
-//! Where a setting of a container comes from: a line of `containers.yaml`, or a line that a generator printed.
+//! The source of a container's setting: a line of `containers.yaml`, or a line of a generator's output.
 //!
-//! The files are searched again when a setting turns out to be wrong: nothing of them is kept.
+//! The files are read again when a setting is wrong: nothing of them is kept.
 
 use pcocc_core::containers::{Settings, TemplateChoiceError, Templates};
 use pcocc_run::generator::GeneratorError;
@@ -13,7 +13,7 @@ use crate::errors::Failure;
 #[derive(Debug)]
 pub(super) struct Sources<'a> {
     templates: &'a Templates,
-    /// Generators and what they printed, in the order they ran.
+    /// Generators with their output, in order.
     outputs: Vec<(String, String)>,
 }
 
@@ -26,7 +26,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// Notes what a generator printed.
+    /// Notes a generator's output.
     pub(super) fn note(&mut self, generator: &str, output: &str) {
         self.outputs.push((generator.to_owned(), output.to_owned()));
     }
@@ -39,7 +39,7 @@ impl<'a> Sources<'a> {
             }
             PlanError::Variable(VariableError::Unset { name }) => name.clone(),
             PlanError::Variable(VariableError::Expression { text, .. }) => text.clone(),
-            // Mounts of the files know their place, and the rest is of the command line.
+            // Mounts of the files know their line; the rest comes from the command line.
             _ => return Failure::from(error),
         };
         let lists = [&settings.env, &settings.path_prefix, &settings.path_suffix];
@@ -54,14 +54,15 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The failure of a generator, or of what it printed.
+    /// The failure of a generator, or of its output.
     pub(super) fn of_generator(&self, error: GeneratorError) -> Failure {
         let place = match &error {
             GeneratorError::Failed { command, .. } => self.templates.place_of(command),
             GeneratorError::Module(TemplateChoiceError::UnknownModule { name, .. }) => {
                 self.printed(name)
             }
-            // Its words are in quotes as Rust writes them, and so are those that are looked for.
+            // The error has its words in quotes, as Rust writes them: the words of the output are quoted in the
+            // same way.
             GeneratorError::Mount(error) => self.find(|words| format!("{words:?}") == error.mount),
             _ => None,
         };
@@ -75,7 +76,8 @@ impl<'a> Sources<'a> {
         self.find(|words| words == item)
     }
 
-    /// The last line with such words behind its keyword: which generator printed it, and where that is configured.
+    /// The last line with such words behind its keyword: the generator that printed it, and where the generator
+    /// is configured.
     fn find(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         self.outputs.iter().rev().find_map(|(generator, output)| {
             let mut lines = output.lines();

@@ -11,15 +11,15 @@ use super::{Args, image};
 use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
 
-/// What to do where there is no srun.
+/// The hint for a machine without srun.
 pub(super) const NO_SLURM: &str =
     "without -s commands run through Slurm's srun; add -s to run on this machine";
 
 impl Args {
-    /// Runs the tasks; srun takes the place of this process.
+    /// Runs the tasks; srun replaces this process.
     pub(super) fn run_tasks(&self, invocation: &Invocation, tasks: &Tasks) -> Outcome {
         let name = self.image.as_deref().unwrap_or_default();
-        // Once here, rather than by all tasks at the same time; and what is wrong shows before the queue.
+        // The image is prepared once here instead of by all tasks at once, and errors show before the queue.
         drop(image::open(invocation, name)?);
         let has_term = super::host(invocation)?.environment.get("TERM").is_some();
         let argv = tasks.srun(super::program().into(), self.arguments(has_term));
@@ -32,7 +32,7 @@ impl Args {
             .code(NOT_FOUND))
     }
 
-    /// The arguments of one task; `has_term` says whether there is a terminal's name to pass on.
+    /// The arguments of one task; `has_term` says whether a terminal's name must be passed on.
     fn arguments(&self, has_term: bool) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["run".into(), "-s".into()];
         let mut add = |option: &str, value: &OsStr| words.extend([option.into(), value.into()]);
@@ -49,7 +49,7 @@ impl Args {
         ] {
             values.iter().for_each(|value| add(option, value));
         }
-        // srun makes the terminal; one in another would be one too many.
+        // srun makes the terminal; a second one is not needed.
         if self.pty && has_term {
             add("--env", "TERM".as_ref());
         }
@@ -60,7 +60,7 @@ impl Args {
             add("--script", script.as_ref());
         }
         let entry_point = self.entry_point.as_ref();
-        // With "=", because it may be empty or begin with a dash.
+        // The "=" is needed, because the value may be empty or begin with a dash.
         words.extend(entry_point.map(|text| format!("--entry-point={text}").into()));
         for (given, option) in [
             (self.mirror_env, "--mirror-env"),

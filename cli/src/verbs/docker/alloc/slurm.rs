@@ -1,7 +1,8 @@
-//! `alloc` through Slurm: salloc with `pcocc docker session` as its command, and what came of it.
+//! `alloc` through Slurm: salloc with `pcocc docker session` as its command, and the result.
 //!
-//! salloc gives its command's exit code, but 0 when that died of a signal, and it runs whatever word it takes for a
-//! command. So the session notes in the file of its request that it began, and how it ended ([`Handover`]).
+//! salloc returns its command's exit code, but 0 for a command that died of a signal, and it may run another
+//! word as the command. So the session writes its start and its end into the file of its request
+//! ([`Handover`]).
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::verbs::docker::session::{Handover, SessionRequest};
 /// How long salloc may take to end after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs salloc; gives the shell's exit code.
+/// Runs salloc; returns the shell's exit code.
 pub(super) fn run(invocation: &Invocation, args: Args, give_up: Option<GiveUp>) -> Outcome<u8> {
     options::check(&args.batch).map_err(|error| Failure::from(error).code(USAGE))?;
     let file = tempfile::Builder::new()
@@ -33,8 +34,8 @@ pub(super) fn run(invocation: &Invocation, args: Args, give_up: Option<GiveUp>) 
         machine: args.machine,
     };
     Handover::Requested(Box::new(request)).write(file.path())?;
-    // The mark identifies a job that waits: a salloc that is killed leaves such a job in the queue and has not printed its
-    // number. A comment of the user's own comes later and replaces the mark.
+    // The mark identifies a waiting job: a killed salloc leaves such a job in the queue and has not printed its
+    // number. A later comment of the user replaces the mark.
     let mark = format!(
         "pcocc-{}",
         file.path().file_name().unwrap_or_default().display()
@@ -72,7 +73,7 @@ pub(super) fn run(invocation: &Invocation, args: Args, give_up: Option<GiveUp>) 
         match stopped {
             None if invocation.cancel.is_cancelled() || waits_too_long() => {
                 late = !invocation.cancel.is_cancelled();
-                // Fails for a salloc that has ended.
+                // The signal fails for a salloc that has ended.
                 let _ = kill_process(Pid::from_child(&salloc), Signal::TERM);
                 stopped = Some(Instant::now());
             }
@@ -99,7 +100,7 @@ pub(super) fn run(invocation: &Invocation, args: Args, give_up: Option<GiveUp>) 
         )
         .hint("give options of salloc only, and no command of your own")),
         Handover::Begun(id) => {
-            // salloc may have been killed as well, before it gave the allocation back.
+            // salloc may have been killed before it gave the allocation back.
             slurm::cancel(id).when(|| format!("end the Slurm job {id}"))?;
             let why = format!("the session in the allocation was killed ({status})");
             Err(Failure::because(why).code(exit_code(status).max(1)))

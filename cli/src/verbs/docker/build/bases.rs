@@ -1,4 +1,4 @@
-//! Images that a Dockerfile is built from and that a repository has, but docker has not.
+//! Images that a Dockerfile needs, and that a repository has and docker lacks.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::invocation::Invocation;
 use crate::messages::warn;
 use crate::prompt;
 
-/// Where images are, and where they are to be.
+/// The daemon and the repositories.
 pub(super) struct Bases<'a> {
     pub(super) daemon: &'a Daemon,
     pub(super) repositories: &'a Repositories,
@@ -21,15 +21,15 @@ pub(super) struct Bases<'a> {
 }
 
 impl Bases<'_> {
-    /// Exports those of `names` that only a repository has: all when `export` says so, else those the user
-    /// wants, who is asked if `asks`. Gives those that were not exported.
+    /// Exports the images of `names` that only a repository has: all if `export` is set, otherwise those that
+    /// the user agrees to, if `asks` is set. Returns the images that were not exported.
     pub(super) fn provide(&self, names: &[&str], export: bool, asks: bool) -> Outcome<Vec<String>> {
         let mut missing = Vec::new();
         for name in names {
             match self.daemon.inspect(name) {
                 Ok(_) => continue,
                 Err(Error::NotFound(_)) => {}
-                // No image's name, or one that docker has to judge.
+                // This is no image's name, or a name that docker has to judge.
                 Err(Error::Daemon { .. }) => continue,
                 Err(error) => return Err(Failure::from(error)),
             }
@@ -80,7 +80,7 @@ impl Bases<'_> {
     }
 }
 
-/// What to do about images that are not in docker.
+/// The hint for images that docker lacks.
 pub(super) fn hint(missing: &[String]) -> String {
     let verb = match missing {
         [_] => "is",

@@ -1,7 +1,7 @@
 //! Docker's own command, which builds.
 //!
-//! It runs in our terminal and our process group, so that Ctrl-C reaches it as usual; other signals are
-//! passed on. It talks to the daemon that we talk to, whatever docker's contexts say.
+//! The command runs in our terminal and our process group, so that Ctrl-C reaches it as usual; other signals
+//! are passed on. It uses our daemon, whatever docker's contexts say.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,13 +19,13 @@ use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
 use crate::session::exit_code;
 
-/// How often the command is looked at.
+/// Interval at which the command is checked.
 const TICK: Duration = Duration::from_millis(20);
 
 /// How long the command may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Builds an image under the name of `built`, and gives its ID in docker.
+/// Builds an image under the name of `built`; returns its ID in docker.
 pub(super) fn build(
     args: &Args,
     built: &Built,
@@ -85,7 +85,7 @@ fn no_image() -> Failure {
     )
 }
 
-/// The options that are docker's, too.
+/// The options that docker has as well.
 fn options(args: &Args) -> Vec<OsString> {
     let mut options: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: OsString| options.extend([option.into(), value]);
@@ -112,18 +112,18 @@ fn options(args: &Args) -> Vec<OsString> {
     options
 }
 
-/// Waits for the command's end; a signal that we got goes on to it.
+/// Waits for the command's end; passes received signals on.
 fn wait(mut child: Child, invocation: &Invocation) -> io::Result<ExitStatus> {
-    let mut told: Option<Instant> = None;
+    let mut signalled: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        match told {
+        match signalled {
             None if invocation.cancel.is_cancelled() => {
-                // From the terminal it has the signal already, and a second one does no harm here.
+                // After Ctrl-C, the command has the signal already; a second one does no harm.
                 let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-                told = Some(Instant::now());
+                signalled = Some(Instant::now());
             }
             Some(when) if when.elapsed() > GRACE => child.kill()?,
             _ => {}

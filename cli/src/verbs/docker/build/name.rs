@@ -1,8 +1,8 @@
-//! Names of images under construction, and of the folders that go with them.
+//! Names of images that are being built, and of their folders.
 //!
-//! A name is 32 hexadecimal digits: 8 that stand for this machine, user and process-ID name space, 8 of the
-//! process number, and 16 of chance. So the next build finds what a killed one left, and nothing is written
-//! into the image for that: a label would give it another ID.
+//! A name is 32 hexadecimal digits: 8 for this machine, user and process-ID name space, 8 of the process
+//! number, and 16 random ones. So the next build finds the remains of a killed build without a mark in the
+//! image: a label would change the image's ID.
 
 use std::fs;
 use std::path::Path;
@@ -10,18 +10,18 @@ use std::path::Path;
 use pcocc_layers::Digest;
 use pcocc_remote::docker::{Daemon, Parents};
 
-/// What the names of folders begin with.
+/// Prefix of folders.
 const FOLDER: &str = "pcocc-build.";
 
-/// The image that docker builds, under a name of our own that goes with this value. What it was built from
-/// stays in docker: the next build begins with it.
+/// The image that docker builds, under a name of our own. The name is removed when this is dropped; the base
+/// images stay in docker for the next build.
 pub(super) struct Built {
     daemon: Daemon,
     name: String,
 }
 
 impl Built {
-    /// Makes a name, and takes away those that killed builds left in docker and in the folder `temporary`.
+    /// Makes a name; removes the remains of killed builds in docker and in the folder `temporary`.
     pub(super) fn new(daemon: Daemon, temporary: &Path) -> Self {
         let place = place();
         sweep(&daemon, temporary, &place);
@@ -37,7 +37,7 @@ impl Built {
         &self.name
     }
 
-    /// What the name of a folder for this build begins with.
+    /// Prefix of a folder's name for this build.
     pub(super) fn folder(&self) -> String {
         format!("{FOLDER}{}", self.name.trim_end_matches(":latest"))
     }
@@ -51,7 +51,7 @@ impl Drop for Built {
     }
 }
 
-/// Removes what builds left whose process is gone. That it cannot is no reason not to build.
+/// Removes the remains of ended builds. A failure does not stop the new build.
 fn sweep(daemon: &Daemon, temporary: &Path, place: &str) {
     match daemon.list() {
         Ok(images) => {
@@ -75,7 +75,7 @@ fn sweep(daemon: &Daemon, temporary: &Path, place: &str) {
     }
 }
 
-/// Whether `name` was made at `place`, by a process that is no more.
+/// Whether `name` was made at `place` by a process that has ended.
 fn is_left_over(name: &str, place: &str) -> bool {
     let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
     let name = name.strip_suffix(":latest").unwrap_or(name);
@@ -89,7 +89,7 @@ fn is_left_over(name: &str, place: &str) -> bool {
         .is_ok_and(|process| !Path::new("/proc").join(process.to_string()).exists())
 }
 
-/// Stands for who can tell whether a process of ours lives: this machine, this user, these process numbers.
+/// Digits of the place where our process numbers count: this machine, this user, this name space of numbers.
 fn place() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let numbers = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
@@ -105,7 +105,7 @@ fn place() -> String {
 
 fn random() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
-    // Its keys are random, and others at every call.
+    // The keys of this hasher are random and differ at every call.
     std::hash::RandomState::new().build_hasher().finish()
 }
 

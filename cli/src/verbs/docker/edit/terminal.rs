@@ -1,7 +1,7 @@
 //! Connects the user's terminal, or standard input and output, with a container's.
 //!
-//! This thread shows what the container writes, and looks for signals; another passes on what is typed and
-//! how large the terminal is. The terminal is raw meanwhile: every key, Ctrl-C included, is the container's.
+//! This thread shows the container's output and watches for signals. Another thread passes on keys and the
+//! terminal's size. The terminal is raw meanwhile: every key, Ctrl-C included, goes to the container.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,11 +20,11 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use signal_hook::consts::SIGWINCH;
 use signal_hook::low_level::{pipe, unregister};
 
-/// How long a signal may go unnoticed.
+/// Longest delay of a signal.
 const TICK: Duration = Duration::from_millis(50);
 
-/// One conversation between the user and a container.
-pub(super) struct Talk<'a> {
+/// One session between the user and a container.
+pub(super) struct Relay<'a> {
     pub(super) container: &'a EditContainer,
     /// Whether the container has a terminal, and we do.
     pub(super) on_terminal: bool,
@@ -33,10 +33,10 @@ pub(super) struct Talk<'a> {
     pub(super) cancel: &'a Cancel,
 }
 
-impl Talk<'_> {
-    /// Talks until the container has said its last, or fails when it is cut off before.
+impl Relay<'_> {
+    /// Runs until the container's output ends; fails when the connection is cut before.
     ///
-    /// The shell is ended in any case; the terminal is as before.
+    /// The shell is ended in any case, and the terminal is restored.
     pub(super) fn run(&self, mut attached: Attached) -> Result<()> {
         let _raw = match self.on_terminal {
             true => {
@@ -67,7 +67,7 @@ impl Talk<'_> {
             if outcome.is_err()
                 && let Err(error) = self.container.stop()
             {
-                // It ended by itself, or its daemon is gone.
+                // The shell has ended, or its daemon is gone.
                 tracing::debug!(%error, "cannot end the shell");
             }
             drop(end);
@@ -79,7 +79,7 @@ impl Talk<'_> {
         loop {
             match attached.receive(TICK)? {
                 Received::Data(stream, data) => {
-                    // Whoever closed our output does not want to see more; the shell goes on.
+                    // The reader of our output wants no more; the shell goes on.
                     let _ = match stream {
                         Stream::Output => put(&mut io::stdout().lock(), &data),
                         Stream::Error => put(&mut io::stderr().lock(), &data),
@@ -92,7 +92,7 @@ impl Talk<'_> {
         }
     }
 
-    /// Passes on what is typed, until `ended` is.
+    /// Passes on keys until `ended` is closed.
     fn feed(&self, input: &Input, ended: &UnixStream, resized: Option<&UnixStream>) {
         if self.on_terminal {
             self.resize();
@@ -103,7 +103,7 @@ impl Talk<'_> {
         let mut reads = self.reads_input;
         let mut buffer = vec![0; 16 << 10];
         loop {
-            // Not all are looked at every time: a file that has ended can always be read.
+            // The set changes from turn to turn: a file that has ended is always readable.
             let mut fds = vec![PollFd::new(ended, PollFlags::IN)];
             let resize_at = resized.map(|pipe| {
                 fds.push(PollFd::new(pipe, PollFlags::IN));
@@ -131,7 +131,7 @@ impl Talk<'_> {
                 return;
             }
             if let Some(pipe) = resized.filter(|_| resize) {
-                // One byte for each signal; the size counts, not how often it changed.
+                // Each signal wrote one byte; only the present size counts.
                 let _ = rustix::io::read(pipe, &mut buffer);
                 self.resize();
             }
@@ -169,7 +169,7 @@ fn put(to: &mut impl io::Write, data: &[u8]) -> io::Result<()> {
     to.flush()
 }
 
-/// The terminal on standard input hands every key on as it is while this lives.
+/// The terminal on standard input is raw until this is dropped.
 struct Raw(Termios);
 
 impl Raw {
@@ -190,7 +190,7 @@ impl Drop for Raw {
     }
 }
 
-/// A pipe that can be read whenever the terminal's size changed.
+/// A pipe that is readable after each change of the terminal's size.
 struct Resizes {
     pipe: UnixStream,
     signal: signal_hook::SigId,

@@ -56,7 +56,7 @@ impl Run for Args {
         let uri: ImageUri = self.dest.parse()?;
         let repositories = invocation.host.repositories()?;
         let repository = repositories.destination(&uri)?;
-        // Known before the build, which takes minutes.
+        // This must fail before the build, which takes minutes.
         repository.check_writable()?;
         let exists = match repository.check_free(&uri.name) {
             Ok(()) => false,
@@ -101,7 +101,8 @@ impl Run for Args {
     }
 }
 
-/// Starts a VM as a job of this machine, of the size and with the image a job without options has; that makes the snapshot.
+/// Starts a VM as a job of this machine, with the size and image of a job without options; that makes the
+/// snapshot.
 fn make_snapshot(invocation: &Invocation) -> Outcome {
     let machine = MachineArgs::default();
     let local = LocalJob::create(invocation, &[], true, None, machine)?;
@@ -116,7 +117,7 @@ fn make_snapshot(invocation: &Invocation) -> Outcome {
     Failure::passed_on(session.run(invocation)?)
 }
 
-/// Finds the agent where an installation has it: beside pcocc, or below its `libexec`.
+/// Finds the agent of an installation: beside pcocc, or below `libexec`.
 fn find_agent() -> Outcome<PathBuf> {
     let own = std::env::current_exe().part(|| "find pcocc itself")?;
     let folder = own.parent().unwrap_or(Path::new("/"));

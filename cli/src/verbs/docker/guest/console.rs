@@ -1,4 +1,4 @@
-//! `pcocc docker guest console`: the VM's serial console, as it is written.
+//! `pcocc docker guest console`: the VM's serial console.
 
 use crate::errors::Outcome;
 use crate::host::jobs::JobOption;

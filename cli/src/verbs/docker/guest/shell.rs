@@ -1,7 +1,7 @@
 //! `pcocc docker guest shell`: a root shell inside a VM, beside its docker daemon.
 //!
-//! Data path: the job's certificates → the agent at the VM's endpoint → its shell on a terminal of the guest's. Root is
-//! root of the guest only: shared folders still give what the user may.
+//! Data path: the job's certificates → the agent at the VM's endpoint → its shell on a terminal of the guest.
+//! Root is root of the guest only: in shared folders, root has the rights of the user.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! `pcocc docker guest show`: what a guest image was made from.
+//! `pcocc docker guest show`: the parts of a guest image.
 
 use pcocc_vm::guest_image::{self, IMAGE_NAME, Manifest};
 

@@ -1,4 +1,4 @@
-//! The folders a VM has on its node.
+//! The folders of a VM on its node.
 //!
 //! ```text
 //! SCRATCH/pcocc-UID/vm-PID.START-JOB/   its disk, while it starts; PID and START are the keeper's
@@ -19,19 +19,19 @@ use pcocc_vm::job::JobId;
 
 use crate::private_folder;
 
-/// What the names of a VM's folders start with, before the keeper's number.
+/// Prefix of a VM's folders, in front of the keeper's number.
 const PREFIX: &str = "vm-";
-/// Folder of the sockets' folders.
+/// Parent of the folders with sockets.
 const SHORT: &str = "/tmp";
 
 /// The folders of one VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodeFolders {
-    /// For the VM's disk.
+    /// The folder for the VM's disk.
     pub(super) scratch: PathBuf,
-    /// For the VM's sockets.
+    /// The folder for the VM's sockets.
     pub(super) sockets: PathBuf,
-    /// For snapshots; kept.
+    /// The folder for snapshots, which are kept.
     pub(super) cache: PathBuf,
 }
 
@@ -85,7 +85,7 @@ mod tests {
         let dead = NodeFolders::new(scratch.path(), u32::MAX, id).unwrap();
         dead.create().unwrap();
         fs::write(dead.scratch.join("disk"), "").unwrap();
-        // Of before the last boot, by somebody who had the number that is ours now.
+        // The folder is from before the last boot, of a process that had our number.
         let old = format!("{PREFIX}{}.1-7", std::process::id());
         let old = dead.scratch.with_file_name(old);
         fs::create_dir(&old).unwrap();

@@ -29,7 +29,7 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     if assignment.backend == Backend::Local {
         leave_session()?;
     }
-    // Orphans of the worker become children of this process.
+    // The worker's orphans become children of this process.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(io::Error::from)?;
     if assignment.request.held {
@@ -65,7 +65,7 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     }
 }
 
-/// Leaves the terminal's session: its end must not end the VM, which only the lifeline does.
+/// Leaves the terminal's session, whose end must not end the VM: only the lifeline ends the VM.
 fn leave_session() -> Outcome {
     match rustix::process::setsid() {
         // This process leads a session already.
@@ -74,8 +74,8 @@ fn leave_session() -> Outcome {
     }
 }
 
-/// Redirects stderr, for the worker too, to a log in the job's folder: a launcher must not keep a terminal or a pipe open, and
-/// the record has what the user must know.
+/// Redirects stderr, for the worker too, to a log in the job's folder: a launcher must not keep a terminal or a
+/// pipe open. The record has the messages for the user.
 fn redirect_stderr(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     let folder = assignment.folder(invocation)?;
     let log = folder.launcher_log();
@@ -90,7 +90,7 @@ fn redirect_stderr(invocation: &Invocation, assignment: &Assignment) -> Outcome 
 }
 
 fn start(assignment: &Assignment) -> Outcome<Child> {
-    // The file of this process, even when another version was installed meanwhile.
+    // The file of this process, even if another version was installed meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("pcocc")
@@ -101,8 +101,8 @@ fn start(assignment: &Assignment) -> Outcome<Child> {
     Ok(worker)
 }
 
-/// Waits for the worker; passes the first request to stop on, and kills a worker that takes too long. Reports warnings of
-/// Slurm's, too, which the worker receives but leaves to the keeper.
+/// Waits for the worker. Passes on the first request to stop, and kills a worker that takes too long. Reports
+/// Slurm's warnings; the worker receives them as well and ignores them.
 fn wait(
     invocation: &Invocation,
     assignment: &Assignment,
@@ -129,11 +129,11 @@ fn wait(
     }
 }
 
-/// Kills all children that are left; gives an error when a child does not end.
+/// Kills all remaining children; returns the error of a child that does not end.
 fn end_orphans() -> Option<io::Error> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        // Children that have ended are collected first: the others still run.
+        // Ended children are collected first: the others still run.
         while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
         let children = children();
         if children.is_empty() {
@@ -166,12 +166,12 @@ fn children() -> Vec<u32> {
 
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // Fails for a process that has ended.
+        // The signal fails for a process that has ended.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Records the job's end when the worker could not.
+/// Records the job's end if the worker could not.
 fn close_record(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     let jobs = invocation.host.jobs()?;
     let folder = jobs.folder(assignment.id);
@@ -179,7 +179,7 @@ fn close_record(invocation: &Invocation, assignment: &Assignment) -> Outcome {
         // The folder was removed, and no record is needed.
         return Ok(());
     };
-    // The record of a job that was put back into the queue belongs to the job's next launcher.
+    // The record of a job in the queue again belongs to the job's next launcher.
     let ours = record
         .launcher
         .as_ref()
@@ -190,7 +190,7 @@ fn close_record(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     }
 }
 
-/// Removes the job's docker contexts, and what older jobs left.
+/// Removes the job's docker contexts and the remains of older jobs.
 fn remove_contexts(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     let host = &invocation.host;
     contexts::forget(host, &host.jobs()?.folder(assignment.id));

@@ -1,4 +1,4 @@
-//! Jobs of this machine, before they have a launcher of their own.
+//! Jobs of this machine, before their launcher runs.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::invocation::Invocation;
 use crate::messages::warn;
 use crate::old_jobs;
 
-/// A job of the local backend that has no launcher yet.
+/// A job of the local backend without a launcher.
 pub(crate) struct LocalJob {
     /// Its folder.
     pub(crate) folder: JobFolder,
@@ -22,7 +22,8 @@ pub(crate) struct LocalJob {
 }
 
 impl LocalJob {
-    /// Makes the folder and the record of a job that ends with its caller, or of one in the background with its `mount`.
+    /// Makes the folder and the record of a job that ends with its caller, or of a background job with its
+    /// `mount`.
     pub(crate) fn create(
         invocation: &Invocation,
         batch: &[OsString],
@@ -48,7 +49,7 @@ impl LocalJob {
         // This process holds the record until the launcher takes it over.
         record.launcher = Some(jobs.here().holder(std::process::id())?);
         if let Err(error) = folder.write(&record) {
-            // A folder without a record is nobody's.
+            // A folder without a record belongs to nobody.
             let _ = folder.remove();
             return Err(error.into());
         }
@@ -63,7 +64,7 @@ impl LocalJob {
         Ok(Self { folder, request })
     }
 
-    /// Starts the launcher; the value that is returned holds it.
+    /// Starts the launcher; the returned value holds it.
     pub(crate) fn launch(&self) -> Outcome<HeldLauncher> {
         let (mut command, line) = self.command()?;
         HeldLauncher::spawn(&mut command, &line).map_err(|error| self.not_run(&error))
@@ -72,10 +73,10 @@ impl LocalJob {
     /// Starts a launcher that outlives this process.
     pub(crate) fn launch_alone(&self) -> Outcome<Child> {
         let (mut command, line) = self.command()?;
-        // The launcher leaves this session by itself, which the leader of a process group could not.
+        // The launcher leaves this session by itself. The leader of a process group could not.
         command.stdout(Stdio::null());
         let started = lifeline::spawn(&mut command, &line);
-        // Nothing but the request is on its standard input.
+        // The launcher gets only the request on its standard input.
         let (child, _) = started.map_err(|error| self.not_run(&error))?;
         Ok(child)
     }
@@ -90,7 +91,7 @@ impl LocalJob {
         self.fail(&format!("run its launcher: {error}"))
     }
 
-    /// Records why there is no launcher; gives the failure.
+    /// Records why there is no launcher; returns the failure.
     pub(crate) fn fail(&self, why: &str) -> Failure {
         if let Ok(mut record) = self.folder.read() {
             record.state = State::Failed;

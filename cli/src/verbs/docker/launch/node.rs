@@ -10,7 +10,7 @@ use pcocc_vm::launcher::EndpointSpec;
 use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
 
-/// The node, and what the site says about it.
+/// The node, with the site's settings.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     /// The node's name.
@@ -37,7 +37,7 @@ impl Node {
         })
     }
 
-    /// Where the docker endpoint of a job of `backend` is to be.
+    /// The address of the docker endpoint of a job of `backend`.
     pub(super) fn endpoint(
         &self,
         invocation: &Invocation,
@@ -72,7 +72,7 @@ impl Node {
     }
 }
 
-/// The address of `name`, without loopback addresses unless the site gave that name.
+/// The address of `name`; loopback addresses only if the site gave the name.
 fn resolve(name: &str, given: bool) -> Result<IpAddr, String> {
     let found = (name, 0)
         .to_socket_addrs()
@@ -81,7 +81,7 @@ fn resolve(name: &str, given: bool) -> Result<IpAddr, String> {
     if !given {
         addresses.retain(|address| !address.is_loopback());
     }
-    // IPv4 first: the guest's network stack is tested with IPv4 most.
+    // IPv4 first: the guest's network is tested mostly with IPv4.
     addresses.sort_by_key(IpAddr::is_ipv6);
     addresses
         .first()

@@ -1,7 +1,7 @@
-//! The plan of a VM: what request, template, configuration and allocation say about it, on its node.
+//! The plan of a VM, made on its node from request, template, configuration and allocation.
 //!
-//! Of two values for one thing the request's counts, then the template's, then the default. In a Slurm job the allocation says
-//! how many CPUs and how much memory there are.
+//! The request's value counts first, then the template's, then the default. In a Slurm job the allocation gives
+//! the number of CPUs and the memory.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,20 +23,20 @@ use super::settings::Settings;
 use crate::errors::{Failure, Outcome, While as _};
 use crate::invocation::Invocation;
 
-/// Size of the docker daemon's disk by default; only what is used takes room.
+/// Default size of the docker daemon's disk; only used blocks take room.
 const DISK: u64 = 50 << 30;
 /// Memory of the VM by default, in MiB.
 const MEMORY: u64 = 2048;
-/// Least memory a docker daemon lives in, in MiB.
+/// Least memory for a docker daemon, in MiB.
 const LEAST_MEMORY: u64 = 512;
-/// The hypervisor's share of an allocation's memory: so many MiB, and one part in so many.
+/// The hypervisor's share of an allocation's memory: a number of MiB, and one part in a number.
 const OVERHEAD: (u64, u64) = (200, 20);
 /// CPUs of a local VM by default.
 const CPUS: u32 = 2;
-/// Longest a VM may take to start.
+/// Longest start of a VM.
 const START: Duration = Duration::from_secs(300);
 
-/// The plan of a VM, and what its launcher needs besides.
+/// The plan of a VM, and the other values that its launcher needs.
 pub(super) struct VmPlan {
     pub(super) endpoint: EndpointSpec,
     pub(super) folders: NodeFolders,
@@ -108,7 +108,7 @@ impl VmPlan {
     }
 }
 
-/// The template that is wanted, else the one that `containers.yaml` names, else what there is built in.
+/// The requested template, or the template in `containers.yaml`, or the built-in one.
 fn template_of(
     invocation: &Invocation,
     wanted: Option<&String>,
@@ -163,7 +163,7 @@ fn size(
         }
         Backend::Slurm => {
             let allocated = Resources::read(&|name| slurm.variable(name));
-            // The allocation is the hypervisor's as well as the guest's.
+            // Hypervisor and guest share the allocation.
             let usable = allocated
                 .memory_mib
                 .map(|mib| mib.saturating_sub(OVERHEAD.0 + mib / OVERHEAD.1));

@@ -1,4 +1,4 @@
-//! The request for a VM, as a launcher receives it.
+//! The request for a VM, for a launcher.
 //!
 //! The request is one line of JSON on the launcher's standard input: srun carries the pipe from node to node, `ps` does not
 //! show the request, and no file stays when the caller is killed.
@@ -30,7 +30,7 @@ pub(crate) struct MachineArgs {
     pub(super) no_snapshot: bool,
 }
 
-/// Parses a path that a launcher in another folder, perhaps on another node, understands as well.
+/// Parses a path into one that a launcher in another folder, perhaps on another node, understands.
 pub(crate) fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(std::path::absolute)
 }
@@ -39,7 +39,7 @@ pub(crate) fn absolute_path() -> impl TypedValueParser<Value = PathBuf> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LaunchRequest {
-    /// The job of this machine; without one, the job of the Slurm step.
+    /// The job of this machine; `None` for the job of the Slurm step.
     pub(crate) job: Option<JobId>,
     /// Whether the VM ends with the launcher's standard input.
     pub(crate) held: bool,
@@ -54,7 +54,7 @@ pub(crate) struct LaunchRequest {
 }
 
 impl LaunchRequest {
-    /// The request as a line, with its end. Fails for paths that are no text.
+    /// The request as a line, with its end. Fails for paths that are not text.
     pub(crate) fn line(&self) -> Outcome<String> {
         let line = serde_json::to_string(self)?;
         Ok(line + "\n")

@@ -1,7 +1,8 @@
-//! The docker daemon's settings in a VM: what template, environment, `certs.d` and `containers.yaml` say when the job starts.
+//! The docker daemon's settings in a VM, collected when the job starts from template, environment, `certs.d`
+//! and `containers.yaml`.
 //!
-//! Data path: each of them → [`GuestEnvironment`], which the guest is given before its dockerd starts; and the addresses of
-//! proxies and mirrors, which the guest must reach even where private networks are closed to it.
+//! Data path: the sources → [`GuestEnvironment`], which the guest gets before its dockerd starts, and the
+//! addresses of proxies and mirrors, which the guest must reach even if private networks are closed to it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
 
-/// Most bytes of certificates that a guest is given.
+/// Most bytes of certificates for a guest.
 const MAX_CERTIFICATES: usize = 2 << 20;
 
 /// The settings of a VM's docker daemon, with their consequences.
@@ -39,7 +40,7 @@ impl Settings {
         template: &Template,
         runtime: &Runtime,
     ) -> Outcome<Self> {
-        // An error names the line of templates.yaml that names the file.
+        // An error names the line of templates.yaml with the file's name.
         let read = |path: &Path, by: Option<&Written>| {
             let place = by.map(|written| format!("{}: ", written.place()));
             let place = place.unwrap_or_default();
@@ -77,10 +78,10 @@ impl Settings {
             insecure_registries: runtime.insecure_registries.clone(),
             daemon_json,
         };
-        let told = &settings.environment;
-        let certificates = told.ca_certificates.iter();
+        let environment = &settings.environment;
+        let certificates = environment.ca_certificates.iter();
         let bytes: usize = certificates
-            .chain(told.registry_certificates.values())
+            .chain(environment.registry_certificates.values())
             .map(String::len)
             .sum();
         if bytes > MAX_CERTIFICATES {
@@ -92,8 +93,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Reads the authorities of single registries: `FOLDER/HOST[:PORT]/*.crt`. A file that cannot be read
-    /// is a warning.
+    /// Reads the authorities of single registries: `FOLDER/HOST[:PORT]/*.crt`. An unreadable file is a warning.
     fn certificates(&mut self, folders: &[PathBuf]) -> BTreeMap<String, String> {
         let mut found: BTreeMap<String, String> = BTreeMap::new();
         for folder in folders.iter().flat_map(|folder| entries(folder)) {
@@ -122,14 +122,19 @@ impl Settings {
 
     /// Resolves the addresses of proxies and mirrors.
     fn resolve(&mut self) {
-        let told = &self.environment;
-        let own = |name: &str| told.daemon_json.as_ref().and_then(|own| own.get(name));
-        let mirrors = own("registry-mirrors").and_then(Value::as_array);
-        let proxies = own("proxies").and_then(Value::as_object);
+        let environment = &self.environment;
+        let key = |name: &str| {
+            environment
+                .daemon_json
+                .as_ref()
+                .and_then(|json| json.get(name))
+        };
+        let mirrors = key("registry-mirrors").and_then(Value::as_array);
+        let proxies = key("proxies").and_then(Value::as_object);
         let urls = ["HTTP_PROXY", "HTTPS_PROXY"]
             .iter()
-            .filter_map(|name| told.proxies.get(*name).map(String::as_str))
-            .chain(told.registry_mirrors.iter().map(String::as_str))
+            .filter_map(|name| environment.proxies.get(*name).map(String::as_str))
+            .chain(environment.registry_mirrors.iter().map(String::as_str))
             .chain(mirrors.into_iter().flatten().filter_map(Value::as_str))
             .chain(
                 proxies
@@ -165,7 +170,7 @@ impl Settings {
     }
 }
 
-/// The entries of a folder, in order; none when the folder is missing.
+/// The entries of a folder, sorted; none if the folder is missing.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -173,7 +178,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The host of a URL, which may lack its scheme as those of proxies do.
+/// The host of a URL; the scheme may be missing, as in proxies.
 fn host(url: &str) -> Option<&str> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();

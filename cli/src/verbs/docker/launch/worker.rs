@@ -1,4 +1,4 @@
-//! The worker: takes the job's record over, plans the VM, and runs the launcher proper.
+//! The worker: takes over the job's record, plans the VM, and runs the launcher proper.
 
 use std::io;
 use std::path::Path;
@@ -55,7 +55,7 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment, keeper: u32)
     }
     .run()?;
     if !is_child_of(keeper) {
-        // The keeper is gone, and its work is left to the worker.
+        // The keeper is gone: the worker does its work.
         folders.remove()?;
     }
     match last.state {
@@ -67,7 +67,7 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment, keeper: u32)
     }
 }
 
-/// Has the images shown at `point` while the VM is ready.
+/// Mounts the images at `point` while the VM is ready.
 fn mount_when_ready(
     invocation: &Invocation,
     folder: &JobFolder,
@@ -83,7 +83,7 @@ fn mount_when_ready(
             record: record.clone(),
             confirmed: true,
         };
-        // The VM is of use without a mount; the launcher's log says why there is none.
+        // The VM is useful without a mount; the launcher's log has the reason.
         match mounted::mount(invocation, &job, point) {
             Ok(new) => *mounted = Some(new),
             Err(failure) => tracing::warn!("no images at {}: {}", point.display(), failure.why()),
@@ -91,7 +91,7 @@ fn mount_when_ready(
     }
 }
 
-/// Has the kernel send SIGTERM to this process when the keeper is gone.
+/// Makes the kernel send SIGTERM to this process when the keeper is gone.
 fn die_with(keeper: u32) -> Outcome {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
         .map_err(io::Error::from)?;
@@ -101,7 +101,7 @@ fn die_with(keeper: u32) -> Outcome {
     }
 }
 
-/// Whether the keeper still is this process's parent.
+/// Whether the keeper is still this process's parent.
 fn is_child_of(keeper: u32) -> bool {
     let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     u32::try_from(parent) == Ok(keeper)
@@ -132,7 +132,7 @@ fn take_over(
             record.name = name;
         }
         record.deadline = Squeue.deadline(assignment.id).or(record.deadline);
-        // Slurm puts only jobs of sbatch back into its queue, which no command holds.
+        // Slurm requeues only jobs of sbatch, which no command holds.
         record.may_return = !assignment.request.held;
     }
     record.keeper = Some(jobs.here().holder(keeper)?);

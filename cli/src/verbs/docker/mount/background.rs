@@ -1,8 +1,8 @@
 //! A mount that outlives the command that made it.
 //!
-//! Phases: the command starts itself again in the foreground, with a pipe for its stdout → the child
-//! leaves the terminal's session, mounts, moves its stderr to a log file and says so over the pipe → the
-//! command ends. Until then the child's errors go to the user's own stderr.
+//! Phases: the command starts itself again in the foreground, with a pipe for its stdout → the child leaves the
+//! terminal's session, mounts, moves its stderr to a log file and reports over the pipe → the command ends.
+//! Until then the child's errors go to the user's stderr.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -17,16 +17,16 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::errors::{Failure, Outcome, TIMED_OUT, While as _};
 
-/// What the child writes once its mount can be used.
+/// The child's report.
 const READY: &[u8] = b"ready\n";
-/// Longest wait for the mount; the docker daemon has five seconds to answer.
+/// Longest wait for the mount; the docker daemon may take five seconds to answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Starts `command` and waits until it has mounted; it goes on by itself.
+/// Starts `command` and waits until it has mounted; the child goes on by itself.
 pub(super) fn start(mut command: Command, cancel: &Cancel) -> Outcome {
     let (mut reader, writer) = io::pipe()?;
     let mut child = command.stdin(Stdio::null()).stdout(writer).spawn()?;
-    // The command holds the pipe's other end as well; without it, an end of the child is seen.
+    // The command holds the pipe's other end, too; it must be closed for the child's end to show.
     drop(command);
     let deadline = Instant::now() + TIMEOUT;
     let mut said = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn start(mut command: Command, cancel: &Cancel) -> Outcome {
             0 => {
                 let status = child.wait()?;
                 let code = status.code().and_then(|code| u8::try_from(code).ok());
-                // It said why on our own stderr, unless a signal ended it.
+                // The child has reported the reason on our stderr, unless a signal ended it.
                 return Err(match code {
                     Some(code) if code > 0 => Failure::reported(code),
                     _ => Failure::because(format!("its process ended: {status}")),
@@ -69,9 +69,9 @@ pub(super) fn start(mut command: Command, cancel: &Cancel) -> Outcome {
     Ok(())
 }
 
-/// Ends a child that is not wanted any more, in its own orderly way if it can.
+/// Ends an unwanted child, in order if possible.
 fn stop(child: &mut Child) {
-    // It may have ended by itself.
+    // The child may have ended already.
     let _ = kill_process(Pid::from_child(child), Signal::TERM);
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline {
@@ -87,7 +87,7 @@ fn stop(child: &mut Child) {
 /// In the child: leaves the session of the terminal, whose end must not end the mount.
 pub(super) fn leave_session() -> Outcome {
     match rustix::process::setsid() {
-        // Already a leader: whoever started us saw to it.
+        // This process leads a session already: its parent took care of it.
         Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
         Err(error) => Err(Failure::new(
             "leave the terminal's session",
@@ -96,7 +96,7 @@ pub(super) fn leave_session() -> Outcome {
     }
 }
 
-/// In the child, once mounted: moves stderr to `log`, tells the parent, and lets its stdout go.
+/// In the child, after mounting: moves stderr to `log`, reports to the parent, and closes stdout.
 pub(super) fn announce(log: &Path) -> Outcome {
     let action = || "tell that the mount is ready";
     let file = open_log(log)?;
@@ -114,7 +114,7 @@ pub(super) fn announce(log: &Path) -> Outcome {
     rustix::stdio::dup2_stdout(&null)
         .map_err(io::Error::from)
         .when(action)?;
-    // The folder the user was in shall not be kept busy.
+    // The user's folder must not be kept busy.
     std::env::set_current_dir("/").when(action)
 }
 
@@ -132,7 +132,7 @@ fn open_log(path: &Path) -> Outcome<File> {
         .when(action)
 }
 
-/// Where the log of the mount at `mount_point` is kept.
+/// Path of the log of the mount at `mount_point`.
 pub(super) fn log_path(user_conf: &Path, mount_point: &Path) -> PathBuf {
     let name: String = mount_point
         .to_string_lossy()

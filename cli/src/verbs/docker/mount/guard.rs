@@ -1,5 +1,5 @@
-//! The process that unmounts when the mount's own was killed: this program once more, with a pipe for its
-//! standard input. It is in a session of its own, so that a terminal that goes does not take it along.
+//! The process that unmounts when the mount's own process was killed: this program once more, with a pipe as
+//! its standard input. Its session is its own, so that the end of a terminal does not end it.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -13,9 +13,9 @@ use pcocc_fs::guard::Guarded;
 use super::background;
 use crate::errors::{Outcome, While as _};
 
-/// How the guard of the mount at `mount_point` is started. It tells what it did in `log`, or on our stderr.
+/// The command of the guard of the mount at `mount_point`. It logs to `log`, or to our stderr.
 pub(super) fn command(mount_point: &Path, log: Option<&Path>) -> Option<Command> {
-    // This very program, also when it was replaced or removed meanwhile.
+    // The very program of this process, even if it was replaced or removed meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("pcocc")
@@ -23,7 +23,7 @@ pub(super) fn command(mount_point: &Path, log: Option<&Path>) -> Option<Command>
         .arg(std::process::id().to_string())
         .arg("--")
         .arg(mount_point)
-        // It keeps no folder busy.
+        // The guard keeps no folder busy.
         .current_dir("/")
         .stdout(Stdio::null());
     if let Some(log) = log {

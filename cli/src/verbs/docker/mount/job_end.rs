@@ -1,7 +1,7 @@
 //! The mount of a job's docker ends with the job.
 //!
-//! Data path: the job whose daemon is shown → its record, read again every second → once it is over
-//! the mount is told to end, as by a signal. The scheduler is not asked: the job's own processes write the record.
+//! Data path: the job of the daemon → its record, read every second → the end of the job ends the mount, like a
+//! signal. The scheduler is not asked: the job's own processes write the record.
 
 use std::path::Path;
 use std::thread;
@@ -23,7 +23,7 @@ pub(super) fn watch(invocation: &Invocation, id: JobId, mount_point: &Path) -> O
     let jobs = invocation.host.jobs()?.clone();
     let cancel = invocation.cancel.clone();
     let mount_point = mount_point.to_owned();
-    // It ends with the process.
+    // The thread ends with the process.
     thread::spawn(move || end_with(&jobs, id, &cancel, &mount_point));
     Ok(())
 }
@@ -34,7 +34,7 @@ fn end_with(jobs: &Jobs, id: JobId, cancel: &Cancel, mount_point: &Path) {
         let over = match jobs.get(id, &Unasked) {
             Ok(job) => job.record.state.is_over(),
             Err(Error::NoSuchJob(_)) => true,
-            // A shared home may be away for a while.
+            // A shared home may be unreachable for a while.
             Err(error) => {
                 tracing::debug!(%id, %error, "the job's record cannot be read");
                 false

@@ -1,15 +1,15 @@
-//! How much of the disk exported images may take.
+//! The default size of the spool.
 
 use std::io;
 use std::path::Path;
 
-/// Most bytes unless told otherwise.
+/// Upper limit of the default.
 const MOST: u64 = 10 << 30;
 
-/// Which part of the disk unless told otherwise: one tenth.
+/// Part of the disk: one tenth.
 const PART: u64 = 10;
 
-/// The bound for a spool in `folder` when none was chosen.
+/// The default size of a spool in `folder`.
 pub(super) fn default_for(folder: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(folder)?;
     let bytes = disk.f_blocks.saturating_mul(disk.f_frsize);
@@ -24,7 +24,7 @@ mod tests {
     fn the_default_is_bounded_twice() {
         let bound = default_for(Path::new("/")).unwrap();
         assert!(bound > 0 && bound <= MOST);
-        // A file system without blocks, as small as can be.
+        // A file system without blocks is the smallest possible.
         assert_eq!(default_for(Path::new("/proc")).unwrap(), 0);
     }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::private_folder;
 
-/// What the name of a staging folder starts with, before the number of its process.
+/// Prefix of a staging folder, in front of the process number.
 const STAGING: &str = "staging-";
 
 /// The folders of one mount.
@@ -25,7 +25,7 @@ pub(super) struct WorkFolders {
 }
 
 impl WorkFolders {
-    /// Makes them below `temporary`.
+    /// Makes the folders below `temporary`.
     pub(super) fn create(temporary: &Path) -> io::Result<Self> {
         let private = private_folder::open(temporary)?;
         private_folder::sweep(&private, STAGING);
@@ -38,12 +38,12 @@ impl WorkFolders {
         })
     }
 
-    /// For images being copied in.
+    /// The folder for images that are being copied in.
     pub(super) fn staging(&self) -> &Path {
         self.staging.path()
     }
 
-    /// For images exported from the daemon; made when it is first used.
+    /// The folder for images exported from the daemon, made when it is first used.
     pub(super) fn spool(&self) -> &Path {
         &self.spool
     }
