@@ -1,4 +1,4 @@
-//! What `stat` tells of a file or folder.
+//! The attributes of a file or folder, as `stat` shows them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,15 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pcocc_layers::squashfs::{self, FileType};
 
-/// How long the kernel may trust what never changes.
+/// Validity of attributes that never change.
 pub(crate) const ALWAYS: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What `stat` tells.
+/// The attributes that `stat` shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes {
     /// Inode number; 0 until the inode is known.
     pub number: u64,
-    /// What it is.
+    /// Kind of file.
     pub kind: FileType,
     /// Permission bits.
     pub mode: u16,
@@ -30,7 +30,7 @@ pub struct Attributes {
     pub device: u32,
     /// Time of the last change of the content.
     pub modified: SystemTime,
-    /// Time of the last change of anything.
+    /// Time of the last change of content or attributes.
     pub changed: SystemTime,
 }
 
@@ -44,7 +44,7 @@ impl Attributes {
             owner,
             size: 0,
             blocks: 0,
-            // One link says that the number of folders inside is not told.
+            // One link means that the number of folders inside is unknown.
             links: 1,
             device: 0,
             modified,
@@ -79,7 +79,7 @@ impl Attributes {
         }
     }
 
-    /// The same under an inode number.
+    /// The same attributes with an inode number.
     pub fn numbered(self, number: u64) -> Self {
         Self { number, ..self }
     }
@@ -102,8 +102,8 @@ pub(crate) fn value_of(attributes: Vec<ExtendedAttribute>, name: &OsStr) -> Opti
     found.find_map(|(known, value)| (known == name.as_bytes()).then_some(value))
 }
 
-/// Whether no file here can have such an attribute. Access control lists are asked for file by file by `ls -l`,
-/// until a file system says that it has none.
+/// Whether no file here can have such an attribute. `ls -l` asks for access control lists file by file until
+/// the file system says that it has none.
 pub(crate) fn is_unsupported(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"system.")
 }

@@ -1,4 +1,4 @@
-//! A name handed to the kernel while it reads a folder.
+//! A name that the kernel gets while it reads a folder.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::attributes::Attributes;
 pub struct DirItem<'a> {
     /// Inode number.
     pub number: u64,
-    /// Where the next read goes on.
+    /// Offset of the next read.
     pub next: u64,
-    /// What it is.
+    /// Kind of file.
     pub kind: FileType,
     /// The name.
     pub name: &'a [u8],
-    /// Attributes and how long they hold, when they were asked for.
+    /// Attributes and their validity, if the kernel asked for them.
     pub attributes: Option<(Attributes, Duration)>,
 }
 
-/// Takes names until it returns that it is full.
+/// Takes a name; returns whether there is no more room.
 pub type TakeItem<'a> = dyn FnMut(DirItem<'_>) -> bool + 'a;

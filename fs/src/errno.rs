@@ -3,10 +3,10 @@
 use pcocc_image::Error;
 pub use rustix::io::Errno;
 
-/// Result of a request of the kernel's.
+/// Result of a request of the kernel.
 pub type Result<T, E = Errno> = std::result::Result<T, E>;
 
-/// The errno a tool is told for `error`; the text goes to the status file and the log.
+/// The errno for `error`; the text goes to the status file and the log.
 pub fn errno_of(error: &Error) -> Errno {
     match error {
         Error::Invalid { .. } => Errno::INVAL,
@@ -24,17 +24,17 @@ pub fn errno_of(error: &Error) -> Errno {
     }
 }
 
-/// The same, for `map_err`.
+/// [`errno_of`] for `map_err`.
 pub(crate) fn to_errno(error: impl Into<Error>) -> Errno {
     errno_of(&error.into())
 }
 
-/// The same of an I/O error, for `map_err`.
+/// [`errno_of_io`] for `map_err`.
 pub(crate) fn io_to_errno(error: std::io::Error) -> Errno {
     errno_of_io(&error)
 }
 
-/// The errno of an I/O error, one that carries an image error included.
+/// The errno of an I/O error, which may carry an image error.
 pub fn errno_of_io(error: &std::io::Error) -> Errno {
     if let Some(inner) = error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
         return errno_of(inner);
@@ -44,14 +44,14 @@ pub fn errno_of_io(error: &std::io::Error) -> Errno {
         .map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
-/// A daemon reports its own full disk in words only.
+/// A daemon reports its own full disk only as text.
 fn daemon(message: &str) -> Errno {
     if message.contains("no space left") {
         Errno::NOSPC
     } else if message.contains("quota exceeded") {
         Errno::DQUOT
     } else if message.starts_with("conflict: ") {
-        // A container uses the image that was to be removed.
+        // A container uses the image.
         Errno::BUSY
     } else {
         Errno::IO

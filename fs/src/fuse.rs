@@ -1,7 +1,7 @@
 //! The FUSE side: decodes a request, makes one call, replies. Only this and what mounts names fuser.
 //!
-//! What may wait for a store goes to a worker together with its reply; everything else is answered on
-//! the event loop's thread.
+//! A call that may wait for a store goes to a worker, together with its reply. The event loop's thread answers
+//! all other requests.
 
 mod roots;
 
@@ -49,7 +49,7 @@ impl Adapter {
         }
     }
 
-    /// The same for a request that may have to wait for long: it ends early with its process.
+    /// As `run`, for a call that may wait for long: it ends early with the requesting process.
     fn run_for(&self, request: &Request, waits: bool, call: impl FnOnce(&Tree) + Send + 'static) {
         let thread = request.pid();
         self.run(waits, move |tree| process::serving(thread, || call(tree)));
@@ -271,7 +271,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        // What survives a crash is the image, once it is in its store.
+        // Only the image survives a crash, once it is in its store.
         reply.ok();
     }
 
@@ -374,7 +374,7 @@ impl Filesystem for Adapter {
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        // Images belong to the user of the mount; what cannot be written says so when it is tried.
+        // Images belong to the user of the mount; an attempt to write reports what cannot be written.
         reply.ok();
     }
 
@@ -404,7 +404,7 @@ impl Filesystem for Adapter {
     }
 
     fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        // The kernel falls back to its own, which treats everything as data.
+        // The kernel falls back to its own implementation, which treats all of a file as data.
         reply.error(FuseErrno::ENOSYS);
     }
 
@@ -430,13 +430,13 @@ impl Filesystem for Adapter {
     }
 }
 
-/// `O_TRUNC`, the same on every architecture Linux has FUSE on.
+/// `O_TRUNC`, the same on every architecture with FUSE.
 const TRUNCATE: i32 = rustix::fs::OFlags::TRUNC.bits() as i32;
 
 fn caching_flags(caching: Caching) -> FopenFlags {
     match caching {
         Caching::Refresh => FopenFlags::empty(),
-        // Nothing was written that closing could complete.
+        // Nothing was written, so a close cannot complete a copy.
         Caching::Keep => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
         Caching::Direct => FopenFlags::FOPEN_DIRECT_IO,
     }

@@ -1,9 +1,9 @@
-//! A small process beside the mount's, which takes the mount down when that one was killed.
+//! A small process that unmounts when the mount's process was killed.
 //!
-//! Phases: it is started before the mount, with a pipe as its standard input → the mount's process writes the
-//! mount's ID → and `bye` when it has unmounted by itself. When the pipe ends without that, the process was
-//! killed: the guard waits until all that was its is closed, and unmounts, unless what is mounted there by
-//! then is another one. The mount point is locked meanwhile, so that no new mount comes between look and act.
+//! Phases: the guard starts before the mount, with a pipe as its standard input → the mount's process writes
+//! the mount's ID → after unmounting, it writes `bye`. If the pipe ends without `bye`, the process was killed:
+//! the guard waits until all files of the process are closed, and unmounts, unless another mount is there by
+//! then. The mount point is locked meanwhile, so that no new mount comes between check and unmount.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -14,19 +14,19 @@ use std::time::{Duration, Instant};
 use crate::mount_error::MountError;
 use crate::mountpoint::{MountLock, absolute, is_dead, mount_at, unmount_now};
 
-/// What comes before the mount's ID.
+/// Prefix of the line with the mount's ID.
 const MOUNTED: &str = "mounted ";
 
-/// The word of an orderly end.
+/// The line before an orderly end.
 const BYE: &str = "bye";
 
-/// How long a killed process may take to end: it may have large files to close.
+/// How long a killed process may take to end: closing large files takes time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a guard may take to leave.
+/// How long a guard may take to end.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// The guard, as the mount's process sees it. Dropping it without [`Guard::dismiss`] is like being killed.
+/// The guard, for the mount's process. Dropping it without [`Guard::dismiss`] has the effect of a kill.
 #[derive(Debug)]
 pub(crate) struct Guard {
     process: Child,
@@ -34,7 +34,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Starts one; a mount works without.
+    /// Starts a guard; a mount works without a guard.
     pub(crate) fn start(mut command: Command) -> Option<Self> {
         match command.stdin(Stdio::piped()).spawn() {
             Ok(mut process) => Some(Self {
@@ -48,12 +48,12 @@ impl Guard {
         }
     }
 
-    /// Tells which mount it is about.
+    /// Tells the guard the mount's ID.
     pub(crate) fn watch(&mut self, id: &str) {
         self.say(&format!("{MOUNTED}{id}\n"));
     }
 
-    /// Lets it go, for all is unmounted.
+    /// Ends the guard after unmounting.
     pub(crate) fn dismiss(mut self) {
         self.say(&format!("{BYE}\n"));
         drop(self.pipe.take());
@@ -72,18 +72,18 @@ impl Guard {
     }
 }
 
-/// What a guard did.
+/// The result of a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarded {
-    /// Nothing: the mount ended in order.
+    /// The mount ended in order; nothing was done.
     Dismissed,
-    /// Nothing: the mount is not there any more.
+    /// The mount was gone; nothing was done.
     Gone,
-    /// The mount was dead, and the guard took it away.
+    /// The mount was dead, and the guard unmounted it.
     Unmounted,
 }
 
-/// Guards the mount at `mountpoint` of our parent, the process `server`; `words` is what that one says.
+/// Guards the mount at `mountpoint` of our parent, the process `server`; `words` are the lines of that process.
 pub fn guard(mountpoint: &Path, server: u32, words: impl BufRead) -> Result<Guarded, MountError> {
     let mut id = None;
     for line in words.lines() {
@@ -93,7 +93,7 @@ pub fn guard(mountpoint: &Path, server: u32, words: impl BufRead) -> Result<Guar
             Err(_) => break,
         }
     }
-    // A process gives its children away after it closed its files, the mount's connection among them.
+    // A process closes its files, and with them the mount's connection, before its children get another parent.
     let until = Instant::now() + PATIENCE;
     while parent() == Some(server) && Instant::now() < until {
         thread::sleep(Duration::from_millis(10));
@@ -105,7 +105,7 @@ pub fn guard(mountpoint: &Path, server: u32, words: impl BufRead) -> Result<Guar
         _ => return Ok(Guarded::Gone),
     }
     if !is_dead(&path) {
-        // A newer mount may have been given the same ID.
+        // A newer mount may have the same ID.
         return Ok(Guarded::Gone);
     }
     unmount_now(&path)?;

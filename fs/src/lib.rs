@@ -1,10 +1,9 @@
-//! The mounted tree: images of a docker daemon and of repositories as folders, where `cp -r` moves
-//! them (a copy is a transfer).
+//! The mounted tree: images of a docker daemon and of repositories as folders. A copy by `cp -r` is a transfer.
 //!
-//! Data path: `fuse` decodes a request and calls [`tree::Tree`] once, on a worker when the answer
-//! may take long → the tree answers from a store's listing, an image's layout, a root file system or
-//! a staged folder → the close or rename that completes a staged folder runs
-//! [`pcocc_image::transfer::copy`] into the store and waits for it.
+//! Data path: `fuse` decodes a request and calls [`tree::Tree`] once, on a worker if the answer may take long →
+//! the tree answers from a store's listing, an image's layout, a root file system or a staged folder → the
+//! close or rename that completes a staged folder runs [`pcocc_image::transfer::copy`] into the store and waits
+//! for it.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
 mod attributes;

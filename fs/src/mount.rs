@@ -1,10 +1,11 @@
-//! Mounts the tree and takes it down again.
+//! Mounts and unmounts the tree.
 //!
-//! Phases: the mount point is checked, and a stale mount on it (its process was killed) taken away → a
-//! guard is started, which unmounts if this process is killed → fuser mounts the tree, directly as root and
-//! through `fusermount3` otherwise; as root also the root file systems on its folder `rootfs` ([`Roots`]), where
-//! `fusermount3`, which is another user to the tree, would not be let in → event loops answer requests, a watcher looks after interrupted commits and abandoned copies → the mount is taken down, lazily when
-//! someone still has it open, and commits under way are cancelled.
+//! Phases: the mount point is checked, and a stale mount (of a killed process) is unmounted → a guard starts,
+//! which unmounts if this process is killed → fuser mounts the tree, directly as root and through `fusermount3`
+//! otherwise. As root, the root file systems get a mount of their own on the folder `rootfs` ([`Roots`]); for
+//! other users `fusermount3` would do this, and the tree would not admit it → event loops answer requests, a
+//! watcher stops interrupted commits and removes abandoned copies → the tree is unmounted, lazily if a process
+//! uses it, and running commits are cancelled.
 
 use std::fs;
 use std::io;
@@ -30,29 +31,29 @@ use crate::workers::Workers;
 /// Threads that take requests from the kernel.
 const EVENT_LOOPS: usize = 3;
 
-/// How often the watcher looks.
+/// Interval of the watcher.
 const WATCH: Duration = Duration::from_millis(100);
 
-/// How long taking the mount down may take.
+/// Longest time for unmounting.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often the mount looks whether it is still in its place.
+/// Interval at which the mount checks whether it is still in its place.
 const PRESENCE: Duration = Duration::from_secs(1);
 
 /// What is mounted, and where.
 pub struct MountOptions {
     /// The empty folder the tree appears in.
     pub mountpoint: PathBuf,
-    /// The daemon whose images stand under `docker/`.
+    /// The daemon whose images are under `docker/`.
     pub docker: Option<Arc<dyn Store>>,
     /// The repositories under `repo/`, by name.
     pub repositories: Vec<(String, Arc<dyn Store>)>,
     /// Whether `rm -r` of an image folder removes the image.
     pub allow_delete: bool,
-    /// An existing folder on a local disk for images that are being copied in.
+    /// An existing folder on a local disk, for images that are being copied in.
     pub staging_dir: PathBuf,
-    /// Starts a process that runs [`crate::guard::guard`] on its standard input; without one nobody unmounts
-    /// when this process is killed.
+    /// Starts a process that runs [`crate::guard::guard`] on its standard input. Without a guard, the mount
+    /// stays when this process is killed.
     pub guard: Option<Command>,
 }
 
@@ -68,10 +69,10 @@ impl std::fmt::Debug for MountOptions {
 #[derive(Debug)]
 pub struct Mounted {
     mountpoint: PathBuf,
-    /// The tree's, and perhaps that of its root file systems; none when it has ended.
+    /// The sessions of the tree and perhaps of its root file systems; none after their end.
     sessions: Vec<BackgroundSession>,
     guard: Option<Guard>,
-    /// The mount's ID; none when it could not be found out.
+    /// The mount's ID, if it is known.
     id: Option<String>,
     tree: Arc<Tree>,
     cancel: Cancel,
@@ -80,7 +81,7 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Serves until someone unmounts the tree or `cancel` is raised, then takes the mount down.
+    /// Serves until the tree is unmounted or `cancel` is raised; then unmounts.
     pub fn wait(mut self, cancel: &Cancel) -> Result<(), MountError> {
         let mut looked = Instant::now();
         let why = loop {
@@ -88,7 +89,7 @@ impl Mounted {
                 .sessions
                 .first()
                 .is_none_or(|session| session.guard.is_finished());
-            // Detached while someone has it open: the kernel says so only when that one has left.
+            // A mount that was detached while in use ends for the kernel only with its last user.
             let look = looked.elapsed() > PRESENCE;
             if look {
                 looked = Instant::now();
@@ -105,16 +106,16 @@ impl Mounted {
         self.end()
     }
 
-    /// Whether the mount point still shows this mount.
+    /// Whether the mount point shows this mount.
     fn is_in_place(&self) -> bool {
         match (mount_at(&self.mountpoint), &self.id) {
             (Ok(found), Some(id)) => found.is_some_and(|mounted| mounted.id == *id),
-            // It cannot be told: then it is.
+            // Unknown counts as in place.
             _ => true,
         }
     }
 
-    /// The tree that is mounted.
+    /// The mounted tree.
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
@@ -128,10 +129,10 @@ impl Mounted {
         };
         let mut result = Ok(());
         if !tree.guard.is_finished() && self.is_in_place() {
-            // What is mounted on `rootfs` goes along.
+            // This unmounts `rootfs` as well.
             result = unmount_now(&self.mountpoint);
         }
-        // Someone may still sit in the folder: then the mount is out of sight already, and goes with the
+        // A process may still have the folder open: the mount is out of sight already, and ends with this
         // process.
         let until = Instant::now() + PATIENCE;
         let all_ended = || sessions.iter().all(|session| session.guard.is_finished());
@@ -144,7 +145,7 @@ impl Mounted {
                     tracing::debug!(%error, "the mount ended with an error");
                 }
             } else {
-                // Dropping it would unmount whatever is mounted there by now.
+                // Dropping the session would unmount whatever is mounted there by now.
                 std::mem::forget(session);
             }
         }
@@ -157,7 +158,7 @@ impl Mounted {
         if let Some(guard) = self.guard.take() {
             match &result {
                 Ok(()) => guard.dismiss(),
-                // It tries once more when this process is gone.
+                // The guard tries once more after the end of this process.
                 Err(_) => drop(guard),
             }
         }
@@ -173,11 +174,11 @@ impl Drop for Mounted {
     }
 }
 
-/// Mounts the tree. It answers from the moment this returns: tell whoever waits for it then.
+/// Mounts the tree. The tree answers from the moment of return: the caller reports it then.
 pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
     let (mountpoint, lock) = prepare(&options.mountpoint)?;
     check_fuse()?;
-    // Before the mount, so that the guard does not inherit what keeps it alive.
+    // Before the mount: the guard must not inherit the connection, which would keep the mount alive.
     let mut guard = options.guard.and_then(Guard::start);
     let cancel = Cancel::new();
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
@@ -211,7 +212,7 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
         let on = mountpoint.join("rootfs");
         match Session::new(roots, &on, &config).and_then(Session::spawn) {
             Ok(session) => sessions.push(session),
-            // The tree shows them as well, only slower.
+            // The tree shows root file systems as well, only slower.
             Err(error) => tracing::warn!(%error, on = %on.display(), "one connection serves all"),
         }
         for point in [&mountpoint, &on] {
@@ -258,8 +259,8 @@ pub fn mount(options: MountOptions) -> Result<Mounted, MountError> {
     Ok(mounted)
 }
 
-/// Lets the kernel read whole requests ahead. A file system may only ask for less than the usual 128 KB; more
-/// is root's to say, where the kernel keeps what concerns the device (sysfs-class-bdi).
+/// Lets the kernel read ahead whole requests. A file system can only ask for less than the usual 128 KB; root
+/// can set more, in the folder of the device (sysfs-class-bdi).
 fn widen_read_ahead(mountpoint: &Path) -> Result<(), MountError> {
     let Some(mounted) = mount_at(mountpoint)? else {
         return Ok(());
@@ -272,7 +273,7 @@ fn widen_read_ahead(mountpoint: &Path) -> Result<(), MountError> {
     fs::write(&setting, kilobytes).map_err(MountError::io("write", &setting))
 }
 
-/// Sees that the machine has FUSE, as the errors of a failed mount do not say what is missing.
+/// Checks that the machine has FUSE: the errors of a failed mount do not say what is missing.
 fn check_fuse() -> Result<(), MountError> {
     let device = Path::new("/dev/fuse");
     match fs::OpenOptions::new().read(true).write(true).open(device) {

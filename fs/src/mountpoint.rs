@@ -1,4 +1,4 @@
-//! The folder a tree is mounted on: whether it can be used, what is mounted there, and taking it off.
+//! The folder of a mount: whether it can be used, what is mounted there, and unmounting.
 
 use std::fs;
 use std::io;
@@ -17,17 +17,17 @@ use rustix::mount::UnmountFlags;
 
 use crate::mount_error::MountError;
 
-/// Type and source of our mounts, as `/proc/self/mountinfo` tells them: `fusermount3` gives the subtype,
-/// mounting directly as root does not.
+/// Type and source of our mounts in `/proc/self/mountinfo`. `fusermount3` sets the subtype, a direct mount by
+/// root does not.
 const OURS: [(&str, &str); 2] = [("fuse.pcocc", "pcocc"), ("fuse", "pcocc")];
 
 /// How long another process may hold the lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The right to mount on a path or to unmount there, which one process has at a time, for as long as this lives.
+/// The right to mount or unmount on a path. One process at a time has it, until the value is dropped.
 ///
-/// It is a name for a socket that no file belongs to: it goes with its process, keeps no folder busy and
-/// leaves nothing behind.
+/// The lock is the name of a socket without a file: it ends with its process, keeps no folder busy and leaves
+/// nothing behind.
 #[derive(Debug)]
 pub(crate) struct MountLock(
     #[expect(dead_code, reason = "the name is free when it is closed")] UnixDatagram,
@@ -58,14 +58,14 @@ impl MountLock {
     }
 }
 
-/// What is mounted somewhere.
+/// A mount in `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountedAt {
-    /// Mount ID and device, which no other mount has as long as this one is there.
+    /// Mount ID and device, unique while the mount exists.
     pub(crate) id: String,
     /// Type of the file system.
     pub(crate) kind: String,
-    /// What it says it was made from.
+    /// The mount's source.
     pub(crate) source: String,
 }
 
@@ -88,14 +88,14 @@ impl MountedAt {
         })
     }
 
-    /// Whether it is a tree of ours.
+    /// Whether the mount is a tree of ours.
     pub(crate) fn is_ours(&self) -> bool {
         OURS.contains(&(&self.kind, &self.source))
     }
 }
 
-/// Checks the mount point and takes a stale mount off it. As long as the lock is held, no other `pcocc` of the
-/// user mounts there or unmounts what it takes for dead.
+/// Checks the mount point and unmounts a stale mount. While the lock is held, no other `pcocc` of the user
+/// mounts there, or unmounts a mount that it takes for dead.
 pub(crate) fn prepare(path: &Path) -> Result<(PathBuf, MountLock), MountError> {
     let path = absolute(path)?;
     let lock = MountLock::take(&path)?;
@@ -144,13 +144,13 @@ pub(crate) fn prepare(path: &Path) -> Result<(PathBuf, MountLock), MountError> {
     Ok((path, lock))
 }
 
-/// Root may mount anywhere, others on what is theirs.
+/// Root may mount anywhere, other users on their own folders.
 fn may_mount_on(folder: &fs::Metadata) -> bool {
     let user = rustix::process::geteuid();
     user.is_root() || folder.uid() == user.as_raw()
 }
 
-/// Resolves everything but the last name, which may be a mount point that does not answer.
+/// Resolves all but the last name, which may be a mount point that does not answer.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, MountError> {
     let full = std::path::absolute(path).map_err(MountError::io("find", path))?;
     match (full.parent(), full.file_name()) {
@@ -174,7 +174,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, MountError> {
 pub(crate) fn mount_at(path: &Path) -> Result<Option<MountedAt>, MountError> {
     let table = Path::new("/proc/self/mountinfo");
     let text = fs::read(table).map_err(MountError::io("read", table))?;
-    // The last one covers the others.
+    // The last mount covers the others.
     let found = text
         .split(|byte| *byte == b'\n')
         .filter_map(|line| MountedAt::parse(line, path))
@@ -182,7 +182,7 @@ pub(crate) fn mount_at(path: &Path) -> Result<Option<MountedAt>, MountError> {
     Ok(found)
 }
 
-/// Where trees of ours are mounted, as far as this process sees; nobody is asked whether they still answer.
+/// The mount points of our trees that this process sees; the mounts are not asked whether they still answer.
 pub fn mount_points() -> io::Result<Vec<PathBuf>> {
     let text = fs::read("/proc/self/mountinfo")?;
     let lines = text.split(|byte| *byte == b'\n');
@@ -195,14 +195,14 @@ pub fn mount_points() -> io::Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Whether nobody answers for the file system at `path` any more. The kernel may still know the attributes
-/// of a folder whose process is gone; listing asks.
+/// Whether the process behind the file system at `path` is gone. The kernel may still know the folder's
+/// attributes, so the folder is listed.
 pub fn is_dead(path: &Path) -> bool {
     let gone = [Errno::NOTCONN, Errno::CONNABORTED].map(|errno| Some(errno.raw_os_error()));
     matches!(fs::read_dir(path), Err(error) if gone.contains(&error.raw_os_error()))
 }
 
-/// Undoes the octal escapes of mountinfo.
+/// Decodes the octal escapes of mountinfo.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -226,7 +226,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Unmounts the tree at `mountpoint`, a stale one too.
+/// Unmounts the tree at `mountpoint`, even a stale one.
 pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
     let mountpoint = absolute(mountpoint)?;
     match mount_at(&mountpoint)? {
@@ -242,12 +242,12 @@ pub fn unmount(mountpoint: &Path) -> Result<(), MountError> {
     }
 }
 
-/// Takes a mount out of sight at once, also when someone still has it open.
+/// Removes a mount from sight at once, even while a process uses it.
 pub(crate) fn unmount_now(path: &Path) -> Result<(), MountError> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) => return Ok(()),
         Err(Errno::PERM) => {}
-        // Nothing is mounted there any more.
+        // The mount is gone already.
         Err(Errno::INVAL) => return Ok(()),
         Err(error) => return Err(MountError::io("unmount", path)(error.into())),
     }

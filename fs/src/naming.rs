@@ -1,9 +1,9 @@
 //! Names of images as paths of folders, and back.
 //!
-//! A docker name `ghcr.io/org/app:1` is the path `ghcr.io/org/app:1`: slashes are folders. The tag
-//! `latest` is not shown, unless a folder of other images has the same path (`a:latest` beside `a/b:1`),
-//! and is always accepted. A repository's names have no slash and stand for themselves; `centos@3`
-//! is shown where there is more than one revision, and always accepted.
+//! A docker name `ghcr.io/org/app:1` is the path `ghcr.io/org/app:1`: slashes are folders. The tag `latest` is
+//! hidden, unless a folder of other images has the same path (`a:latest` beside `a/b:1`), and is always
+//! accepted. A repository's names have no slash and are paths as they are. `centos@3` is shown if there is more
+//! than one revision, and is always accepted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use pcocc_image::store::Entry;
 /// Position of a store in the tree's list.
 pub type StoreId = usize;
 
-/// Whose names these are.
+/// How the names of a store are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notation {
     /// `host:port/path/name:tag`.
@@ -25,7 +25,7 @@ pub enum Notation {
 const LATEST: &str = ":latest";
 
 impl Notation {
-    /// The store's name for the image at `path`; `None` when no image can have that path.
+    /// The store's name for the image at `path`; `None` when no image can have this path.
     pub fn name_of(self, path: &str) -> Option<String> {
         let last = path.rsplit('/').next().unwrap_or(path);
         if last.is_empty() || last.starts_with('.') {
@@ -38,7 +38,7 @@ impl Notation {
         }
     }
 
-    /// The path an image is shown at when no folder is in its way.
+    /// The path of an image, if no folder has the same path.
     pub fn path_of(self, name: &str) -> &str {
         match self {
             Self::Repository => name,
@@ -46,7 +46,7 @@ impl Notation {
         }
     }
 
-    /// The image that `name` is a revision of.
+    /// The image of which `name` is a revision.
     fn image_of_revision(self, name: &str) -> Option<&str> {
         match self {
             Self::Repository => name.rsplit_once('@').map(|(image, _)| image),
@@ -60,7 +60,7 @@ impl Notation {
     }
 }
 
-/// What is shown at a path of a store.
+/// The kind of entry at a path of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// A folder of names.
@@ -74,14 +74,15 @@ pub enum Shown {
 pub struct Names {
     notation: Notation,
     folders: BTreeMap<String, BTreeMap<String, Shown>>,
-    /// Names of only revisions.
+    /// Images with one revision, by `NAME@REV`.
     unshown: BTreeMap<String, Arc<Entry>>,
 }
 
 impl Names {
     /// Arranges a listing.
     ///
-    /// A name that cannot be a path, which no sane daemon has, is left out: it would spoil the listing for all others.
+    /// A name that cannot be a path is left out: no sane daemon has such a name, and it would spoil the listing
+    /// of all others.
     pub fn new(notation: Notation, mut entries: Vec<Entry>) -> Self {
         entries.retain(|entry| entry.name.split('/').all(is_file_name));
         let mut folders: BTreeMap<String, BTreeMap<String, Shown>> = BTreeMap::new();
@@ -129,7 +130,7 @@ impl Names {
         self.folders.get(folder)
     }
 
-    /// What stands at `path`, the hidden tag included.
+    /// The entry at `path`, which may have the hidden tag.
     pub fn resolve(&self, path: &str) -> Option<Shown> {
         if path.is_empty() {
             return Some(Shown::Folder);
@@ -139,7 +140,7 @@ impl Names {
         if let Some(found) = children.get(child) {
             return Some(found.clone());
         }
-        // "bb:latest" was asked for where "bb" is shown.
+        // The path is "bb:latest", and "bb" is shown.
         if self.notation == Notation::Docker
             && let Some(shown) = child.strip_suffix(LATEST)
             && let Some(image @ Shown::Image(entry)) = children.get(shown)
@@ -162,7 +163,7 @@ impl Names {
     }
 }
 
-/// Whether a folder may list this.
+/// Whether a folder may list this name.
 fn is_file_name(name: &str) -> bool {
     const LONGEST: usize = 255;
     !matches!(name, "" | "." | "..") && name.len() <= LONGEST && !name.contains('\0')

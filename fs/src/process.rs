@@ -1,9 +1,7 @@
-//! The processes behind the requests: whether one still lives, and whether it is about to be
-//! stopped by a signal.
+//! The processes behind the requests: whether a process lives, and whether a signal will end it.
 //!
-//! FUSE names a thread with every request. Nothing tells a file system that the tool behind a
-//! half-written folder was killed, and an interrupted `close` only says so to the kernel, so both are
-//! read from `/proc`.
+//! FUSE names a thread with every request. A file system is never told that the tool behind a half-written
+//! folder was killed, and an interrupted `close` is known only to the kernel. Both facts are read from `/proc`.
 
 use std::cell::Cell;
 use std::fs;
@@ -11,11 +9,11 @@ use std::fs;
 use pcocc_core::process::start_time;
 
 thread_local! {
-    /// The thread whose request this thread works on; 0 for none.
+    /// The thread whose request this thread serves; 0 for none.
     static SERVED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Runs `call` on behalf of a thread: what waits in there ends when that thread's process is told to.
+/// Runs `call` for a thread: waits inside of the call end when a signal ends the thread's process.
 pub fn serving<T>(thread: u32, call: impl FnOnce() -> T) -> T {
     let before = SERVED.replace(thread);
     let result = call();
@@ -23,7 +21,7 @@ pub fn serving<T>(thread: u32, call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The process this thread works for; none for one that cannot be seen, as from another pid namespace.
+/// The process that this thread serves; `None` for an invisible process, for instance of another pid namespace.
 pub fn served() -> Option<Process> {
     match SERVED.get() {
         0 => None,
@@ -31,7 +29,7 @@ pub fn served() -> Option<Process> {
     }
 }
 
-/// A process, told from a later one with the same number by its start time.
+/// A process. The start time tells it from a later process with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     id: u32,
@@ -39,8 +37,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Finds the process of a thread. One that cannot be seen, as from another pid namespace,
-    /// counts as alive.
+    /// Finds the process of a thread. An invisible process, for instance of another pid namespace, counts as
+    /// alive.
     pub fn of_thread(thread: u32) -> Self {
         let id = status(thread)
             .and_then(|status| value(&status, "Tgid:")?.parse().ok())
@@ -59,7 +57,7 @@ impl Process {
         }
     }
 
-    /// Whether a signal that ends the process waits to be delivered.
+    /// Whether a signal that ends the process is pending.
     pub fn is_interrupted(&self) -> bool {
         // HUP, INT, QUIT, KILL and TERM as bits of the masks in proc_pid_status(5).
         const ENDING: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 8 | 1 << 14;
@@ -74,16 +72,16 @@ impl Process {
         let pending = (mask("SigPnd:") | mask("ShdPnd:")) & ENDING;
         let caught = mask("SigCgt:");
         pending & !mask("SigBlk:") & (caught | !mask("SigIgn:")) != 0
-            // The main thread of a killed process ends before those that wait.
+            // The main thread of a killed process ends before threads that wait.
             || value(&status, "State:").is_some_and(|state| state.starts_with(['Z', 'X']))
     }
 
-    /// Whether its program makes folders for those that come after it, so that its end says nothing.
+    /// Whether the program makes folders for later programs, so that its own end means nothing.
     pub fn makes_for_others(&self) -> bool {
         matches!(&*self.program(), "mkdir" | "install")
     }
 
-    /// The name of the program the process runs, at most 15 bytes of it.
+    /// The name of the process's program, at most 15 bytes.
     pub fn program(&self) -> String {
         fs::read_to_string(format!("/proc/{}/comm", self.id))
             .map(|name| name.trim_end().to_owned())
@@ -119,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_signal_that_waits_is_seen_unless_it_is_ignored() {
-        // A stopped process takes no signal but SIGKILL, so that others stay pending.
+        // A stopped process takes no signal but SIGKILL: other signals stay pending.
         let told = |ignores: &str| {
             let script = format!("{ignores} kill -STOP $$; exit");
             let mut child = Command::new("sh").args(["-c", &script]).spawn().unwrap();

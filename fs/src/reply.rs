@@ -1,4 +1,4 @@
-//! What all FUSE adapters say in the same words: sizes, attributes, errors, extended attributes.
+//! Replies that all FUSE adapters share: sizes, attributes, errors, extended attributes.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -19,12 +19,12 @@ use crate::errno::{Errno, Result};
 /// Largest request to read or write, in bytes; each event loop keeps a buffer of this size.
 pub(crate) const MAX_REQUEST: u32 = 1 << 20;
 
-/// Inode numbers are never given to something else.
+/// Inode numbers are never reused.
 pub(crate) const NO_GENERATION: Generation = Generation(0);
 
-/// Sizes, and what the kernel is asked for as far as it offers it.
+/// Sets sizes, and requests the features `flags` as far as the kernel has them.
 pub(crate) fn prepare(config: &mut KernelConfig, flags: &[InitFlags]) {
-    // The nearest accepted value is as good.
+    // The nearest accepted value is good enough.
     let _ = config.set_max_write(MAX_REQUEST);
     let _ = config.set_max_readahead(MAX_REQUEST);
     let _ = config.set_max_background(64);
@@ -79,12 +79,12 @@ pub(crate) fn entry(reply: ReplyEntry, result: Result<(Attributes, Duration)>) {
     }
 }
 
-/// Answers that there is no such name, and how long that holds.
+/// Replies that the name is missing, with the validity of this answer.
 pub(crate) fn missing(reply: ReplyEntry, validity: Duration) {
     if validity.is_zero() {
         reply.error(FuseErrno::ENOENT);
     } else {
-        // Inode number zero is how FUSE caches that there is no such name.
+        // For FUSE, inode number zero is a cached missing name.
         let nothing = Attributes::file((0, 0), 0, 0, SystemTime::UNIX_EPOCH);
         reply.entry(&validity, &attr(&nothing), NO_GENERATION);
     }
@@ -114,7 +114,7 @@ pub(crate) fn link(reply: ReplyData, target: Result<Vec<u8>>) {
     }
 }
 
-/// Answers with the names that `read` hands on.
+/// Replies with the names that `read` passes on.
 pub(crate) fn names(mut reply: ReplyDirectory, read: impl FnOnce(&mut TakeItem<'_>) -> Result<()>) {
     let result = read(&mut |item| {
         let (number, kind) = (INodeNo(item.number), file_type(item.kind));
@@ -126,7 +126,7 @@ pub(crate) fn names(mut reply: ReplyDirectory, read: impl FnOnce(&mut TakeItem<'
     }
 }
 
-/// Answers with the names and attributes that `read` hands on.
+/// Replies with the names and attributes that `read` passes on.
 pub(crate) fn names_plus(
     mut reply: ReplyDirectoryPlus,
     read: impl FnOnce(&mut TakeItem<'_>) -> Result<()>,
@@ -146,11 +146,11 @@ pub(crate) fn names_plus(
 }
 
 thread_local! {
-    /// What is read before it is handed on; clearing a new one each time costs as much as copying it.
+    /// The buffer of replies: clearing a new buffer each time would cost as much as copying its content.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Answers a request to read `size` bytes by `read`, which says how many it put into its buffer.
+/// Replies to a read of `size` bytes; `read` fills a buffer and returns the number of bytes.
 pub(crate) fn data(reply: ReplyData, size: u32, read: impl FnOnce(&mut [u8]) -> Result<usize>) {
     BUFFER.with_borrow_mut(|buffer| {
         let size = size.min(MAX_REQUEST) as usize;
@@ -165,7 +165,7 @@ pub(crate) fn data(reply: ReplyData, size: u32, read: impl FnOnce(&mut [u8]) -> 
     });
 }
 
-/// Answers for the value of an extended attribute or the names of all: a size of 0 asks for the length.
+/// Replies with an extended attribute's value or with all names; a size of 0 asks for the length.
 pub(crate) fn xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>>) {
     match result {
         Err(error) => reply.error(errno(error)),

@@ -1,4 +1,4 @@
-//! What the mount is doing and did lately, as `.pcocc/status.json` shows it.
+//! The mount's transfers, present and past, as `.pcocc/status.json` shows them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Once};
@@ -8,31 +8,31 @@ use parking_lot::Mutex;
 use pcocc_core::progress::{Event, Progress, Reporter};
 use serde::Serialize;
 
-/// Finished transfers that are remembered.
+/// Number of finished transfers that are remembered.
 const REMEMBERED: usize = 64;
 
-/// How a transfer stands.
+/// State of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Still moving.
+    /// Bytes are moving.
     Running,
     /// The image is in its store.
     Done,
-    /// It failed and changed nothing.
+    /// The transfer failed and changed nothing.
     Failed,
 }
 
 /// One transfer into or out of a store.
 #[derive(Clone, Debug, Serialize)]
 pub struct Transfer {
-    /// The store, `docker` or a repository's name.
+    /// The store: `docker`, or a repository's name.
     pub store: String,
     /// The image's name there.
     pub image: String,
     /// `copy` into the store, `export` out of it, or `rootfs`.
     pub action: &'static str,
-    /// How it stands.
+    /// Its state.
     pub state: State,
     /// Bytes moved so far.
     pub bytes: u64,
@@ -41,17 +41,17 @@ pub struct Transfer {
     /// Seconds since 1970 when it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<u64>,
-    /// What it said last, or why it failed.
+    /// The last progress message, or the reason of the failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// Number of things the tree holds, all back to zero when nothing is in use.
+/// Numbers of things that the tree holds; all are zero when nothing is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Gauges {
     /// Inodes the kernel knows outside root file systems.
     pub inodes: usize,
-    /// How often the kernel was told of inodes inside them, and has not forgotten.
+    /// References of the kernel to inodes inside of root file systems.
     pub rootfs: u64,
     /// Open files and folders.
     pub handles: usize,
@@ -73,8 +73,7 @@ impl Status {
         transfer
     }
 
-    /// Notes a transfer with its first event, or when it fails: no transfer is needed for an image that is
-    /// there already.
+    /// Notes a transfer at its first event, or when it fails: an image that is there already needs no transfer.
     pub fn begin_when_moving(
         &self,
         store: &str,
@@ -115,7 +114,7 @@ impl Status {
         self.0.lock().iter().map(|t| t.lock().clone()).collect()
     }
 
-    /// The last failure of a store, of one of its images when `image` is given.
+    /// The last failure of a store, or of the image `image` of the store.
     pub fn last_error(&self, store: &str, image: Option<&str>) -> Option<String> {
         self.transfers()
             .into_iter()
@@ -125,7 +124,7 @@ impl Status {
             .and_then(|t| t.message)
     }
 
-    /// The status file's content; `held` is what the tree holds right now.
+    /// The status file's content; `held` are the tree's present numbers.
     pub fn render(&self, held: Gauges) -> Vec<u8> {
         #[derive(Serialize)]
         struct Document {
@@ -146,7 +145,7 @@ impl Status {
     }
 }
 
-/// A transfer that is under way; it counts as failed when dropped before [`RunningTransfer::end`].
+/// A running transfer; it counts as failed if it is dropped before [`RunningTransfer::end`].
 #[derive(Debug)]
 pub struct RunningTransfer(Arc<Moving>);
 
@@ -183,11 +182,11 @@ impl Drop for RunningTransfer {
     }
 }
 
-/// Adds up the bytes of a transfer's blobs.
+/// Adds up the bytes of all blobs of a transfer.
 #[derive(Debug)]
 struct Moving {
     status: Status,
-    /// Whether it is in the list.
+    /// Whether the transfer is in the list.
     shown: Once,
     transfer: Arc<Mutex<Transfer>>,
     blobs: Mutex<BTreeMap<u64, u64>>,

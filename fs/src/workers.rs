@@ -1,7 +1,7 @@
 //! Threads for requests that wait: exports, commits, listings of a far daemon.
 //!
-//! As many as there are waiting requests, within reason; a thread without work ends after a while. The
-//! event loops of the mount never wait for any of them.
+//! There are as many threads as waiting requests, up to a limit; a thread without work ends after a while. The
+//! event loops of the mount never wait for a worker.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Most threads at once; more requests than that stand in line.
+/// Most threads; further requests wait in line.
 const MOST: usize = 128;
 
-/// How long a thread waits for work before it ends.
+/// How long a thread waits for work.
 const IDLE: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -25,7 +25,7 @@ struct State {
     threads: usize,
 }
 
-/// A growing and shrinking set of threads; clones share it.
+/// A set of threads that grows and shrinks. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Workers(Arc<(Mutex<State>, Condvar)>);
 
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// Runs `job` on a thread of its own for the time being.
+    /// Runs `job` on a thread of its own.
     pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let (state, wake) = &*self.0;
         let mut state = state.lock();
@@ -58,7 +58,7 @@ impl Workers {
             .spawn(move || workers.work());
         match spawned {
             Ok(_) => state.threads += 1,
-            // Others will come to it, unless there are none.
+            // Another thread will do the job, unless there is none.
             Err(error) => {
                 tracing::warn!(%error, "cannot start a worker");
                 if state.threads == 0
@@ -77,7 +77,7 @@ impl Workers {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                // A job that panics drops its reply, which answers the kernel with an error.
+                // A job that panics drops its reply; fuser then answers with an error.
                 if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
                     tracing::error!("a request failed in an unforeseen way");
                 }

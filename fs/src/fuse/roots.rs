@@ -1,8 +1,8 @@
 //! The second connection to the kernel, mounted on `rootfs`: root file systems, read only.
 //!
-//! The kernel opens files and folders there by itself and keeps what it read of them. Only a whole
-//! connection can be told to do so; with it what was read once costs no request any more, as in a file
-//! system of the kernel's own. Everything else is answered as by the first connection.
+//! The kernel opens files and folders below `rootfs` without asking, and keeps what it has read. Only a whole
+//! connection can be set up like this: then a second read costs no request, as in a file system of the kernel's
+//! own. All other requests are answered as by the first connection.
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,7 +21,7 @@ use crate::tree::inodes::{ROOT, ROOTFS};
 #[derive(Debug)]
 pub(crate) struct Roots(pub(crate) Adapter);
 
-/// The tree's number of an inode: the root of this connection is a folder there.
+/// The tree's number of an inode: the root of this connection is the folder `rootfs` there.
 fn inside(number: INodeNo) -> INodeNo {
     match number.0 {
         ROOT => INodeNo(ROOTFS),
@@ -35,7 +35,7 @@ impl Filesystem for Roots {
             config,
             &[
                 InitFlags::FUSE_ASYNC_READ,
-                // Tells by a folder's time whether its names are still the same.
+                // The kernel recognises changed names by the folder's time.
                 InitFlags::FUSE_AUTO_INVAL_DATA,
                 InitFlags::FUSE_DO_READDIRPLUS,
                 InitFlags::FUSE_PARALLEL_DIROPS,
@@ -143,7 +143,7 @@ impl Filesystem for Roots {
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        // Whoever may enter may read all of an image. The kernel does not ask again.
+        // A user who may enter may read all of an image. The kernel does not ask again.
         reply.error(FuseErrno::ENOSYS);
     }
 }

@@ -29,13 +29,14 @@ use crate::reply::{
 };
 use crate::root::tree::{Added, Found, Named, NodeId, RootTree};
 
-/// Folders whose names are kept while they are being listed.
+/// Number of folders whose names are kept while they are read.
 const LISTINGS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
 /// The root's number.
 const TOP: u64 = 1;
 
-/// What lies between an inode's place in the squashfs and its number: 0 and 1 have a meaning of their own.
+/// Difference between an inode's number and its position in the squashfs: the numbers 0 and 1 have a meaning of
+/// their own.
 const SHIFT: u64 = 2;
 
 /// Marks the numbers of added files.
@@ -44,7 +45,7 @@ const ADDED: u64 = 1 << 62;
 /// Names and inodes of a folder.
 type Listing = Arc<Vec<Named>>;
 
-/// A root file system being served. Dropping this does not end it: closing the device does.
+/// A root file system that is served until its device is closed. Dropping this value does not end it.
 #[derive(Debug)]
 pub struct Served {
     thread: JoinHandle<io::Result<()>>,
@@ -61,8 +62,8 @@ impl Served {
     }
 }
 
-/// Serves `tree` on `device`, an open `/dev/fuse` that was mounted just now, with `threads` threads.
-/// Returns when the kernel was greeted.
+/// Serves `tree` on `device`, a `/dev/fuse` that has just been mounted, with `threads` threads. Returns after
+/// the greeting of the kernel.
 pub fn serve(tree: RootTree, device: OwnedFd, threads: usize) -> io::Result<Served> {
     let mut config = Config::default();
     config.n_threads = Some(threads.max(1));
@@ -71,7 +72,7 @@ pub fn serve(tree: RootTree, device: OwnedFd, threads: usize) -> io::Result<Serv
         tree,
         listings: Mutex::new(LruCache::new(LISTINGS)),
     };
-    // Who may use the mount was said when it was mounted.
+    // The mount options say who may use the mount.
     let session = Session::from_fd(server, device, SessionACL::All, config)?;
     let thread = std::thread::Builder::new()
         .name("pcocc-root".into())
@@ -82,7 +83,7 @@ pub fn serve(tree: RootTree, device: OwnedFd, threads: usize) -> io::Result<Serv
 #[derive(Debug)]
 struct Server {
     tree: RootTree,
-    /// Time of what was added.
+    /// Time of added files.
     modified: SystemTime,
     listings: Mutex<LruCache<NodeId, Listing>>,
 }
@@ -118,7 +119,7 @@ impl Server {
         Ok(found.numbered(number))
     }
 
-    /// The names in a folder, kept for as long as the kernel asks for more of them.
+    /// The names in a folder, kept while the kernel reads them.
     fn listing(&self, folder: NodeId) -> Result<Listing, Error> {
         if let Some(listing) = self.listings.lock().get(&folder) {
             return Ok(Arc::clone(listing));
@@ -129,7 +130,7 @@ impl Server {
                 Some(Added::Folder { parent }) => *parent,
                 _ => folder,
             },
-            // Nobody looks at this number: the kernel knows the way up by itself.
+            // The number does not matter: the kernel knows the way up.
             NodeId::Image(_) => folder,
         };
         for (name, id) in [(&b".."[..], parent), (b".", folder)] {
@@ -139,14 +140,14 @@ impl Server {
             };
             names.push((name.into(), found));
         }
-        // The two come first.
+        // `.` and `..` come first.
         names.rotate_right(2);
         let listing = Arc::new(names);
         self.listings.lock().put(folder, Arc::clone(&listing));
         Ok(listing)
     }
 
-    /// Hands the names from `offset` on to `take` until it says that it is full.
+    /// Passes the names from `offset` on to `take` until there is no more room.
     fn read_dir(
         &self,
         number: INodeNo,
@@ -245,7 +246,7 @@ impl Filesystem for Server {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        // The kernel then opens files by itself, and keeps what it read of them.
+        // After this answer the kernel opens files without asking, and keeps what it has read.
         reply.error(FuseErrno::ENOSYS);
     }
 
@@ -331,7 +332,7 @@ impl Filesystem for Server {
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        // Whoever may run the image may read all of it.
+        // A user who may run the image may read all of it.
         reply.error(FuseErrno::ENOSYS);
     }
 }

@@ -1,7 +1,7 @@
-//! The files of a container: those of the image, and those that were added.
+//! The files of a container: the image's, and added ones.
 //!
-//! Added entries hide the image's of the same name. They are few, and kept by folder; a folder without
-//! any is answered from the squashfs alone.
+//! Added entries hide the image's entries of the same name. They are few and kept by folder; a folder without
+//! added entries is answered from the squashfs alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -14,20 +14,20 @@ use pcocc_layers::squashfs::{FileType, InodeNo, Squashfs};
 /// Symbolic links followed on the way to one file, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// Why a path in a container cannot be had.
+/// Why a path in a container cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeError {
     /// The image cannot be read.
     #[error(transparent)]
     Image(#[from] Error),
-    /// Something on the way is no folder.
+    /// A component of the path is not a folder.
     #[error("{} is not a folder in the image", .0.display())]
     NotAFolder(PathBuf),
-    /// A folder is there where a file is wanted.
+    /// A folder is at the path of a file.
     #[error("{} is a folder in the image", .0.display())]
     IsAFolder(PathBuf),
-    /// Links that lead to each other.
+    /// Links lead to each other.
     #[error("{} has too many symbolic links on its way in the image", .0.display())]
     Loop(PathBuf),
 }
@@ -35,9 +35,9 @@ pub enum TreeError {
 /// A file or folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Found {
-    /// The image's.
+    /// A file or folder of the image.
     Image(InodeNo, FileType),
-    /// An added one, by number.
+    /// An added file or folder, by its number.
     Added(usize),
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Added {
     File { content: Vec<u8>, mode: u16 },
 }
 
-/// What a file or folder is known by.
+/// Identity of a file or folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum NodeId {
     Image(InodeNo),
@@ -57,22 +57,22 @@ pub(super) enum NodeId {
 
 type Names = BTreeMap<Box<[u8]>, usize>;
 
-/// A name in a folder, and what it names.
+/// A name in a folder, and its file or folder.
 pub(super) type Named = (Box<[u8]>, Found);
 
-/// The files of a container, as the kernel will see them.
+/// The files of a container, as the kernel sees them.
 #[derive(Debug)]
 pub struct RootTree {
     pub(super) squashfs: Squashfs,
     pub(super) top: InodeNo,
-    /// Owner of what is added.
+    /// Owner of added files.
     pub(super) owner: (u32, u32),
     pub(super) added: Vec<Added>,
     names: HashMap<NodeId, Names>,
 }
 
 impl RootTree {
-    /// The folder `top` of `squashfs` as root; what is added belongs to `owner`, a user and a group.
+    /// The folder `top` of `squashfs` as root. Added files belong to `owner`, a user and a group.
     pub fn new(squashfs: Squashfs, top: InodeNo, owner: (u32, u32)) -> Self {
         Self {
             squashfs,
@@ -83,8 +83,8 @@ impl RootTree {
         }
     }
 
-    /// The absolute path in the tree that `path` leads to, links followed. What does not exist is taken as
-    /// it is written. `..` and absolute links never lead out of the tree.
+    /// The absolute path that `path` leads to, links followed. Missing components are taken literally. `..` and
+    /// absolute links never lead out of the tree.
     pub fn resolve(&self, path: &Path) -> Result<(PathBuf, Option<Found>), TreeError> {
         let mut left: Vec<OsString> = parts(path);
         let mut resolved: Vec<(OsString, Option<Found>)> = Vec::new();
@@ -152,7 +152,7 @@ impl RootTree {
         }
     }
 
-    /// Sees that there is a folder at `path`, and gives the path without links.
+    /// Makes sure that a folder is at `path`; returns the path without links.
     pub fn ensure_folder(&mut self, path: &Path) -> Result<PathBuf, TreeError> {
         let (path, found) = self.resolve(path)?;
         match found {
@@ -166,7 +166,7 @@ impl RootTree {
         }
     }
 
-    /// Sees that there is something but a folder at `path`, an empty file if need be, and gives the path
+    /// Makes sure that something other than a folder is at `path`, if need be an empty file; returns the path
     /// without links.
     pub fn ensure_file(&mut self, path: &Path) -> Result<PathBuf, TreeError> {
         let (path, found) = self.resolve(path)?;
@@ -177,7 +177,7 @@ impl RootTree {
         }
     }
 
-    /// Puts a file in the place of whatever is at `path`, which may be a link, but no folder.
+    /// Puts a file at `path`, in place of any entry but a folder; the entry may be a link.
     pub fn put_file(
         &mut self,
         path: &Path,
@@ -202,7 +202,7 @@ impl RootTree {
             .insert(name.into(), number);
     }
 
-    /// The folder `path`, which is resolved, is in, made with all above it when missing; and its name.
+    /// The parent folder of the resolved `path`, made with all above it if missing, and the last name.
     fn parent_of(&mut self, path: &Path) -> Result<(NodeId, Vec<u8>), TreeError> {
         let mut names = parts(path);
         let mut folder = NodeId::Image(self.top);
@@ -219,11 +219,11 @@ impl RootTree {
             };
             folder = next.ok_or_else(|| TreeError::NotAFolder(path.to_owned()))?;
         }
-        // The root itself: it is a folder, so that nobody asks for its parent.
+        // The path is the root: it is a folder and has no parent.
         Err(TreeError::IsAFolder(path.to_owned()))
     }
 
-    /// What a folder is to those in it; `None` for what is no folder.
+    /// The identity of a folder; `None` for other files.
     pub(super) fn folder_id(&self, found: Found) -> Option<NodeId> {
         match found {
             Found::Image(inode, FileType::Directory) => Some(NodeId::Image(inode)),

@@ -1,8 +1,8 @@
 //! When a staged folder is complete.
 //!
-//! Complete = `oci-layout` + an `index.json` that parses and names a manifest + every blob it reaches,
-//! of the right size and content. Nothing else counts: neither temporary names nor times, and never
-//! the end of the tool.
+//! A folder is complete when it has `oci-layout`, an `index.json` that parses and names a manifest, and every
+//! blob reached from the index, with the right size and content. Nothing else counts: neither temporary names
+//! nor times, and never the end of the tool.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -20,22 +20,22 @@ use pcocc_layers::Digest;
 use super::file::StagedFile;
 use super::folder::Item;
 
-/// Most documents an index may reach.
+/// Most documents that an index may reach.
 const MAX_DOCUMENTS: usize = 1000;
 
-/// Most bytes in them: they are all held in memory.
+/// Most bytes of these documents, which are all in memory.
 const MAX_REACHED: u64 = 8 * MAX_DOCUMENT;
 
-/// What a staged folder amounts to.
+/// The result of an examination.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Something has yet to come.
+    /// A part is missing; it may still come.
     Incomplete(String),
-    /// It is an image.
+    /// The folder is an image.
     Complete(StagedImage),
 }
 
-/// A complete staged image, read through the files it consisted of when it was examined.
+/// A complete staged image, read through the files of its examination.
 #[derive(Debug)]
 pub struct StagedImage {
     image: Image,
@@ -44,7 +44,7 @@ pub struct StagedImage {
 }
 
 impl StagedImage {
-    /// Where the image came from, as far as its index says.
+    /// The image's origin, if its index has one.
     pub fn origin(&self) -> Option<&Origin> {
         self.origin.as_deref()
     }
@@ -70,11 +70,11 @@ impl Layout for StagedImage {
     }
 }
 
-/// What keeps a folder from being an image.
+/// Why a folder is not an image.
 enum Obstacle {
-    /// It may come yet.
+    /// The missing part may still come.
     Missing(String),
-    /// It never will.
+    /// The folder will never be an image.
     Error(Error),
 }
 
@@ -84,10 +84,10 @@ impl From<Error> for Obstacle {
     }
 }
 
-/// Examines the files of a staged folder, all of whose write handles were flushed.
+/// Examines the files of a staged folder; all write handles have been flushed.
 ///
-/// Fails when it can never become an image the way it is: a blob whose content is not what its name
-/// and size say, documents that contradict each other.
+/// Fails when the folder can never become an image unchanged: a blob's content differs from its name or size,
+/// or documents contradict each other.
 pub fn examine(items: &BTreeMap<String, Item>, cancel: &Cancel) -> Result<Verdict> {
     let mut blobs = BTreeMap::new();
     for (path, item) in items {
@@ -125,7 +125,7 @@ impl Examination<'_> {
         let marker = self.file(MARKER_NAME)?;
         let index = self.file("index.json")?;
         check_marker(&marker, MARKER_NAME)?;
-        // All platforms have to be there; the one that is kept is this machine's.
+        // All platforms must be complete; only this machine's is kept.
         let images = self.reach(&index)?;
         let image = self.image()?;
         for (digest, size) in images.iter().flat_map(layers) {
@@ -147,7 +147,7 @@ impl Examination<'_> {
         Ok(bytes)
     }
 
-    /// The images an index names, those of nested indexes included.
+    /// The images that an index names, nested indexes included.
     fn reach(&self, index: &[u8]) -> Result<Vec<Image>, Obstacle> {
         let mut found = Vec::new();
         let mut indexes = vec![index.to_vec()];
@@ -165,7 +165,7 @@ impl Examination<'_> {
         };
         while let Some(index) = indexes.pop() {
             for descriptor in oci::parse_index(&index)? {
-                // One image may stand under several names.
+                // One image may have several names.
                 if !known.insert((descriptor.digest, descriptor.is_index)) {
                     continue;
                 }
@@ -188,7 +188,7 @@ impl Examination<'_> {
         if found.is_empty() {
             return Err(Obstacle::Missing("index.json names no image yet".into()));
         }
-        // Layers may be large: their sizes are looked at before any content.
+        // Layers may be large: sizes are checked before any content.
         for (digest, size) in found.iter().flat_map(layers) {
             self.check_size(digest, size)?;
         }

@@ -1,8 +1,8 @@
 //! A file of a staged folder.
 //!
-//! Its content is in an unlinked temporary file, so that nothing stays behind when the mount dies, or is a
-//! reference to a blob of an image in the tree, where `copy_file_range` asked for one. The first write to a
-//! reference replaces it by a copy.
+//! The content is in an unlinked temporary file, so that nothing stays behind when the mount dies. If
+//! `copy_file_range` copied a blob of an image in the tree, the content is a reference to this blob; the first
+//! write replaces the reference by a copy.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -29,22 +29,22 @@ const CHUNK: usize = 1 << 20;
 enum Body {
     Empty,
     Held(Source),
-    /// Given up, of that length: the kernel may still know the inode.
+    /// The content is freed; this was its length. The kernel may still know the inode.
     Dropped(u64),
 }
 
 #[derive(Debug)]
 struct Data {
     body: Body,
-    /// Hash of the bytes so far while they come in order.
+    /// Hash of the bytes so far, while they come in order.
     hash: Option<Hashing<io::Sink>>,
-    /// Digest of the whole content, when it was computed since the last change.
+    /// Digest of the whole content, if it was computed after the last change.
     digest: Option<Digest>,
-    /// Handles opened for writing that were not flushed since they were opened or written.
+    /// Handles for writing that were not flushed after their opening or last write.
     unflushed: BTreeSet<u64>,
-    /// Open handles, for reading too.
+    /// Number of open handles, for reading as well.
     handles: usize,
-    /// Whether the content is of no use once the last handle is closed.
+    /// Whether the content is useless after the last handle is closed.
     retired: bool,
     modified: SystemTime,
 }
@@ -58,7 +58,7 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
-    /// An empty file whose content will be kept in `folder`.
+    /// An empty file; its content will be in `folder`.
     pub fn new(folder: Arc<Path>) -> Arc<Self> {
         Arc::new(Self {
             id: StagedId::next(),
@@ -85,7 +85,7 @@ impl StagedFile {
         self.data.lock().modified
     }
 
-    /// Notes that a handle was opened; fails when the content is gone.
+    /// Notes an opened handle; fails when the content is freed.
     pub fn attach(&self) -> Result<()> {
         let mut data = self.data.lock();
         if matches!(data.body, Body::Dropped(_)) {
@@ -95,14 +95,14 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Notes that a handle was closed for good.
+    /// Notes a handle that is closed for good.
     pub fn detach(&self) {
         let mut data = self.data.lock();
         data.handles = data.handles.saturating_sub(1);
         data.drop_if_unused();
     }
 
-    /// Frees the content as soon as no handle is open. Else it would stay as long as the kernel
+    /// Frees the content as soon as no handle is open. Otherwise the content would stay as long as the kernel
     /// remembers the inode, which may be for ever.
     pub fn retire(&self) {
         let mut data = self.data.lock();
@@ -110,22 +110,22 @@ impl StagedFile {
         data.drop_if_unused();
     }
 
-    /// Notes that a handle was opened for writing.
+    /// Notes a handle that was opened for writing.
     pub fn open_for_writing(&self, handle: u64) {
         self.data.lock().unflushed.insert(handle);
     }
 
-    /// Notes that a handle was flushed or closed.
+    /// Notes a handle that was flushed or closed.
     pub fn flushed(&self, handle: u64) {
         self.data.lock().unflushed.remove(&handle);
     }
 
-    /// Whether every handle was flushed since it was opened or written.
+    /// Whether every handle was flushed after its opening or last write.
     pub fn is_flushed(&self) -> bool {
         self.data.lock().unflushed.is_empty()
     }
 
-    /// Whether the next write copies a referenced blob first, which takes its time.
+    /// Whether the next write first copies a referenced blob, which takes time.
     pub fn is_reference(&self) -> bool {
         matches!(&self.data.lock().body, Body::Held(source) if source.blob().is_some())
     }
@@ -186,8 +186,8 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Lets the file be the first `size` bytes of `blob`, if it is shorter so far and nothing else.
-    /// Returns whether it could.
+    /// Makes the file a reference to the first `size` bytes of `blob`, if its content is a shorter start of
+    /// them. Returns whether it did.
     pub fn refer(&self, blob: &Arc<BlobFile>, from: u64, size: u64) -> bool {
         let mut data = self.data.lock();
         let continues = match &data.body {
@@ -206,7 +206,7 @@ impl StagedFile {
         continues
     }
 
-    /// The file the content is in, for reading; `None` when it is empty.
+    /// The content for reading; `None` for an empty file.
     pub fn source(&self) -> Option<Source> {
         self.data.lock().body.source()
     }
@@ -245,7 +245,7 @@ impl StagedFile {
         }
         let (digest, size, _) = hash.finish();
         let mut data = self.data.lock();
-        // Kept only when nobody wrote meanwhile; a commit checks that anyway.
+        // The digest is kept only if nobody wrote meanwhile; a commit checks that as well.
         if size == data.body.size() && data.unflushed.is_empty() {
             data.digest = Some(digest);
         }
@@ -265,7 +265,7 @@ impl StagedFile {
         Ok(Some(bytes))
     }
 
-    /// The local file behind the data, made or copied from the referenced blob where needed.
+    /// The local file with the content, made or copied from the referenced blob if needed.
     fn local(&self, data: &mut Data) -> Result<(Arc<File>, u64)> {
         let source = match &data.body {
             Body::Dropped(_) => return Err(Errno::STALE),

@@ -1,4 +1,4 @@
-//! A folder that is to become an image: its names, its state, and who writes it.
+//! A folder that is to become an image: its names, its state, and its writers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::errno::{Errno, Result};
 use crate::naming::StoreId;
 use crate::process::Process;
 
-/// How far an image folder has come.
+/// State of an image folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Tools write it.
+    /// Tools write into it.
     Filling,
     /// The transfer into its store runs.
     Committing,
-    /// It is an image, or was taken away: what is left of it can no longer be written.
+    /// The folder is an image, or was removed: its files cannot be written any more.
     Gone,
 }
 
@@ -40,17 +40,17 @@ pub struct State {
     pub path: String,
     /// Files and folders by path inside.
     pub items: BTreeMap<String, Item>,
-    /// How far it has come.
+    /// Its state.
     pub phase: Phase,
-    /// The change that failed to commit, and how.
+    /// The number of the change that failed to commit, and the errno.
     pub failed: Option<(u64, Errno)>,
-    /// Why it is not complete, as found at the last look.
+    /// Why the folder is not complete, from the last examination.
     pub missing: Option<String>,
-    /// Who made the folder, and who last touched it.
+    /// The process that made the folder, and the process that last used it.
     pub users: (Process, Process),
-    /// When it was last touched.
+    /// When the folder was last used.
     pub touched: Instant,
-    /// When names in it last changed.
+    /// When its names last changed.
     pub modified: SystemTime,
 }
 
@@ -59,7 +59,7 @@ pub struct State {
 pub struct StagedFolder {
     pub(super) id: StagedId,
     store: StoreId,
-    /// Made on purpose by a program whose end says nothing (`mkdir`), so kept for a while.
+    /// Made by a program whose end means nothing (`mkdir`), so kept for a while.
     kept: bool,
     changes: AtomicU64,
     state: Mutex<State>,
@@ -86,12 +86,12 @@ impl StagedFolder {
         })
     }
 
-    /// The store it is meant for.
+    /// The store that the image goes to.
     pub fn store(&self) -> StoreId {
         self.store
     }
 
-    /// Its state, locked.
+    /// The locked state.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -106,7 +106,7 @@ impl StagedFolder {
         self.changes.load(Ordering::Relaxed)
     }
 
-    /// Fails unless the folder can be written, and notes who does.
+    /// Fails unless the folder can be written; notes the writer.
     pub fn touch(&self, by: Option<Process>) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         match state.phase {
@@ -122,8 +122,8 @@ impl StagedFolder {
         }
     }
 
-    /// Whether nobody will complete the folder any more: those who made it and touched it last have
-    /// ended. A folder made by `mkdir` is given ten minutes.
+    /// Whether nobody will complete the folder: its maker and its last user have ended. A folder made by
+    /// `mkdir` is kept for ten minutes.
     pub fn is_abandoned(&self) -> bool {
         const KEPT: Duration = Duration::from_secs(600);
         let (phase, users, idle) = {

@@ -1,19 +1,19 @@
-//! The paths of an OCI image layout, and those of the temporary files that tools put beside them.
+//! The paths of an OCI image layout, and the temporary paths of tools.
 
 use pcocc_layers::Digest;
 
-/// What may stand at a path inside an image that is being written.
+/// Role of a path inside an image that is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A folder of the layout.
     Folder,
     /// A file of the layout.
     Layout,
-    /// A file or folder tools put there for the time being; never content.
+    /// A temporary file or folder of a tool; never content.
     Temporary,
 }
 
-/// What may stand at `path`; `None` for a path that no image layout has.
+/// Role of `path`; `None` for a path that no image layout has.
 pub fn layout_role(path: &str) -> Option<Role> {
     let temporary = path.split('/').any(|name| {
         ["oci-put-blob", "."].iter().any(|s| name.starts_with(s))
@@ -25,7 +25,7 @@ pub fn layout_role(path: &str) -> Option<Role> {
         "oci-layout" | "index.json" => Some(Role::Layout),
         "blobs" | "blobs/sha256" => Some(Role::Folder),
         _ if temporary => Some(Role::Temporary),
-        // An unpacked `docker save` archive is a layout with these beside it.
+        // An unpacked `docker save` archive is a layout with these files beside it.
         "manifest.json" | "repositories" => Some(Role::Temporary),
         _ => match path.strip_prefix("blobs/sha256/") {
             Some(hex) if Digest::from_hex(hex).is_ok() => Some(Role::Layout),

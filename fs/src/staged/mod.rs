@@ -1,8 +1,8 @@
 //! An image folder while a tool writes it.
 //!
-//! [`StagedFolder`] is the folder with its names, [`StagedFile`] a file in it, [`layout_role`] says what may
-//! stand where, and [`examine()`] when the whole is an image. Locks: a folder's state, then a file's data; never
-//! the other way round.
+//! [`StagedFolder`] is the folder with its names, [`StagedFile`] a file in it. [`layout_role`] says which paths
+//! are allowed, and [`examine()`] says when the folder is an image. Locks: a folder's state, then a file's
+//! data; never the other way round.
 
 mod examine;
 mod file;
@@ -21,7 +21,7 @@ pub use folder::{Item, Phase, StagedFolder, State};
 pub use layout::{Role, layout_role};
 pub use source::Source;
 
-/// A number that no other staged file or folder has: two are the same when their numbers are.
+/// Identity of a staged file or folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct StagedId(u64);
 

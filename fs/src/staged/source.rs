@@ -1,4 +1,4 @@
-//! The content of a staged file as it stands, for readers on any thread.
+//! The present content of a staged file, for readers on any thread.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ pub(super) enum FileOf {
     Blob(Arc<BlobFile>),
 }
 
-/// The first bytes of a file of ours, or of a blob that is referred to.
+/// The first bytes of a local file or of a referenced blob.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub(super) file: FileOf,
@@ -33,7 +33,7 @@ impl Source {
         Self { file, size }
     }
 
-    /// The blob that is referred to.
+    /// The referenced blob.
     pub(super) fn blob(&self) -> Option<&Arc<BlobFile>> {
         match &self.file {
             FileOf::Blob(blob) => Some(blob),
@@ -48,7 +48,7 @@ impl Source {
         }
     }
 
-    /// Path of the file that is exactly this content: the store's own for a whole blob.
+    /// Path of the file with exactly this content: the store's own file for a whole blob.
     pub fn path(&self) -> Option<PathBuf> {
         match &self.file {
             FileOf::Blob(blob) => (blob.size == self.size).then(|| blob.path.clone()),

@@ -1,8 +1,8 @@
 //! Turning a complete copy into an image of its store.
 //!
-//! Phases: the folder is examined as it stands → unless something changed meanwhile it is closed to
-//! writers → the transfer runs → the folder's inodes become those of the new image. A failure opens
-//! the folder again; it is told once per change, so that a second close does not run it again.
+//! Phases: the folder is examined → unless it changes meanwhile, it is closed to writers → the transfer runs →
+//! the folder's inodes become those of the new image. A failure opens the folder again. The failure is reported
+//! once for each change, so that a second close does not run the transfer again.
 
 use std::sync::Arc;
 
@@ -20,17 +20,17 @@ use crate::tree::Tree;
 use crate::tree::image_key::{ImageKey, Part};
 use crate::tree::nodes::{ImageNode, StagedDirNode};
 
-/// The commits under way and whom they make wait.
+/// The running commits, and the processes that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct Committing(Mutex<Vec<(Process, Cancel)>>);
 
 impl Committing {
-    /// How many run.
+    /// Number of running commits.
     pub(super) fn len(&self) -> usize {
         self.0.lock().len()
     }
 
-    /// Stops those whose tool was told to end.
+    /// Stops commits whose tool is being ended.
     pub(super) fn stop_interrupted(&self) {
         let running = self.0.lock().clone();
         for (process, cancel) in running {
@@ -40,7 +40,7 @@ impl Committing {
         }
     }
 
-    /// Stops all of them.
+    /// Stops all commits.
     pub(super) fn stop_all(&self) {
         for (_, cancel) in self.0.lock().iter() {
             cancel.cancel();
@@ -60,7 +60,7 @@ impl Committing {
 }
 
 impl Tree {
-    /// Commits the folder when it is complete. Returns what the tool has to be told.
+    /// Commits the folder if it is complete. Returns the answer for the tool.
     pub(super) fn commit_if_complete(
         &self,
         staged: &Arc<StagedFolder>,
@@ -99,7 +99,7 @@ impl Tree {
             Ok(Verdict::Complete(image)) => {
                 let mut state = staged.state();
                 if staged.changes() != changes || state.phase != Phase::Filling {
-                    // Whoever changed it closes it once more.
+                    // The process that changed the folder will close it once more.
                     self.committing.end(&cancel);
                     return Ok(());
                 }
@@ -157,7 +157,7 @@ impl Tree {
         result
     }
 
-    /// The kernel's inodes of the staged folder become those of the image.
+    /// The staged folder's inodes become those of the image.
     fn become_image(
         &self,
         staged: &Arc<StagedFolder>,
@@ -187,7 +187,7 @@ impl Tree {
         let view = self.view(staged.store()).ok();
         let origin = view.and_then(|view| view.store.origin(&key.name));
         self.images.note(&key, image, origin.as_ref());
-        // Only now: whoever finds the image before its blobs are noted would have it exported.
+        // The blobs are noted first: a process that found the image before would have it exported.
         self.staging.remove(staged);
         let parts = [
             ("", Part::Top),

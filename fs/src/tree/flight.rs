@@ -1,9 +1,9 @@
-//! Work that several requests wait for at the same time, done once ("single flight").
+//! Work that several requests wait for, done once ("single flight").
 //!
-//! It runs on a thread of its own. A request whose tool was told to end leaves at once, however long the
-//! work takes; a moment after the last one has left, the work is cancelled. The moment is for those the
-//! kernel holds back: of several lookups of one name it sends only the first. Locks: the flight under way,
-//! then its state.
+//! The work has a thread of its own. A request whose tool is being ended leaves at once, however long the work
+//! takes. A moment after the last request has left, the work is cancelled. The moment is for requests that the
+//! kernel holds back: of several lookups of one name it sends only the first. Locks: the running flight, then
+//! its state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use pcocc_core::cancel::Cancel;
 use crate::errno::{Errno, Result};
 use crate::process;
 
-/// How often a request looks whether it is still wanted.
+/// Interval at which a request checks whether its tool is being ended.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long work goes on that nobody waits for.
+/// How long work continues without a waiting request.
 const LINGER: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ struct Flight<T> {
     cancel: Cancel,
 }
 
-/// At most one run at a time of work whose result all who wait share.
+/// Work that runs at most once at a time; all who wait share the result.
 #[derive(Debug)]
 pub(super) struct SingleFlight<T>(Arc<Current<T>>);
 
@@ -48,8 +48,8 @@ impl<T> Default for SingleFlight<T> {
 }
 
 impl<T: Clone + Send + 'static> SingleFlight<T> {
-    /// Waits for the work under way, or starts `work` when there is none. Fails with `INTR` when the
-    /// process served by this thread is told to end, or `stop` is raised.
+    /// Waits for the running work, or starts `work` if there is none. Fails with `INTR` when the process that
+    /// this thread serves is being ended, or when `stop` is raised.
     pub(super) fn wait(
         &self,
         stop: &Cancel,
@@ -84,7 +84,7 @@ impl<T: Clone + Send + 'static> SingleFlight<T> {
         let mut current = self.0.lock();
         if let Some(flight) = &*current {
             let mut state = flight.state.lock();
-            // One that ended while nobody waited is over.
+            // A result that came while nobody waited is outdated.
             if state.waiting > 0 || state.result.is_none() {
                 state.waiting += 1;
                 return Arc::clone(flight);
@@ -148,7 +148,7 @@ impl<T> Flight<T> {
         self.ended.notify_all();
     }
 
-    /// Cancels the work unless somebody waits for it.
+    /// Cancels the work unless a request waits for it.
     fn give_up(self: &Arc<Self>, current: &mut Option<Arc<Self>>) {
         if self.state.lock().waiting > 0 {
             return;
@@ -214,14 +214,14 @@ mod tests {
         stops[1].cancel();
         assert_eq!(second.join().unwrap(), Err(Errno::INTR));
         cancelled.recv_timeout(Duration::from_secs(5)).unwrap();
-        // What was given up is not waited for by those who come later.
+        // Later requests do not wait for cancelled work.
         assert_eq!(flights.wait(&Cancel::new(), |_| Ok(())), Ok(()));
     }
 
     #[test]
     fn who_comes_a_moment_later_finds_the_work_under_way() {
         let flights = SingleFlight::default();
-        // A zombie was told to end.
+        // A zombie counts as ended.
         let mut child = Command::new("true").spawn().unwrap();
         let runs = Arc::new(AtomicUsize::new(0));
         let work = || {
@@ -234,7 +234,7 @@ mod tests {
         let first = process::serving(child.id(), || flights.wait(&Cancel::new(), work()));
         assert_eq!(first, Err(Errno::INTR));
         assert_eq!(flights.wait(&Cancel::new(), work()), Ok(0));
-        // What ended while nobody waited is of no use to anybody.
+        // A result that came while nobody waited is not used.
         let first = process::serving(child.id(), || flights.wait(&Cancel::new(), work()));
         assert_eq!(first, Err(Errno::INTR));
         thread::sleep(Duration::from_millis(500));
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_request_ends_with_its_process() {
-        // A zombie: it was told to end, and cannot take an answer any more.
+        // A zombie counts as ended, and cannot take an answer any more.
         let mut child = Command::new("true").spawn().unwrap();
         let start = Instant::now();
         let result = process::serving(child.id(), || {

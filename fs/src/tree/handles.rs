@@ -28,7 +28,7 @@ impl Handles {
         self.open.lock().len()
     }
 
-    /// A number for a handle to be.
+    /// A number for a new handle.
     pub(super) fn reserve(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -59,7 +59,7 @@ impl Handles {
         }
     }
 
-    /// Takes a handle out; gives its file.
+    /// Removes a handle; returns its file.
     pub(super) fn remove(&self, number: u64) -> Option<Arc<dyn OpenFile>> {
         match self.open.lock().remove(&number) {
             Some(Handle::File(file)) => Some(file),

@@ -1,4 +1,4 @@
-//! An image as the tree knows it, and the files and folders of its layout.
+//! Identity of an image in the tree, and the parts of its layout.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use pcocc_layers::Digest;
 use crate::attributes::since_1970;
 use crate::naming::StoreId;
 
-/// A name, and the image that stood behind it when it was looked up.
+/// A name, and the image that had the name at the lookup.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ImageKey {
     /// Its store.
@@ -65,7 +65,7 @@ impl Part {
         matches!(self, Self::Top | Self::Blobs | Self::Sha256)
     }
 
-    /// The part of this name in this folder.
+    /// The part with this name in this folder.
     pub fn child(self, name: &str) -> Option<Self> {
         match (self, name) {
             (Self::Top, "oci-layout") => Some(Self::Marker),

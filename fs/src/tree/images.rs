@@ -1,8 +1,8 @@
-//! Images that are reached into: their documents in memory, their layers as open files.
+//! Images in use: their documents in memory, their layers as open files.
 //!
-//! The first look into an image's index or blobs opens its layout, which exports it when the store is
-//! a daemon; everyone else who looks waits for the same export, and the last who is told to end stops
-//! it. An opened layout keeps its files from being removed, so that one nobody uses is let go.
+//! The first access to an image's index or blobs opens its layout; if the store is a daemon, that exports the
+//! image. Other processes wait for the same export; when the last of them is ended, the export stops. An opened
+//! layout keeps its files from being removed, so an unused layout is closed.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -28,13 +28,13 @@ use crate::tree::image_key::{ImageKey, Part};
 use crate::tree::open_file::OpenFile;
 use crate::tree::stores::StoreView;
 
-/// How long an opened layout that nobody uses is kept.
+/// How long an unused layout stays open.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How long it counts as used after it was: a tool goes from file to file.
+/// How long a layout counts as in use after an access: a tool goes from file to file.
 const JUST_NOW: Duration = Duration::from_millis(500);
 
-/// Opened images that are kept.
+/// Most opened images.
 const KEPT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 
 /// Content of a part.
@@ -73,11 +73,11 @@ impl OpenFile for Content {
     }
 }
 
-/// One image that was reached into.
+/// One image in use.
 pub struct ImageView {
     image: Image,
     index: Arc<[u8]>,
-    /// `None` while only what the commit left behind is known.
+    /// `None` while only the commit's documents are known.
     layout: Option<Arc<dyn Layout>>,
     layers: Mutex<Vec<Arc<BlobFile>>>,
 }
@@ -91,15 +91,15 @@ impl std::fmt::Debug for ImageView {
 }
 
 impl ImageView {
-    /// Shows an image; without a layout only names and sizes are known. Its index tells where it came from,
-    /// so that a copy of it can be asked, too.
+    /// A view of an image; without a layout, only names and sizes are known. The index of the view has the
+    /// origin, so that a copy of the image keeps it.
     pub fn new(
         image: Image,
         name: &str,
         origin: Option<&Origin>,
         layout: Option<Arc<dyn Layout>>,
     ) -> Result<Self, Error> {
-        // Tools that pick an image by its tag (umoci) find it under its own, or the usual one.
+        // Tools that pick an image by its tag (umoci) find the image's own tag, or the usual one.
         let tag = match name
             .rsplit('/')
             .next()
@@ -126,12 +126,12 @@ impl ImageView {
         self.image.blobs()
     }
 
-    /// Whether this is what the store gives out, not only what was committed to it.
+    /// Whether the view is of the store's image, and not of the committed documents.
     pub fn is_final(&self) -> bool {
         self.layout.is_some()
     }
 
-    /// Size of a file; `None` when the image has no such part.
+    /// Size of a file; `None` if the image has no such part.
     pub fn size(&self, part: Part) -> Option<u64> {
         match part {
             Part::Marker => Some(MARKER.len() as u64),
@@ -189,7 +189,7 @@ impl ImageView {
     }
 }
 
-/// An image's place among the opened ones.
+/// An entry for an image in the table.
 #[derive(Debug, Default)]
 struct Slot {
     view: Mutex<Option<(Arc<ImageView>, Instant)>>,
@@ -221,7 +221,7 @@ impl Slot {
             ImageView::new(image, name, store.origin(name).as_ref(), Some(layout))
         })?;
         if key.id.is_some_and(|id| id != opened.image.id()) {
-            // The name has moved on to another image since it was looked up.
+            // Another image has the name now.
             return Err(Errno::STALE);
         }
         let opened = Arc::new(opened);
@@ -233,7 +233,7 @@ impl Slot {
         *self.view.lock() = Some((Arc::clone(view), Instant::now()));
     }
 
-    /// Lets the layout go when nobody used it for `idle` and no file in it is open.
+    /// Closes the layout if nobody has used it for `idle` and no file in it is open.
     fn release(&self, idle: Duration) {
         let mut slot = self.view.lock();
         if let Some((view, used)) = &*slot
@@ -251,7 +251,7 @@ impl Slot {
     }
 }
 
-/// The images that were reached into lately.
+/// The images that were used lately.
 #[derive(Debug)]
 pub struct Images {
     slots: Mutex<LruCache<ImageKey, Arc<Slot>>>,
@@ -259,7 +259,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// Starts with none; raising `cancel` ends exports under way.
+    /// Starts empty; raising `cancel` ends running exports.
     pub fn new(cancel: Cancel) -> Self {
         Self {
             slots: Mutex::new(LruCache::new(KEPT)),
@@ -272,12 +272,12 @@ impl Images {
         Arc::clone(slots.get_or_insert(key.clone(), Arc::default))
     }
 
-    /// The image when it is open already. Never waits.
+    /// The image if it is open. Never waits.
     pub fn peek(&self, key: &ImageKey) -> Option<Arc<ImageView>> {
         self.slot(key).view()
     }
 
-    /// Notes what a commit left behind, so that its names and sizes can be told without an export.
+    /// Notes the documents of a commit, so that names and sizes are known without an export.
     pub fn note(&self, key: &ImageKey, image: Image, origin: Option<&Origin>) {
         match ImageView::new(image, &key.name, origin, None) {
             Ok(view) => self.slot(key).set(&Arc::new(view)),
@@ -296,7 +296,7 @@ impl Images {
         if let Some(view) = slot.view().filter(|view| view.is_final()) {
             return Ok(view);
         }
-        // What nobody looks at right now makes room for this one.
+        // Images that are not in use at this moment make room.
         self.release(JUST_NOW);
         let (key, store, status) = (key.clone(), Arc::clone(store), status.clone());
         let opening = Arc::clone(&slot);
@@ -305,7 +305,7 @@ impl Images {
         })
     }
 
-    /// Lets go what nobody used for a while.
+    /// Closes images that nobody has used for a while.
     pub fn collect(&self) {
         self.release(IDLE);
     }
@@ -316,7 +316,7 @@ impl Images {
         }
     }
 
-    /// Drops what is kept of an image.
+    /// Forgets an image.
     pub fn drop_image(&self, key: &ImageKey) {
         self.slots.lock().pop(key);
     }

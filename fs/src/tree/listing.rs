@@ -1,4 +1,4 @@
-//! The names of folders while they are being read.
+//! The names of folders that are being read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use crate::errno::Result;
 use crate::tree::Tree;
 use crate::tree::nodes::{Named, Node};
 
-/// The names of a folder as they were when it was opened, or first read. `.` and `..` come before them.
+/// The names of a folder at its opening, or at the first read. `.` and `..` come first.
 #[derive(Debug)]
 pub struct Listing {
     /// Inode number of the folder.
@@ -28,7 +28,7 @@ impl Listing {
         })
     }
 
-    /// The names, asked for unless they are known.
+    /// The names, listed now unless they are known.
     pub(super) fn names(&self, tree: &Tree) -> Result<&[Named]> {
         if let Some(names) = self.known() {
             return Ok(names);
@@ -47,13 +47,13 @@ impl Listing {
     }
 }
 
-/// Names kept in listings of folders that the kernel opened by itself.
+/// Most names kept for folders that the kernel opens without asking.
 const KEPT_NAMES: usize = 1 << 17;
 
 /// Number of a folder and of its listing.
 type ListingKey = (u64, u64);
 
-/// The listings being read of folders that the kernel opened by itself, those read last kept.
+/// The listings of folders that the kernel opens without asking; the last used ones are kept.
 #[derive(Debug)]
 pub(super) struct Listings {
     recent: Mutex<(LruCache<ListingKey, Arc<Listing>>, usize)>,
@@ -70,9 +70,9 @@ impl Default for Listings {
 }
 
 impl Listings {
-    /// A number for one more listing.
+    /// A number for a new listing.
     pub(super) fn next(&self) -> u64 {
-        // So that an offset is not negative for the kernel.
+        // Offsets must not be negative for the kernel.
         const MOST: u64 = (1 << 30) - 1;
         self.last.fetch_add(1, Ordering::Relaxed) % MOST + 1
     }

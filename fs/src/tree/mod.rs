@@ -1,8 +1,7 @@
 //! The file system itself, without FUSE: every request as a method.
 //!
-//! A request names inodes and handles by number. `requests` and `readdir` are a thin dispatcher: they turn
-//! the number into a [`nodes::Node`] or an open file (`handles`) and ask it. What a kind of node does stands in
-//! one file for each kind:
+//! A request names inodes and handles by number. `requests` and `readdir` are a thin dispatcher: they find the
+//! [`nodes::Node`] or open file (`handles`) of the number and call its method. Each kind of node has a file:
 //!
 //! - `nodes/fixed`: the top of the tree, its README and status
 //! - `nodes/names`: the folders of names in a store
@@ -10,10 +9,10 @@
 //! - `nodes/rootfs`: root file systems
 //! - `nodes/staged`: folders and files of an image that is being copied in
 //!
-//! They share what the tree holds: `inodes` (numbers), [`images`] and [`rootfs`] (opened images), `staging`
-//! (images being copied in), `stage` (which starts one), `commit` (which turns a complete copy into an image),
+//! Shared state of the tree: `inodes` (numbers), [`images`] and [`rootfs`] (opened images), `staging` (images
+//! being copied in), `stage` (which starts one), `commit` (which turns a complete copy into an image),
 //! `listing` (folders being read), [`stores`]. Methods may wait for a store, unless [`Tree::may_wait`] says
-//! otherwise for the inode. Locks are held for moments only and never across a call into a store.
+//! otherwise for the inode. Locks are held for moments only, and never across a call into a store.
 
 mod commit;
 mod flight;
@@ -54,22 +53,22 @@ use stores::StoreView;
 pub use open_file::Caching;
 pub use requests::{Lookup, Space};
 
-/// The extended attribute that tells why the last copy failed.
+/// The extended attribute with the reason why the last copy failed.
 const ERROR_ATTRIBUTE: &[u8] = b"user.pcocc.error";
 
-/// How long the kernel may trust what can change behind the mount.
+/// Validity of attributes that can change behind the mount.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What a tree is made of.
+/// Settings of a tree.
 #[derive(Debug, Default)]
 pub struct TreeOptions {
-    /// User and group that own everything but what is inside root file systems.
+    /// User and group that own everything outside of root file systems.
     pub owner: (u32, u32),
     /// Whether images can be removed.
     pub allow_delete: bool,
     /// Folder for the files of images being copied in.
     pub staging_dir: std::path::PathBuf,
-    /// Ends every export and commit under way when raised.
+    /// Ends all running exports and commits when raised.
     pub cancel: Cancel,
 }
 
@@ -128,7 +127,7 @@ impl Tree {
         }
     }
 
-    /// What the tree holds right now.
+    /// The numbers of things that the tree holds.
     pub fn gauges(&self) -> Gauges {
         Gauges {
             inodes: self.inodes.count(),
@@ -139,18 +138,19 @@ impl Tree {
         }
     }
 
-    /// Transfers now and lately.
+    /// The transfers, present and past.
     pub fn status(&self) -> &Status {
         &self.status
     }
 
-    /// Stops every export and commit under way.
+    /// Stops all running exports and commits.
     pub fn cancel_all(&self) {
         self.cancel.cancel();
         self.committing.stop_all();
     }
 
-    /// Takes away what was left behind, and stops commits whose tool was told to end. Called often.
+    /// Removes abandoned copies, closes unused images, and stops commits whose tool is being ended. Called
+    /// often.
     pub fn collect(&self) {
         self.committing.stop_interrupted();
         self.collect_abandoned(None);
@@ -168,7 +168,7 @@ impl Tree {
         self.inodes.get(number).ok_or(Errno::STALE)
     }
 
-    /// Notes that the kernel is told of `node` once more. Returns its number.
+    /// Notes one more reference of the kernel to `node`; returns its number.
     fn remember(&self, node: &Node) -> u64 {
         if let Node::RootfsFile(file) = node
             && let Ok(open) = self.rootfs.get(file.system)
@@ -186,7 +186,7 @@ impl Tree {
         }
     }
 
-    /// Why the last copy into a store failed, or that of one of its images, as extended attributes.
+    /// The extended attributes with the reason why the last copy into a store, or of one of its images, failed.
     fn last_error(&self, store: StoreId, image: Option<&str>) -> Result<Vec<ExtendedAttribute>> {
         let error = self.status.last_error(&self.view(store)?.label, image);
         let error = error.map(|text| (ERROR_ATTRIBUTE.to_vec(), text.into_bytes()));

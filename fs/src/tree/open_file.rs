@@ -1,4 +1,4 @@
-//! What an open file does; each kind of node has its own.
+//! Open files; each kind of node has its own.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,28 +10,28 @@ use crate::tree::Tree;
 /// How the kernel may cache an opened file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caching {
-    /// Its content may have changed since it was last opened.
+    /// The content may have changed after the last opening.
     Refresh,
-    /// Its content never changes.
+    /// The content never changes.
     Keep,
-    /// Its size is only known once it is read.
+    /// The size is known only after reading.
     Direct,
 }
 
 /// An opened file, and how the kernel may cache it.
 pub(super) type Opened = (Arc<dyn OpenFile>, Caching);
 
-/// An open file. A method that a kind of file leaves out refuses what such a file cannot do.
+/// An open file. The defaults refuse.
 pub(super) trait OpenFile: Debug + Send + Sync {
     /// Reads at `offset`; short only at the end.
     fn read(&self, tree: &Tree, offset: u64, buffer: &mut [u8]) -> Result<usize>;
 
-    /// Whether reading first looks for the content in a store.
+    /// Whether a read may first find the content in a store.
     fn read_may_wait(&self) -> bool {
         false
     }
 
-    /// The whole blob that is read here, which a copy can refer to.
+    /// The whole blob behind this file, for a copy by reference.
     fn blob(&self, _tree: &Tree) -> Result<Option<Arc<BlobFile>>> {
         Ok(None)
     }
@@ -41,12 +41,13 @@ pub(super) trait OpenFile: Debug + Send + Sync {
         Err(Errno::BADF)
     }
 
-    /// Whether writing first copies a referenced blob.
+    /// Whether a write may first copy a referenced blob.
     fn write_may_wait(&self) -> bool {
         false
     }
 
-    /// Copies at most `length` bytes from an open file and an offset in it to a handle and an offset. Returns how many.
+    /// Copies at most `length` bytes from an offset of an open file to an offset of this one; returns the
+    /// number of bytes.
     fn copy_from(
         &self,
         _tree: &Tree,
@@ -57,7 +58,7 @@ pub(super) trait OpenFile: Debug + Send + Sync {
         Err(Errno::BADF)
     }
 
-    /// A descriptor was closed, by `thread`.
+    /// The process of `thread` has closed a descriptor.
     fn flush(&self, _tree: &Tree, _handle: u64, _thread: u32) -> Result<()> {
         Ok(())
     }
@@ -67,6 +68,6 @@ pub(super) trait OpenFile: Debug + Send + Sync {
         false
     }
 
-    /// The last descriptor was closed. Never completes a copy: nobody would hear of its failure.
+    /// The last descriptor was closed. Never completes a copy: nobody would learn of a failure.
     fn release(&self, _handle: u64) {}
 }

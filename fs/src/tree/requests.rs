@@ -1,4 +1,4 @@
-//! Requests about one inode or handle: each finds the node or the open file and asks it.
+//! Requests about one inode or handle: each finds the node or the open file and calls its method.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use crate::tree::Tree;
 use crate::tree::nodes::{Node, Renamed, Stat};
 use crate::tree::open_file::Caching;
 
-/// Result of a lookup, and how long it holds.
+/// Result of a lookup, with its validity.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup {
-    /// There is such a name. The kernel now knows the inode once more.
+    /// The name exists. The kernel has one more reference to the inode.
     Found(Attributes, Duration),
-    /// There is no such name; the kernel need not ask again for that long.
+    /// The name does not exist; the kernel need not ask again for this time.
     Missing(Duration),
 }
 
 /// Room for images being copied in, in blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
-    /// All of it.
+    /// All blocks.
     pub blocks: u64,
-    /// What is free.
+    /// Free blocks.
     pub free: u64,
     /// Bytes in a block.
     pub block_size: u32,
@@ -31,7 +31,7 @@ pub struct Space {
 
 /// Finding and describing.
 impl Tree {
-    /// Whether a request on this inode may wait for a store, and so belongs on a worker.
+    /// Whether a request on this inode may wait for a store, and so needs a worker.
     pub fn may_wait(&self, number: u64) -> bool {
         let node = self.inodes.get(number);
         node.is_some_and(|node| node.operations().may_wait(self))
@@ -50,14 +50,14 @@ impl Tree {
         }
     }
 
-    /// The attributes of an inode, and how long they hold.
+    /// The attributes of an inode, and their validity.
     pub fn attributes(&self, number: u64) -> Result<Stat> {
         let (found, validity) = self.node(number)?.operations().attributes(self)?;
-        // A node that took over another's number keeps answering to it.
+        // A node may have two numbers; the answer has the requested one.
         Ok((found.numbered(number), validity))
     }
 
-    /// The attributes of a node that the kernel is told of.
+    /// The attributes of a node that the kernel gets a reference to.
     fn remembered(&self, node: &Node) -> Result<Stat> {
         let (found, validity) = node.operations().attributes(self)?;
         Ok((found.numbered(self.remember(node)), validity))
@@ -77,7 +77,7 @@ impl Tree {
         value_of(found, name).ok_or(Errno::NODATA)
     }
 
-    /// Whether extended attributes set on this inode are accepted and not kept.
+    /// Fails unless extended attributes can be set on this inode; they are accepted and not kept.
     pub fn accepts_attributes(&self, number: u64) -> Result<()> {
         self.node(number)?.operations().accepts_xattrs(self)
     }
@@ -87,7 +87,7 @@ impl Tree {
         self.node(number)?.operations().read_link(self)
     }
 
-    /// The room there is: tools ask before they copy.
+    /// The room for copies: tools ask before they copy.
     pub fn space(&self) -> Space {
         match rustix::fs::statvfs(&*self.staging_dir) {
             Ok(found) => Space {
@@ -106,7 +106,7 @@ impl Tree {
 
 /// Making, renaming and removing names.
 impl Tree {
-    /// Makes a folder: an image to be, or a part of one.
+    /// Makes a folder: a new image, or a part of an image.
     pub fn make_dir(&self, parent: u64, name: &OsStr, thread: u32) -> Result<Stat> {
         let name = utf8(name)?;
         let made = self
@@ -156,14 +156,14 @@ impl Tree {
         self.node(parent)?.operations().unlink(self, name, thread)
     }
 
-    /// Removes a folder; that of an image removes the image.
+    /// Removes a folder; removing an image's folder removes the image.
     pub fn remove_dir(&self, parent: u64, name: &OsStr) -> Result<()> {
         let name = utf8(name)?;
         self.node(parent)?.operations().remove_dir(self, name)
     }
 
-    /// Changes the length of a file, if one is given, while the file is staged. Modes, owners and times are
-    /// accepted and not kept.
+    /// Changes the length of a staged file, if `size` is given. Modes, owners and times are accepted and not
+    /// kept.
     pub fn change(&self, number: u64, size: Option<u64>) -> Result<Stat> {
         self.node(number)?.operations().change(self, size)?;
         self.attributes(number)
@@ -190,24 +190,24 @@ impl Tree {
         Ok((handle, caching))
     }
 
-    /// Whether reading through this handle first looks for its content.
+    /// Whether a read through this handle may first find the content in a store.
     pub fn read_may_wait(&self, handle: u64) -> bool {
         let file = self.handles.file(handle);
         file.is_ok_and(|file| file.read_may_wait())
     }
 
-    /// Reads from an open file into `buffer`; returns how much there was.
+    /// Reads from an open file into `buffer`; returns the number of bytes.
     pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         self.handles.file(handle)?.read(self, offset, buffer)
     }
 
-    /// Reads a file that the kernel opened by itself: below `rootfs`.
+    /// Reads a file below `rootfs`, which the kernel opens without asking.
     pub fn read_open(&self, number: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let (file, _) = self.node(number)?.operations().open(self)?;
         file.read(self, offset, buffer)
     }
 
-    /// Whether a write through this handle first copies a referenced blob.
+    /// Whether a write through this handle may first copy a referenced blob.
     pub fn write_may_wait(&self, handle: u64) -> bool {
         let file = self.handles.file(handle);
         file.is_ok_and(|file| file.write_may_wait())
@@ -218,7 +218,7 @@ impl Tree {
         self.handles.file(handle)?.write(handle, offset, bytes)
     }
 
-    /// Copies between two open files. Returns how much was copied.
+    /// Copies between two open files; returns the number of bytes.
     pub fn copy_range(
         &self,
         from: u64,
@@ -227,7 +227,7 @@ impl Tree {
         to_offset: u64,
         length: u64,
     ) -> Result<u32> {
-        // What fits in the reply, in whole pages.
+        // The reply has room for this length, in whole pages.
         const MOST: u64 = 0xffff_f000;
         let (target, source) = (self.handles.file(to)?, self.handles.file(from)?);
         let (source, to) = ((&*source, from_offset), (to, to_offset));
@@ -240,7 +240,7 @@ impl Tree {
         file.is_ok_and(|file| file.flush_may_wait())
     }
 
-    /// A descriptor of the handle was closed; the copy is complete, perhaps.
+    /// A descriptor of the handle was closed: the copy may be complete.
     pub fn flush(&self, handle: u64, thread: u32) -> Result<()> {
         let file = self.handles.file(handle)?;
         file.flush(self, handle, thread)

@@ -1,4 +1,4 @@
-//! Starting an image: the folder that a tool makes for it.
+//! Starting a copy: a tool makes the folder of the new image.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::tree::Tree;
 use crate::tree::nodes::{NamesNode, Node, Side, StagedDirNode};
 
 impl Tree {
-    /// Starts an image of this name in a folder of names.
+    /// Starts the image `name` in a folder of names.
     pub(super) fn stage(&self, names: &NamesNode, name: &str, by: Process) -> Result<Node> {
         let path = join(&names.path, name);
         let view = self.view(names.store)?;
         let refuse = |error: Error| {
-            // The text explains the rule: it is worth more than the errno.
+            // The text explains the rule better than the errno.
             tracing::warn!(store = %view.label, path, %error, "refused");
             let errno = errno_of(&error);
             let running = self.status.begin(&view.label, &path, "copy");
@@ -42,8 +42,8 @@ impl Tree {
         }
     }
 
-    /// An empty folder gets a folder that is no part of a layout: where names have slashes the empty folder
-    /// turns out to be one of names.
+    /// Makes a folder that is no part of a layout inside of an empty staged folder. In a store whose names have
+    /// slashes, this makes the staged folder a folder of names.
     pub(super) fn stage_below(
         &self,
         staged: &Arc<StagedFolder>,

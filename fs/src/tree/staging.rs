@@ -1,4 +1,4 @@
-//! The images being copied in, the folders made for them, and what was taken off committed ones.
+//! The images that are being copied in, the folders made for them, and the parts removed from committed images.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::tree::Tree;
 use crate::tree::image_key::{ImageKey, Part};
 use crate::tree::nodes::{NamesNode, Node, StagedDirNode};
 
-/// How long a tool may go on with an image after it was committed.
+/// How long a tool may go on with a committed image.
 const AFTERWARDS: Duration = Duration::from_secs(60);
 
-/// An empty folder of names someone made.
+/// An empty folder of names that a tool made.
 #[derive(Debug)]
 struct Made {
     maker: Process,
@@ -25,7 +25,7 @@ struct Made {
     at: Instant,
 }
 
-/// What is remembered of a committed image.
+/// A committed image.
 #[derive(Debug)]
 struct Committed {
     at: Instant,
@@ -33,7 +33,7 @@ struct Committed {
     by: Process,
 }
 
-/// Parts a tool removed from an image.
+/// The parts that a tool removed from an image.
 #[derive(Debug)]
 struct Hidden {
     at: Instant,
@@ -48,7 +48,7 @@ struct Table {
     hidden: HashMap<ImageKey, Hidden>,
 }
 
-/// All of them, each under its lock for moments only. Locks: a folder's state, then the table.
+/// The tables, each locked for moments only. Locks: a folder's state, then the table.
 #[derive(Debug, Default)]
 pub(super) struct Staging(Mutex<Table>);
 
@@ -59,7 +59,7 @@ impl Staging {
 
     pub(super) fn get(&self, store: StoreId, path: &str) -> Option<Arc<StagedFolder>> {
         let image = self.0.lock().staged.get(&(store, path.to_owned())).cloned();
-        // One that somebody else takes away right now: waits until it is.
+        // Another thread may be removing the image: the lock waits for it.
         image.filter(|image| image.state().phase != Phase::Gone)
     }
 
@@ -105,9 +105,10 @@ impl Staging {
         true
     }
 
-    /// Takes a staged image away, as far as its path is still its own. Returns false when somebody else did.
+    /// Removes a staged image, if its path is still its own. Returns `false` when another thread has removed
+    /// it.
     pub(super) fn remove(&self, image: &StagedFolder) -> bool {
-        // Held until the name is free: who sees that it is gone may use the name.
+        // The state is locked until the name is free: a process that sees the image go may use the name.
         let mut state = image.state();
         let before = std::mem::replace(&mut state.phase, Phase::Gone);
         for item in state.items.values() {
@@ -154,7 +155,7 @@ impl Staging {
         );
     }
 
-    /// Removes a made folder; fails when something is in it.
+    /// Removes a made folder; fails when the folder is not empty.
     pub(super) fn remove_folder(&self, store: StoreId, path: &str) -> Option<bool> {
         let mut table = self.0.lock();
         let key = (store, path.to_owned());
@@ -166,7 +167,7 @@ impl Staging {
         Some(true)
     }
 
-    /// Notes an image that came in through this mount.
+    /// Notes an image that this mount has committed.
     pub(super) fn note_committed(&self, key: ImageKey, index: Digest, by: Process) {
         let at = Instant::now();
         self.0
@@ -175,7 +176,7 @@ impl Staging {
             .insert(key, Committed { at, index, by });
     }
 
-    /// Whether this process has just made the image, and may be putting its files in place again.
+    /// Whether this process has just made the image, and may be rewriting its files.
     pub(super) fn was_committed_by(&self, key: &ImageKey, process: Process) -> bool {
         let table = self.0.lock();
         table
@@ -184,7 +185,7 @@ impl Staging {
             .is_some_and(|committed| committed.by == process)
     }
 
-    /// The `index.json` an image came in with, when that was a moment ago.
+    /// The digest of the `index.json` that the image was committed with, if that was a moment ago.
     pub(super) fn committed(&self, key: &ImageKey) -> Option<Digest> {
         let table = self.0.lock();
         let committed = table.committed.get(key)?;
@@ -197,7 +198,7 @@ impl Staging {
         hidden.is_some_and(|hidden| hidden.parts.contains(&part))
     }
 
-    /// Whether something was taken off the image already.
+    /// Whether a part of the image has been removed.
     pub(super) fn is_going(&self, key: &ImageKey) -> bool {
         self.0.lock().hidden.contains_key(key)
     }
@@ -244,8 +245,8 @@ impl Table {
 }
 
 impl Tree {
-    /// Takes away staged images and made folders nobody will complete any more; only the one at a
-    /// path, or below it, when that is given.
+    /// Removes staged images and made folders that nobody will complete; only those at or below a path, if one
+    /// is given.
     pub(super) fn collect_abandoned(&self, at: Option<(StoreId, &str)>) {
         let candidates: Vec<Arc<StagedFolder>> = {
             let mut table = self.staging.0.lock();

@@ -1,4 +1,4 @@
-//! The stores under the tree, each with its listing as folders, read again when it changed.
+//! The stores of the tree, each with its listing as folders, which is read again after a change.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use crate::status::Status;
 pub struct StoreView {
     /// `docker`, or the repository's name.
     pub label: String,
-    /// How its names are written.
+    /// How the store's names are written.
     pub notation: Notation,
     /// The store.
     pub store: Arc<dyn Store>,
@@ -45,14 +45,14 @@ impl StoreView {
         }
     }
 
-    /// The names as they are now. Lists the store only when its version changed.
+    /// The present names. Lists the store only if its version has changed.
     pub fn names(&self) -> Result<Arc<Names>> {
         let failed = |error| {
             tracing::warn!(store = %self.label, %error, "cannot list images");
             *self.changed.lock() = SystemTime::now();
             errno_of(&error)
         };
-        // The version is read before the listing: a change in between is seen the next time.
+        // The version is read before the listing: a change in between is noticed the next time.
         let version = self.store.version().map_err(failed)?;
         if let Some((known, names)) = &*self.listing.lock()
             && *known == version
@@ -68,24 +68,24 @@ impl StoreView {
         Ok(names)
     }
 
-    /// When the listing was last read, or could not be: a new time whenever it may be another one.
+    /// When the listing was last read, or could not be read: a new time means that it may have changed.
     pub fn changed(&self) -> SystemTime {
-        // Why it cannot be read is told to whoever lists it.
+        // Listing the folder reports the error.
         let _ = self.names();
         *self.changed.lock()
     }
 
-    /// Drops the listing; the next look lists the store again.
+    /// Drops the listing; the next request lists the store again.
     pub fn invalidate(&self) {
         *self.listing.lock() = None;
     }
 
-    /// The image with this full name, as it is now.
+    /// The image with this full name.
     pub fn entry(&self, name: &str) -> Result<Arc<Entry>> {
         self.names()?.image(name).ok_or(Errno::NOENT)
     }
 
-    /// Runs `work` on an image as the transfer `action`, which the status shows once it moves something.
+    /// Runs `work` on an image as the transfer `action`; the status shows the transfer when it moves bytes.
     pub fn transfer<T>(
         &self,
         name: &str,

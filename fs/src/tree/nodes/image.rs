@@ -1,7 +1,7 @@
 //! The folder of an image and the parts of its layout.
 //!
-//! Nothing in it changes, with two exceptions: a tool that has just copied the image in may write a part once
-//! more, with the same content, and `rm -r` takes part after part out of sight before it removes the image.
+//! The folder never changes, with two exceptions: a tool that has just copied the image in may write a part
+//! once more, with the same content; and `rm -r` hides part after part before it removes the image.
 
 use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock};
@@ -44,7 +44,7 @@ impl ImageNode {
         Node::Image(Self { key, part })
     }
 
-    /// The image as far as it is known without waiting, else opened.
+    /// The image as far as it is known without waiting; an unknown image is opened.
     fn glance(&self, tree: &Tree) -> Result<Arc<ImageView>> {
         match tree.images.peek(&self.key) {
             Some(view) => Ok(view),
@@ -52,7 +52,7 @@ impl ImageNode {
         }
     }
 
-    /// The image as its store gives it out.
+    /// The image as its store gives it.
     fn export(&self, tree: &Tree) -> Result<Arc<ImageView>> {
         let store = tree.view(self.key.store)?;
         tree.images.open(&self.key, store, &tree.status)
@@ -72,7 +72,7 @@ impl ImageNode {
         (found, validity)
     }
 
-    /// Opens a part for a tool that goes on with an image it has just completed.
+    /// Opens a part for the tool that has just completed the image and goes on writing.
     fn rewrite(&self, tree: &Tree, part: Part) -> Result<Arc<dyn OpenFile>> {
         tree.staging.committed(&self.key).ok_or(Errno::ROFS)?;
         Ok(Arc::new(Rewrite {
@@ -82,7 +82,7 @@ impl ImageNode {
         }))
     }
 
-    /// Takes a part out of sight.
+    /// Hides a part.
     fn hide(&self, tree: &Tree, name: &str) -> Result<()> {
         let part = self.part.child(name).ok_or(Errno::ROFS)?;
         tree.staging.hide(&self.key, part);
@@ -90,7 +90,7 @@ impl ImageNode {
     }
 }
 
-/// How long the size of a part holds: what a commit left behind may not be what the store makes of it.
+/// How long the size of a part is valid: the store may change what was committed.
 fn validity(view: &ImageView) -> Duration {
     match view.is_final() {
         true => SOON,
@@ -117,7 +117,7 @@ impl Operations for ImageNode {
 
     fn attributes(&self, tree: &Tree) -> Result<Stat> {
         match self.part {
-            // An image whose removal has begun is not exported for the size of what is removed next.
+            // An image that is being removed is not exported for the size of its next part.
             part @ (Part::Index | Part::Blob(_)) if !tree.staging.is_going(&self.key) => {
                 let view = self.glance(tree)?;
                 let size = view.size(part).ok_or(Errno::NOENT)?;
@@ -152,9 +152,9 @@ impl Operations for ImageNode {
                 file("index.json", part(Part::Index)),
             ],
             Part::Blobs => vec![folder("sha256", part(Part::Sha256))],
-            // An image whose removal has begun is not exported for it.
+            // An image that is being removed is not exported for its names.
             Part::Sha256 if tree.staging.is_going(&self.key) => Vec::new(),
-            // The blobs are those the store gives out, which may be compressed otherwise than those it was given.
+            // The store may compress blobs differently from the committed ones.
             Part::Sha256 => {
                 let blobs = self.export(tree)?.blobs().into_iter();
                 let blobs = blobs.map(|(digest, _)| file(&digest.hex(), part(Part::Blob(digest))));
@@ -170,7 +170,7 @@ impl Operations for ImageNode {
     }
 
     fn lists_when_read(&self) -> bool {
-        // The names of the blobs may cost an export.
+        // The names of the blobs may need an export.
         self.part == Part::Sha256
     }
 
@@ -187,7 +187,7 @@ impl Operations for ImageNode {
         }
         let content = self.export(tree)?.open(self.part)?;
         let caching = match content {
-            // What was told of an image just committed may not be what its store makes of it.
+            // The store may make another size of a part that was just committed.
             Content::Bytes(_) => Caching::Direct,
             Content::Blob(_) => Caching::Keep,
         };
@@ -213,8 +213,8 @@ impl Operations for ImageNode {
                 tree.staging.unhide(&self.key, part);
                 Ok(Self::part(&self.key, part))
             }
-            // Where `cp -r IMAGE NAME` ends when NAME is there: it makes a folder in it. In docker that could be
-            // the name of another image. Who is told so of a temporary name (umoci) would try the next one.
+            // `cp -r IMAGE NAME` makes a folder in NAME if NAME exists. In docker the folder could be another
+            // image's name. For a temporary name, a tool (umoci) would try the next name after this errno.
             _ if self.part == Part::Top
                 && layout_role(name) != Some(Role::Temporary)
                 && !tree.view(self.key.store)?.notation.nests() =>
@@ -228,7 +228,7 @@ impl Operations for ImageNode {
     fn create(&self, tree: &Tree, name: &str, _handle: u64, _thread: u32) -> Result<Created> {
         let part = self.part.child(name).ok_or(Errno::ROFS)?;
         let node = Self::part(&self.key, part);
-        // A blob the image does not have is not added to it.
+        // Blobs cannot be added to an image.
         let known = node.operations().attributes(tree);
         known.map_err(|_| Errno::ROFS)?;
         let file = self.rewrite(tree, part)?;
@@ -255,7 +255,7 @@ impl Operations for ImageNode {
     }
 
     fn change(&self, tree: &Tree, _: Option<u64>) -> Result<()> {
-        // A part is cut only to be written again as it is: see `Rewrite`.
+        // A part is cut only to be written again with the same content: see `Rewrite`.
         tree.staging
             .committed(&self.key)
             .map(drop)
@@ -263,8 +263,8 @@ impl Operations for ImageNode {
     }
 }
 
-/// A blob of an image that has just come in: looked for in its store when it is read. Tools that open it only to
-/// change its mode shall not have the image exported.
+/// A blob of an image that was just committed: the store's blob is found at the first read. A tool may open the
+/// blob only to change its mode, and that must not export the image.
 #[derive(Debug)]
 struct Later {
     node: ImageNode,
@@ -277,7 +277,7 @@ impl Later {
             return Ok(content);
         }
         let found = self.node.export(tree)?.open(self.node.part);
-        // The store may have made other blobs of it.
+        // The store may have made other blobs.
         let found = found.map_err(|_| Errno::STALE)?;
         Ok(self.content.get_or_init(|| found))
     }
@@ -297,7 +297,7 @@ impl OpenFile for Later {
     }
 }
 
-/// A part of an image written once more; kept only to see that it stays the same.
+/// A part of an image that is written once more; the bytes are kept to check that it stays the same.
 #[derive(Debug)]
 struct Rewrite {
     key: ImageKey,
@@ -320,7 +320,7 @@ impl OpenFile for Rewrite {
         }
         let io = |error| errno_of_io(&error);
         let same = match self.part {
-            // Spelled otherwise than ours, perhaps.
+            // The tool's marker may be spelled differently from ours.
             Part::Marker => {
                 let marker = self.file.document(MAX_DOCUMENT).map_err(io)?;
                 marker.is_some_and(|marker| check_marker(&marker, MARKER_NAME).is_ok())

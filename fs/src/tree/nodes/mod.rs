@@ -1,6 +1,6 @@
-//! What an inode is, and what each kind of node answers: one file for each kind.
+//! The kinds of nodes, each in a file of its own.
 //!
-//! A kind is a type with [`Operations`]. [`Node`] is one of all kinds; it is equal to another when both are the
+//! A kind is a type with [`Operations`]. [`Node`] is a node of any kind; two nodes are equal if they are the
 //! same file or folder of the tree.
 
 mod fixed;
@@ -26,7 +26,7 @@ pub use names::{NamesNode, Side};
 pub use rootfs::{RootfsFileNode, RootfsTopNode};
 pub use staged::{StagedDirNode, StagedFileNode};
 
-/// What an inode is.
+/// A file or folder of the tree, by its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// A file or folder that is always there.
@@ -37,7 +37,7 @@ pub enum Node {
     Image(ImageNode),
     /// The top of an image's root file system.
     RootfsTop(RootfsTopNode),
-    /// A file or folder below it.
+    /// A file or folder below the top.
     RootfsFile(RootfsFileNode),
     /// A folder of an image that is being copied in.
     StagedDir(StagedDirNode),
@@ -59,13 +59,13 @@ impl Node {
     }
 }
 
-/// Attributes, and how long they hold.
+/// Attributes and their validity.
 pub type Stat = (Attributes, Duration);
 
-/// A file that was made, and opened.
+/// A new file, and its open handle.
 pub(super) type Created = (Node, Arc<dyn OpenFile>);
 
-/// A name in a folder, its type, and what it names.
+/// A name in a folder, its type, and its node.
 pub type Named = (Box<[u8]>, FileType, Node);
 
 /// The entry of a folder in a folder.
@@ -78,16 +78,16 @@ fn file(name: &str, node: Node) -> Named {
     (name.as_bytes().into(), FileType::Regular, node)
 }
 
-/// What a kind of node answers. A method that a kind leaves out refuses the request, as for a node that is
-/// never changed and that is neither a folder, a file nor a link. Threads are those that make the requests.
+/// The requests to a kind of node. The defaults refuse: they are those of a node that never changes and is
+/// neither a folder, a file nor a link. A `thread` is the requesting thread.
 pub(super) trait Operations {
-    /// Whether requests on this node may wait for a store, and so belong on a worker.
+    /// Whether requests on this node may wait for a store, and so need a worker.
     fn may_wait(&self, _tree: &Tree) -> bool {
         false
     }
 
-    /// Attributes as far as they are known without waiting, without the inode number. A validity of zero says
-    /// that the size has yet to be asked for.
+    /// Attributes as far as they are known without waiting, without the inode number. A validity of zero means
+    /// that the size is not known yet.
     fn known_attributes(&self, tree: &Tree) -> Result<Stat>;
 
     /// Attributes, without the inode number.
@@ -105,12 +105,12 @@ pub(super) trait Operations {
         Err(Errno::INVAL)
     }
 
-    /// The node of this name in this folder.
+    /// The node with this name in this folder.
     fn lookup(&self, _tree: &Tree, _name: &OsStr) -> Result<Option<Node>> {
         Err(Errno::NOTDIR)
     }
 
-    /// How long the kernel may trust that a name is missing here.
+    /// Validity of the answer that a name is missing here.
     fn missing_validity(&self) -> Duration {
         Duration::ZERO
     }
@@ -120,8 +120,8 @@ pub(super) trait Operations {
         Err(Errno::NOTDIR)
     }
 
-    /// Whether the folder is listed when it is read and not when it is opened: tools open folders to change
-    /// what is in them, too.
+    /// Whether the folder is listed at the first read and not at its opening: tools also open folders to change
+    /// their content.
     fn lists_when_read(&self) -> bool {
         false
     }
@@ -183,7 +183,7 @@ pub(super) trait Operations {
         Err(Errno::ROFS)
     }
 
-    /// Whether extended attributes that are set here are accepted and not kept.
+    /// Fails unless extended attributes can be set here; they are accepted and not kept.
     fn accepts_xattrs(&self, tree: &Tree) -> Result<()> {
         self.change(tree, None)
     }
@@ -195,6 +195,6 @@ pub(super) struct Renamed<'a> {
     pub(super) name: &'a str,
     /// Whether an existing file of that name is replaced.
     pub(super) replace: bool,
-    /// The thread that asks.
+    /// The requesting thread.
     pub(super) thread: u32,
 }

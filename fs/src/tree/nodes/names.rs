@@ -1,4 +1,4 @@
-//! Folders of names in a store: looking an image up there, starting, renaming and removing one.
+//! Folders of names in a store: finding an image, starting, renaming and removing one.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::tree::image_key::{ImageKey, Part};
 use crate::tree::{SOON, Tree};
 
-/// The two trees a store is shown in.
+/// The two trees that show a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// As OCI layouts.
@@ -26,7 +26,7 @@ pub enum Side {
 /// A folder of names in a store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamesNode {
-    /// The tree it is in.
+    /// The tree of the folder.
     pub side: Side,
     /// Its store.
     pub store: StoreId,
@@ -63,7 +63,7 @@ impl NamesNode {
         })
     }
 
-    /// What stands at a name: an image being copied in, a folder, or an image.
+    /// The node at a name: an image that is being copied in, a folder, or an image.
     pub(in crate::tree) fn child(&self, tree: &Tree, name: &str) -> Result<Option<Node>> {
         let path = join(&self.path, name);
         let view = tree.view(self.store)?;
@@ -79,7 +79,7 @@ impl NamesNode {
         }))
     }
 
-    /// Renames an image, or one that is being copied in, within its store.
+    /// Renames an image of the store, or an image that is being copied in.
     fn rename_image(&self, tree: &Tree, name: &str, to: &Self, new: &str) -> Result<()> {
         let (old_path, new_path) = (join(&self.path, name), join(&to.path, new));
         let view = tree.view(self.store)?;
@@ -111,7 +111,7 @@ impl NamesNode {
             tracing::warn!(store = %view.label, from = %key.name, to = %new_name, %error, "cannot rename");
             errno_of(&error)
         })?;
-        // The kernel moved the inodes it has along with the name.
+        // The kernel has moved its inodes to the new name.
         let new = ImageKey::of(self.store, &*view.entry(&new_name)?);
         let blobs = known.unwrap_or_default().into_iter();
         let blobs = blobs.map(|(digest, _)| Part::Blob(digest));
@@ -147,7 +147,7 @@ impl Operations for NamesNode {
         match self.side {
             Side::Images => self.known_attributes(tree),
             Side::Rootfs => {
-                // The kernel keeps these listings for as long as the time stays the same.
+                // The kernel keeps these listings while the time stays the same.
                 let changed = tree.view(self.store)?.changed();
                 Ok((Attributes::folder(tree.owner, 0o555, changed), SOON))
             }

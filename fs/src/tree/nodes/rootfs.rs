@@ -1,4 +1,4 @@
-//! Root file systems of images: their top folders, and what is below.
+//! Root file systems of images: their top folders, and the files below.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -23,7 +23,7 @@ pub struct RootfsTopNode(pub ImageKey);
 impl RootfsTopNode {
     fn open(&self, tree: &Tree) -> Result<Arc<OpenRootfs>> {
         let store = tree.view(self.0.store)?;
-        // One export gives both, whichever is asked for first and whoever waits for it.
+        // One export gives both the layout and the root file system, whichever is needed first.
         if Some(self.0.store) == tree.docker && tree.rootfs.peek(&self.0).is_none() {
             tree.images.open(&self.0, store, &tree.status)?;
         }
@@ -42,10 +42,11 @@ impl Operations for RootfsTopNode {
         let date = self.0.date();
         let (mut attributes, validity) = match &found {
             Some(found) => (Attributes::in_image(found), SOON),
-            // Nearly always right, and not cached: nobody makes a root file system to list names.
+            // This guess is nearly always right, and is not cached: listing names must not make root file
+            // systems.
             None => (Attributes::folder((0, 0), 0o755, date), Duration::ZERO),
         };
-        // A tool that looks before it opens and once more when it is through (tar) sees no change.
+        // A tool that compares the attributes before and after (tar) sees no change.
         (attributes.size, attributes.changed) = (0, date);
         Ok((attributes, validity))
     }
@@ -70,7 +71,7 @@ impl Operations for RootfsTopNode {
 pub struct RootfsFileNode {
     /// Number of the file system.
     pub system: u16,
-    /// Place in it.
+    /// Position in the file system.
     pub inode: InodeNo,
 }
 
@@ -79,7 +80,7 @@ impl RootfsFileNode {
         tree.rootfs.get(self.system)
     }
 
-    /// Asks the file system about this file.
+    /// Calls the file system for this file.
     fn ask<T>(
         &self,
         tree: &Tree,

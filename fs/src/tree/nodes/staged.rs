@@ -47,7 +47,7 @@ impl StagedDirNode {
         }
     }
 
-    /// Takes a name away, which has to be a folder, or has to be none.
+    /// Removes a name, which must or must not be a folder.
     fn remove(&self, name: &str, is_folder: bool) -> Result<()> {
         let path = join(&self.path, name);
         let mut state = self.staged.touch(None)?;
@@ -167,7 +167,7 @@ impl Operations for StagedDirNode {
         let mut state = self.staged.touch(Some(by))?;
         let item = match state.items.get(&old) {
             None => return Err(Errno::NOENT),
-            // A tool told so copies the folder instead.
+            // After this errno a tool copies the folder.
             Some(Item::Dir) => return Err(Errno::XDEV),
             Some(item) => item.clone(),
         };
@@ -301,7 +301,7 @@ impl OpenFile for Writer {
         self.0.file.is_reference()
     }
 
-    /// A whole blob in an empty file is only referred to.
+    /// A whole blob in an empty file becomes a reference.
     fn copy_from(
         &self,
         tree: &Tree,
@@ -319,7 +319,7 @@ impl OpenFile for Writer {
                 return u32::try_from(end.saturating_sub(from)).map_err(|_| Errno::OVERFLOW);
             }
         }
-        // A short answer is continued by the caller.
+        // The caller continues after a short answer.
         let mut chunk = vec![0; usize::try_from(length.min(COPIED_AT_ONCE)).unwrap_or(0)];
         let n = source.read(tree, from, &mut chunk)?;
         self.write(handle, to, chunk.get(..n).unwrap_or_default())?;
