@@ -430,7 +430,7 @@ impl Repository {
 pub(crate) fn split_meta_name(file: &str) -> Option<(&str, u64)> {
     let (name, revision) = file.rsplit_once('@')?;
     check_name(name).ok()?;
-    // "07" is refused: revision 7 is looked for in the file "7".
+    // "07" is refused: revision 7 is looked for in `NAME@7`.
     let number: u64 = revision.parse().ok()?;
     (number.to_string() == revision).then_some((name, number))
 }
