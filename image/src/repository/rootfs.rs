@@ -44,6 +44,7 @@ impl Repositories {
             .open(&key)?
             .ok_or_else(|| Error::NotFound(format!("root filesystem of image {}", meta.name())))
     }
+
     /// As [`Self::root_filesystem`], for the image `layout` outside of repositories; its layers are files. The cache
     /// key is the image ID, so that the file is shared with the same image in a repository.
     pub fn root_filesystem_of(
