@@ -12,6 +12,7 @@
 mod authorities;
 mod credentials;
 mod push;
+mod redirects;
 mod session;
 
 use std::io::{self, Read};

@@ -3,7 +3,7 @@
 //! Phases of [`Session::connect`]: `GET /v2/` over HTTPS; for registries listed as insecure, without
 //! verification, then over HTTP → on 401 the challenge is answered: `Basic` with the credentials, `Bearer` with
 //! a token from the realm in the challenge (docker token spec; OAuth2 refresh for identity tokens). A later 401
-//! is answered once in the same way, because tokens expire.
+//! is answered once in the same way, because tokens expire. A 401 of another origin is never answered.
 
 use std::error::Error as _;
 use std::future::Future;
@@ -23,6 +23,7 @@ use tokio::runtime::Runtime;
 use super::Access;
 use super::authorities;
 use super::credentials::{self, Credentials};
+use super::redirects;
 use pcocc_image::oci::MAX_DOCUMENT;
 use pcocc_image::transfer::Context;
 use pcocc_image::{Error, Result};
@@ -45,6 +46,8 @@ const MAX_MESSAGE: usize = 500;
 pub(super) struct Session {
     runtime: Runtime,
     client: Client,
+    /// For requests that prove who the user is: it leaves no origin.
+    login: Client,
     /// `https://HOST`
     base: String,
     host: String,
@@ -106,14 +109,20 @@ impl Session {
         });
         // The whole program has one TLS implementation: ring. Another caller may have set it already.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .user_agent(concat!("pcocc/", env!("CARGO_PKG_VERSION")))
-            .tls_danger_accept_invalid_certs(insecure)
-            .tls_certs_merge(authorities::of(host, &access.certificate_folders)?)
-            .build()
-            .map_err(|error| failed(chain(&error)))?;
+        let certificates = authorities::of(host, &access.certificate_folders)?;
+        let client = |policy| {
+            Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(READ_TIMEOUT)
+                .user_agent(concat!("pcocc/", env!("CARGO_PKG_VERSION")))
+                .tls_danger_accept_invalid_certs(insecure)
+                .tls_certs_merge(certificates.clone())
+                .redirect(policy)
+                // An address may be signed, and is for its own server alone.
+                .referer(false)
+                .build()
+                .map_err(|error| failed(chain(&error)))
+        };
         let api = if host == "docker.io" {
             "registry-1.docker.io"
         } else {
@@ -121,7 +130,8 @@ impl Session {
         };
         let mut session = Self {
             runtime,
-            client,
+            client: client(redirects::anywhere_safe())?,
+            login: client(redirects::same_origin())?,
             base: format!("https://{api}"),
             host: host.to_owned(),
             repository: repository.to_owned(),
@@ -251,13 +261,15 @@ impl Session {
         self.wait(|| request.body(body).send(), action)
     }
 
-    /// The `Authorization` header, for the registry's own host only.
+    /// The `Authorization` header, for the registry's own origin only.
     fn authorization_for(&self, url: &Url) -> Option<HeaderValue> {
-        let own = Url::parse(&self.base).ok()?;
         let authorization = self.authorization.lock();
-        authorization
-            .clone()
-            .filter(|_| own.origin() == url.origin())
+        authorization.clone().filter(|_| self.is_own(url))
+    }
+
+    /// Whether an address is of the registry's own scheme, host and port.
+    fn is_own(&self, url: &Url) -> bool {
+        Url::parse(&self.base).is_ok_and(|own| own.origin() == url.origin())
     }
 
     /// Waits for the future of `start`, unless the operation is cancelled.
@@ -363,8 +375,18 @@ impl Session {
         }
     }
 
-    /// Answers the challenge of a 401.
+    /// Answers the challenge of a 401, if the registry itself asks: what it redirects to gets no credentials, and names
+    /// no realm that does.
     fn log_in(&self, response: &Response) -> Result<()> {
+        if !self.is_own(response.url()) {
+            return Err(Error::Denied {
+                what: format!("registry {}", self.host),
+                why: format!(
+                    "redirects to {}, which wants credentials; they are for the registry alone",
+                    response.url().origin().ascii_serialization()
+                ),
+            });
+        }
         let challenge = response
             .headers()
             .get_all(WWW_AUTHENTICATE)
@@ -425,7 +447,7 @@ impl Session {
                 let mut form = url.clone();
                 form.set_query(None);
                 form.query_pairs_mut().extend_pairs(&fields);
-                self.client
+                self.login
                     .post(url)
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                     .body(form.query().unwrap_or_default().to_owned())
@@ -433,7 +455,7 @@ impl Session {
             Some(Credentials::Password { user, password }) => {
                 fields.push(("account", user));
                 url.query_pairs_mut().extend_pairs(&fields);
-                self.client
+                self.login
                     .get(url)
                     .header(AUTHORIZATION, basic(user, password))
             }

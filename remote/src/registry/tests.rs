@@ -1,3 +1,4 @@
+mod origins;
 mod server;
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,12 @@
 //! A registry of a few lines, which says whatever a test wants it to say.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
@@ -45,11 +49,43 @@ impl Reply {
 pub(super) struct Server {
     pub(super) address: String,
     seen: Arc<Mutex<Vec<Request>>>,
+    /// Its own authority, in PEM, when it speaks TLS.
+    authority: Option<String>,
 }
+
+trait Connection: Read + Write + Send {}
+impl<T: Read + Write + Send> Connection for T {}
 
 impl Server {
     /// Answers every request by `answer`, until the test process ends.
     pub(super) fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::launch(answer, None)
+    }
+
+    /// The same with TLS, by a certificate that is its own authority.
+    pub(super) fn start_tls(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        parameters.is_ca = rcgen::IsCa::NoCa;
+        let certificate = parameters.self_signed(&key).unwrap();
+        let provider = Arc::new(crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        Self::launch(answer, Some((Arc::new(config), certificate.pem())))
+    }
+
+    fn launch(
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        tls: Option<(Arc<ServerConfig>, String)>,
+    ) -> Self {
+        let (config, authority) = tls.unzip();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -58,10 +94,38 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (noted, answer) = (Arc::clone(&noted), Arc::clone(&answer));
+                let stream: Box<dyn Connection> = match &config {
+                    None => Box::new(stream),
+                    Some(config) => {
+                        let tls = ServerConnection::new(Arc::clone(config)).unwrap();
+                        Box::new(StreamOwned::new(tls, stream))
+                    }
+                };
                 std::thread::spawn(move || serve(stream, &noted, &*answer));
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen,
+            authority,
+        }
+    }
+
+    /// Its address as the beginning of a URL.
+    pub(super) fn origin(&self) -> String {
+        let scheme = match self.authority {
+            Some(_) => "https",
+            None => "http",
+        };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Puts its authority into a folder of authorities, for the registry at `address`.
+    pub(super) fn trust(&self, folder: &Path, address: &str) {
+        let own = folder.join(address);
+        std::fs::create_dir_all(&own).unwrap();
+        let file = own.join(format!("{}.crt", self.address));
+        std::fs::write(file, self.authority.as_ref().unwrap()).unwrap();
     }
 
     pub(super) fn seen(&self) -> Vec<Request> {
@@ -71,11 +135,11 @@ impl Server {
 
 /// One request, one answer, then the connection is closed.
 fn serve(
-    mut stream: TcpStream,
+    stream: Box<dyn Connection>,
     seen: &Mutex<Vec<Request>>,
     answer: &dyn Fn(&Request) -> Reply,
 ) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut reader = BufReader::new(stream);
     let mut first = String::new();
     reader.read_line(&mut first).ok()?;
     // What TLS clients say first is no line of text.
@@ -129,6 +193,7 @@ fn serve(
     if !has_length && !reply.endless {
         head += &format!("content-length: {}\r\n", reply.body.len());
     }
+    let stream = reader.get_mut();
     stream.write_all(head.as_bytes()).ok()?;
     stream.write_all(b"\r\n").ok()?;
     loop {
