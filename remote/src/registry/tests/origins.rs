@@ -208,3 +208,42 @@ fn a_token_server_passes_no_credentials_on() {
         }
     }
 }
+
+#[test]
+fn the_digest_of_a_manifest_is_compared_whatever_its_media_type() {
+    for media_type in [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.manifest.v1+json; charset=utf-8",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        // It says so of what is none.
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        "application/json",
+        "",
+    ] {
+        refused("is corrupt", move |request| {
+            let promised = Digest::of(b"another").to_string();
+            is_manifest(request).then(|| {
+                reply(200, sample().image.manifest())
+                    .with("content-type", media_type)
+                    .with("docker-content-digest", promised)
+            })
+        });
+    }
+    refused("digest", |request| {
+        is_manifest(request).then(|| {
+            reply(200, sample().image.manifest()).with("docker-content-digest", "sha256:beef")
+        })
+    });
+    // The digest of a signed manifest is one of its text without the signatures.
+    refused("schema 1", |request| {
+        let promised = Digest::of(b"unsigned").to_string();
+        is_manifest(request).then(|| {
+            reply(200, br#"{"schemaVersion":1,"name":"app"}"#)
+                .with(
+                    "content-type",
+                    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+                )
+                .with("docker-content-digest", promised)
+        })
+    });
+}
