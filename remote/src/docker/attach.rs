@@ -23,7 +23,7 @@ use pcocc_image::{Error, Result};
 const DEPTH: usize = 16;
 
 /// Longest accepted frame; docker's own have 32 KiB.
-const MAX_FRAME: usize = 16 << 20;
+const MAX_FRAME: usize = 1 << 20;
 
 /// Leaving a container by keys is prevented: the container would run on without its terminal. Docker cannot
 /// turn the keys off, so these are four keys that no program asks for in a row.

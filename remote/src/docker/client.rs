@@ -23,12 +23,16 @@ use super::connection::{CONNECT_TIMEOUT, Connector};
 use super::endpoint::Endpoint;
 use super::events::Watch;
 use super::link::{Link, Patience, QUICK, TRANSFER, cancelled};
+use pcocc_image::oci::MAX_LAYERS;
 use pcocc_image::store::Entry;
 use pcocc_image::{Error, Result};
 use pcocc_layers::{ChainId, DiffId, Digest};
 
 // The deadlines are in `link.rs`; this one must never be reached.
 const NO_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
+
+/// Most layers of a daemon that are known when an image is sent to it.
+const MOST_CHAIN_IDS: usize = 1_000_000;
 
 /// How a daemon keeps its images, which decides what an image's ID is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,21 +258,27 @@ impl Daemon {
     pub(super) fn chain_ids(&self) -> Result<HashSet<ChainId>> {
         let options = ListImagesOptionsBuilder::default().all(true).build();
         let images = self.call("list images", self.docker().list_images(Some(options)))?;
-        let inspections = futures_util::stream::iter(images)
-            .map(|image| async move { self.inspect_async(&image.id).await })
-            .buffer_unordered(8)
-            .collect::<Vec<_>>();
-        let inspected = self.quick(async { Ok(inspections.await) })?;
-        let mut chain_ids = HashSet::new();
-        for image in inspected {
-            match image {
-                Ok(image) => chain_ids.extend(ChainId::prefixes(&image.diff_ids)),
-                // The image was removed meanwhile.
-                Err(Error::NotFound(_)) => {}
-                Err(error) => return Err(error),
+        let mut inspected = Box::pin(
+            futures_util::stream::iter(images)
+                .map(|image| async move { self.inspect_async(&image.id).await })
+                .buffer_unordered(8),
+        );
+        self.quick(async {
+            let mut chain_ids = HashSet::new();
+            while let Some(image) = inspected.next().await {
+                match image {
+                    Ok(image) => chain_ids.extend(ChainId::prefixes(&image.diff_ids)),
+                    // The image was removed meanwhile.
+                    Err(Error::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+                if chain_ids.len() > MOST_CHAIN_IDS {
+                    // What is not known is sent.
+                    break;
+                }
             }
-        }
-        Ok(chain_ids)
+            Ok(chain_ids)
+        })
     }
 
     /// ID, layers and size of the image with the name or ID `name`.
@@ -350,6 +360,13 @@ impl Daemon {
 
 fn inspected(image: ImageInspect) -> Result<Inspected> {
     let diff_ids = image.root_fs.and_then(|root_fs| root_fs.layers);
+    let layers = diff_ids.as_ref().map_or(0, Vec::len);
+    if layers > MAX_LAYERS {
+        return Err(Error::invalid(
+            "an image of the docker daemon",
+            format!("has {layers} layers, more than the {MAX_LAYERS} allowed"),
+        ));
+    }
     Ok(Inspected {
         id: image.id.unwrap_or_default().parse()?,
         diff_ids: diff_ids

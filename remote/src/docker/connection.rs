@@ -22,6 +22,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use super::bounds::{self, Allowance, Bounded, LastOverrun, Overrun};
 use super::endpoint::{Endpoint, TlsFiles};
 use super::liveness::{Liveness, Monitored};
 use pcocc_image::{Error, Result};
@@ -49,6 +50,8 @@ pub(super) struct Connector {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// When the daemon gave its last sign of life on any connection.
     pub(super) liveness: Liveness,
+    /// The last answer that was too long.
+    overrun: LastOverrun,
 }
 
 impl Connector {
@@ -74,6 +77,7 @@ impl Connector {
             endpoint,
             tls,
             liveness: Liveness::default(),
+            overrun: LastOverrun::default(),
         })
     }
 
@@ -90,11 +94,14 @@ impl Connector {
         request: BollardRequest,
         prefix: &str,
     ) -> Result<Response<Incoming>> {
+        let most = bounds::of_answer(request.method(), request.uri().path());
         let request = self.origin_form(request, prefix)?;
         let stream = self.connect().await?;
+        let allowance = Allowance::new(&self.overrun);
+        let monitored = Monitored::new(stream, &self.liveness);
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
             // The monitor is inside of TLS, whose end may be another program than the daemon.
-            .handshake(TokioIo::new(Monitored::new(stream, &self.liveness)))
+            .handshake(TokioIo::new(Bounded::new(monitored, &allowance)))
             .await
             .map_err(|error| self.broken(&error))?;
         // An attached terminal takes the connection over after the answer.
@@ -103,7 +110,10 @@ impl Connector {
         let answer = sender.send_request(request).await;
         guard.0 = None;
         match answer {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                allowance.body(answer.status(), most);
+                Ok(answer)
+            }
             // The request was not sent: the error that ended the connection says why.
             Err(error) if error.is_canceled() => {
                 drop(sender);
@@ -201,6 +211,9 @@ impl Connector {
 
     /// The error for a connection that ended before the answer.
     pub(super) fn broken(&self, error: &hyper::Error) -> Error {
+        if let Some(overrun) = overrun(error) {
+            return self.unreachable(overrun.to_string());
+        }
         let cause = root_cause(error);
         // In TLS 1.3, a refused client certificate shows only after the handshake.
         if cause.contains("received fatal alert") {
@@ -211,6 +224,28 @@ impl Connector {
         }
         self.unreachable(format!("broke the connection: {cause}"))
     }
+}
+
+impl Connector {
+    /// A connection that ended in the middle of an answer, by the text that bollard makes of it.
+    pub(super) fn broken_stream(&self, text: &str) -> Error {
+        match self.overrun.take() {
+            Some(overrun) => self.unreachable(overrun.to_string()),
+            None => self.unreachable(format!("broke the connection: {text}")),
+        }
+    }
+}
+
+/// What is behind an error of a connection that gave too much.
+fn overrun(error: &hyper::Error) -> Option<Overrun> {
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.get_ref()?.downcast_ref::<Overrun>().copied();
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// The innermost error of a chain, in words.

@@ -10,12 +10,14 @@ use bollard::errors::Error as Bollard;
 use bollard::models::{ContainerConfig, ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, ContainerArchiveInfoOptionsBuilder,
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, ResizeContainerTTYOptionsBuilder,
+    CreateContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder, ResizeContainerTTYOptionsBuilder,
 };
 use futures_util::StreamExt;
 use jiff::Timestamp;
+use serde::Deserialize;
 
+use super::bounds::List;
 use super::client::Daemon;
 use pcocc_image::{Error, Result};
 
@@ -274,24 +276,32 @@ impl Daemon {
     }
 
     fn listed(&self, filter: &HashMap<&str, Vec<String>>) -> Result<Vec<Listed>> {
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(filter)
-            .build();
-        let containers = self.call(
-            "list containers",
-            self.docker().list_containers(Some(options)),
-        )?;
-        let listed = containers.into_iter().filter_map(|container| {
-            use bollard::models::ContainerSummaryStateEnum as State;
-            let name = container.names?.into_iter().next()?;
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Item {
+            names: Option<Vec<String>>,
+            labels: Option<HashMap<String, String>>,
+            state: Option<String>,
+        }
+        let action = "list containers";
+        let bad = |error: &dyn std::fmt::Display| {
+            Error::invalid(format!("docker request to {action}"), error.to_string())
+        };
+        let filter = serde_json::to_string(filter).map_err(|error| bad(&error))?;
+        let mut url =
+            reqwest::Url::parse("http://docker/containers/json").map_err(|error| bad(&error))?;
+        url.query_pairs_mut()
+            .append_pair("all", "true")
+            .append_pair("filters", &filter);
+        let path = url.as_str().trim_start_matches("http://docker");
+        let List(items): List<Item> = self.quick(self.link().json(path, action))?;
+        let listed = items.into_iter().filter_map(|item| {
+            let name = item.names?.into_iter().next()?;
+            let state = item.state.unwrap_or_default();
             Some(Listed {
                 name: name.trim_start_matches('/').to_owned(),
-                labels: container.labels.unwrap_or_default(),
-                is_running: matches!(
-                    container.state,
-                    Some(State::RUNNING | State::PAUSED | State::RESTARTING)
-                ),
+                labels: item.labels.unwrap_or_default(),
+                is_running: ["running", "paused", "restarting"].contains(&state.as_str()),
             })
         });
         Ok(listed.collect())

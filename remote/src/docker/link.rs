@@ -4,7 +4,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bollard::BollardRequest;
+use hyper::body::Body as _;
 use pcocc_core::cancel::Cancel;
+use serde::de::DeserializeOwned;
 
 use super::connection::{Connector, root_cause};
 use super::endpoint::Endpoint;
@@ -96,9 +98,7 @@ impl Link {
         match error {
             Bollard::IOError { err } => match err.downcast::<Error>() {
                 Ok(error) => error,
-                Err(error) => self
-                    .connector
-                    .unreachable(format!("broke the connection: {error}")),
+                Err(error) => self.connector.broken_stream(&error.to_string()),
             },
             Bollard::HyperResponseError { err } => self.connector.broken(&err),
             Bollard::DockerResponseServerError { message, .. }
@@ -114,6 +114,38 @@ impl Link {
                 root_cause(&error)
             )),
         }
+    }
+}
+
+impl Link {
+    /// Reads a JSON document, which bounds its own items; `action` is as in [`Link::explain`].
+    pub(super) async fn json<T: DeserializeOwned>(&self, path: &str, action: &str) -> Result<T> {
+        let answer = self.send(get(path)?).await?;
+        let status = answer.status();
+        let mut body = Box::pin(answer.into_body());
+        let mut bytes = Vec::new();
+        while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            let frame = frame.map_err(|error| self.connector.broken(&error))?;
+            bytes.extend_from_slice(&frame.into_data().unwrap_or_default());
+        }
+        if !status.is_success() {
+            #[derive(serde::Deserialize)]
+            struct Refusal {
+                message: String,
+            }
+            let words = match serde_json::from_slice(&bytes) {
+                Ok(Refusal { message }) => message,
+                Err(_) => String::from_utf8_lossy(&bytes).into_owned(),
+            };
+            return Err(Error::Daemon {
+                action: action.to_owned(),
+                message: one_line(&words),
+            });
+        }
+        serde_json::from_slice(&bytes).map_err(|error| {
+            self.connector
+                .unreachable(format!("gave an answer that makes no sense: {error}"))
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 //! changes an image in a container.
 
 mod attach;
+mod bounds;
 mod client;
 mod connection;
 mod container;

@@ -3,6 +3,7 @@
 mod archive;
 mod fake;
 mod faults;
+mod floods;
 
 use std::collections::HashSet;
 use std::io::Read;

@@ -48,7 +48,12 @@ impl Exchange {
 
     pub(super) fn raw(&mut self, data: &[u8]) {
         // The other side may be gone: what some tests are about.
-        let _ = self.reader.get_mut().write_all(data);
+        let _ = self.try_raw(data);
+    }
+
+    /// The same, and tells when the other side is gone.
+    pub(super) fn try_raw(&mut self, data: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(data)
     }
 
     pub(super) fn answer(&mut self, status: &str, body: &str) {
