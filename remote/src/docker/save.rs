@@ -25,8 +25,8 @@ use pcocc_image::{Error, Result};
 use pcocc_layers::Compression;
 use pcocc_layers::{DiffId, Digest};
 
-/// Most bytes of an archive's documents that are kept.
-const MAX_DOCUMENTS: u64 = 64 << 20;
+/// Most bytes of documents and names that are kept of one archive.
+const MAX_DOCUMENTS: usize = 64 << 20;
 
 /// Most entries of an archive. Docker has four for each layer, so this is plenty.
 const MAX_ENTRIES: usize = 20_000;
@@ -124,7 +124,7 @@ pub(super) fn read_archive(
     let mut tarball = Tarball::new(stream);
     let mut contents = Contents::default();
     let mut guess = LayerGuess::new(&inspected.diff_ids);
-    let mut document_bytes = 0;
+    let mut room = Room(MAX_DOCUMENTS);
     let mut entries = 0;
     while let Some(entry) = tarball.next()? {
         context.check()?;
@@ -135,11 +135,13 @@ pub(super) fn read_archive(
         let (path, size) = match entry {
             SavedEntry::Other { .. } => continue,
             SavedEntry::Link { path, target } => {
+                room.take(path.len() + target.len())?;
                 contents.add_link(path, target)?;
                 continue;
             }
             SavedEntry::File { path, size } => (path, size),
         };
+        room.take(path.len())?;
         contents.check_new(&path)?;
         let mut start = [0; 4];
         let filled = read_start(&mut tarball, &mut start)?;
@@ -149,12 +151,8 @@ pub(super) fn read_archive(
         match kind {
             Content::Ignored => {}
             Content::Document => {
-                document_bytes += size;
-                if document_bytes > MAX_DOCUMENTS {
-                    return Err(bad(format!(
-                        "has more than {MAX_DOCUMENTS} bytes of documents"
-                    )));
-                }
+                // It is at most MAX_DOCUMENT.
+                room.take(usize::try_from(size).unwrap_or(usize::MAX))?;
                 let mut data = start.to_vec();
                 tarball
                     .read_to_end(&mut data)
@@ -206,6 +204,20 @@ pub(super) fn read_archive(
         }
     }
     roles.image(&contents, inspected, store)
+}
+
+/// How many bytes of an archive may still be kept.
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> Result<()> {
+        self.0 = self.0.checked_sub(bytes).ok_or_else(|| {
+            bad(format!(
+                "has more than {MAX_DOCUMENTS} bytes of documents and names"
+            ))
+        })?;
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -134,3 +134,38 @@ fn more_containers_than_fit_are_refused() {
         .to_string();
     assert!(error.contains("more than 100000 items"), "{error}");
 }
+
+#[test]
+fn names_in_an_archive_are_bounded() {
+    use super::super::DaemonSource;
+    use super::Memory;
+    use super::archive::{Part, pack};
+    use pcocc_image::transfer::{Context, copy};
+    let sent = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&sent);
+    let fake = Fake::start(Sample::new().inspected, move |path, exchange| {
+        if !path.ends_with("/get") {
+            return false;
+        }
+        exchange.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for number in 0.. {
+            let name = format!("{number}/{}", "x".repeat(900_000));
+            let entry = pack(&[Part::Link(name, "target".to_owned())]);
+            // What ends an archive is left out.
+            let entry = &entry[..entry.len() - 1024];
+            let size = format!("{:x}\r\n", entry.len());
+            let chunk = [size.as_bytes(), entry, b"\r\n"].concat();
+            if counted.load(Ordering::Acquire) > FLOOD || exchange.try_raw(&chunk).is_err() {
+                break;
+            }
+            counted.fetch_add(chunk.len() as u64, Ordering::AcqRel);
+        }
+        true
+    });
+    let source = DaemonSource::new(fake.daemon(), "bb");
+    let copied = copy(&source, &Memory::default(), &Context::silent());
+    let error = copied.unwrap_err().to_string();
+    assert!(error.contains("bytes of documents and names"), "{error}");
+    let sent = sent.load(Ordering::Acquire);
+    assert!(sent < 100 << 20, "{sent}");
+}
