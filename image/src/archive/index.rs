@@ -15,6 +15,9 @@ use crate::transfer::Context;
 /// Most entries of an archive: enough for 1024 layers of every image of a large save.
 const MAX_ENTRIES: usize = 100_000;
 
+/// Most bytes of names that are kept of an archive: a compressed one of many long names is small.
+const MAX_NAMES: usize = 64 << 20;
+
 /// Links to links that are followed.
 const MAX_LINKS: usize = 8;
 
@@ -69,7 +72,7 @@ impl Index {
             TarError::Invalid(why) => Error::invalid(stretches.path().display().to_string(), why),
         };
         let mut tar = TarFile::new(stretches);
-        let mut seen = 0;
+        let (mut seen, mut names) = (0, 0_usize);
         while let Some(entry) = tar.next_entry().map_err(failed)? {
             context.check()?;
             seen += 1;
@@ -78,6 +81,10 @@ impl Index {
             }
             let name = lossy(&entry.path);
             let link = lossy(&entry.link);
+            names = names.saturating_add(name.len() + link.len());
+            if names > MAX_NAMES {
+                return Err(index.refuse(&format!("has more than {MAX_NAMES} bytes of names")));
+            }
             if entry.segments.is_some() {
                 let shown = name.chars().take(200).collect::<String>();
                 return Err(index.refuse(&format!("has the sparse entry {shown:?}")));

@@ -354,6 +354,21 @@ fn sizes_that_lie_are_refused() {
 }
 
 #[test]
+fn long_names_fill_no_memory() {
+    let bed = Bed::new();
+    let long = "x".repeat(1_000_000);
+    let mut archive = Archive::new();
+    for number in 0..70 {
+        archive = archive.symlink(&format!("{number}"), &long);
+    }
+    // It is small on the disk.
+    let bytes = compress(&archive.end(), Compression::Gzip);
+    fs::write(&bed.path, bytes).unwrap();
+    let error = bed.read(None).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("bytes of names"), "{error}");
+}
+
+#[test]
 fn odd_manifests_are_refused() {
     let bed = Bed::new();
     let parts = parts();
