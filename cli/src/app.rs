@@ -13,6 +13,7 @@ use crate::complete;
 use crate::environment::Environment;
 use crate::errors::Failure;
 use crate::invocation::Invocation;
+use crate::messages::LogWriter;
 use crate::progress::ProgressMode;
 use crate::signals::Signals;
 use crate::verbs::Verb;
@@ -106,7 +107,7 @@ fn start_log(filter: Option<&str>, color: bool) {
     };
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
+        .with_writer(move || LogWriter { color })
         .with_ansi(color)
         .init();
 }

@@ -1,10 +1,16 @@
-//! Messages on stderr: text beside the result, and warnings.
+//! Messages on stderr, and the one place that makes text printable: names and words come from others.
+//!
+//! Everything a person reads goes through here: failures, warnings, progress and log lines on stderr, and the text and
+//! tables of [`crate::output`] on stdout. Nothing in there can move the cursor, colour or hide what follows, or turn it
+//! around; such characters are shown as `\u{1b}`. Bytes that are meant for a program, and those of a container's or VM's
+//! own terminal, do not.
 
-use std::io::Write as _;
+use std::borrow::Cow;
+use std::io::{self, Write};
 
 /// Writes `text` to stderr. A closed stderr is no failure.
 pub(crate) fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(printable_lines(text).as_bytes());
 }
 
 /// Writes a warning; the verb goes on.
@@ -17,16 +23,130 @@ pub(crate) fn warning(text: &str) -> String {
     format!("pcocc: warning: {}", printable(text))
 }
 
-/// Escapes characters that would move the cursor or break a line: names come from others.
-pub(crate) fn printable(text: &str) -> String {
-    if text.chars().any(char::is_control) {
-        text.chars()
-            .flat_map(|c| match c.is_control() {
-                true => c.escape_default().collect::<Vec<_>>(),
-                false => vec![c],
-            })
-            .collect()
-    } else {
-        text.to_owned()
+/// Escapes what would move the cursor, break a line, or show other text than is there.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| !is_shown(c))
+}
+
+/// The same for a text of several lines.
+pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c != '\n' && !is_shown(c))
+}
+
+fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&hidden) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match hidden(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown.into()
+}
+
+/// Whether a character stands for itself: neither a control character (Unicode Cc), nor one that formats others (Cf: marks of
+/// direction, joiners, tags), nor a line or paragraph separator.
+pub(crate) fn is_shown(c: char) -> bool {
+    if c.is_ascii() {
+        return !c.is_ascii_control();
+    }
+    !c.is_control()
+        && !matches!(
+            c,
+            '\u{ad}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8e2}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{110bd}'
+                | '\u{110cd}'
+                | '\u{13430}'..='\u{1343f}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Stderr for log lines, each of which is one write; `color` lets through the colours that the log has of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogWriter {
+    pub(crate) color: bool,
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let shown = match self.color {
+            true => with_colors(&text),
+            false => printable_lines(&text).into_owned(),
+        };
+        io::stderr().write_all(shown.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Makes printable what is no colour (`ESC [ numbers m`); the log itself has taken others' escapes out of its values.
+fn with_colors(text: &str) -> String {
+    let mut pieces = text.split("\u{1b}[");
+    let mut shown = printable_lines(pieces.next().unwrap_or_default()).into_owned();
+    for piece in pieces {
+        let numbers = piece.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        shown += match numbers.starts_with('m') {
+            true => "\u{1b}[",
+            false => "\\u{1b}[",
+        };
+        shown += &printable_lines(piece);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_shown_is_named() {
+        for (text, shown) in [
+            (
+                "plain, caf\u{e9} \u{540d}\u{524d}",
+                "plain, caf\u{e9} \u{540d}\u{524d}",
+            ),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("a\rb\tc", "a\\rb\\tc"),
+            ("\u{9b}2J\u{7f}", "\\u{9b}2J\\u{7f}"),
+            ("exe.\u{202e}txt", "exe.\\u{202e}txt"),
+            ("\u{2066}a\u{2069}\u{200b}", "\\u{2066}a\\u{2069}\\u{200b}"),
+            (
+                "\u{feff}\u{e0041}\u{2028}\u{ad}",
+                "\\u{feff}\\u{e0041}\\u{2028}\\u{ad}",
+            ),
+        ] {
+            assert_eq!(printable(text), shown);
+            assert_eq!(printable_lines(text), shown);
+        }
+        assert_eq!(printable("a\nb"), "a\\nb");
+        assert_eq!(printable_lines("a\nb"), "a\nb");
+    }
+
+    #[test]
+    fn a_log_line_has_its_own_colors_only() {
+        let line = "\u{1b}[2mnow\u{1b}[0m x=\u{1b}]0;t\u{7} \u{1b}[2J \u{202e}\n";
+        let shown = "\u{1b}[2mnow\u{1b}[0m x=\\u{1b}]0;t\\u{7} \\u{1b}[2J \\u{202e}\n";
+        assert_eq!(with_colors(line), shown);
     }
 }

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::errors::{Outcome, WRITE_RESULT, While as _};
-use crate::messages::printable;
+use crate::messages::{is_shown, printable, printable_lines};
 
 /// How a listing is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -36,12 +36,12 @@ impl Format {
     }
 }
 
-/// Writes `text` to stdout.
+/// Writes `text`, which people read, to stdout.
 pub(crate) fn text(text: &str) -> Outcome {
-    bytes(text.as_bytes())
+    bytes(printable_lines(text).as_bytes())
 }
 
-/// Writes `bytes` to stdout.
+/// Writes `bytes`, which another program reads, to stdout.
 pub(crate) fn bytes(bytes: &[u8]) -> Outcome {
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -52,9 +52,24 @@ pub(crate) fn bytes(bytes: &[u8]) -> Outcome {
 
 /// Writes `value` to stdout as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
-    let mut document = serde_json::to_string_pretty(value).when(|| WRITE_RESULT)?;
-    document.push('\n');
-    text(&document)
+    let document = serde_json::to_string_pretty(value).when(|| WRITE_RESULT)?;
+    bytes((json_escaped(&document) + "\n").as_bytes())
+}
+
+/// Escapes what a terminal does not show, by JSON's own means: the values stay what they are. Outside of strings there is
+/// no such character but the ends of lines.
+fn json_escaped(document: &str) -> String {
+    let mut escaped = String::with_capacity(document.len() + 1);
+    for c in document.chars() {
+        if c == '\n' || is_shown(c) {
+            escaped.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                escaped += &format!("\\u{unit:04x}");
+            }
+        }
+    }
+    escaped
 }
 
 /// Writes rows under a header line; columns named in `right` are aligned to the right.
@@ -153,6 +168,17 @@ mod tests {
             lines(&["NAME", "SIZE"], &["SIZE"], rows),
             "NAME         SIZE\n名前          1 B\na\\u{1b}[2Jb  10 B\n"
         );
+    }
+
+    #[test]
+    fn json_shows_every_character_and_keeps_every_value() {
+        let value = "\u{1b}\u{7f}\u{9b}\u{202e}\u{e0041}\n\"\u{540d}";
+        let document = serde_json::to_string_pretty(&[value]).unwrap();
+        let escaped = json_escaped(&document);
+        let shown = r#"\u001b\u007f\u009b\u202e\udb40\udc41\n\""#;
+        assert_eq!(escaped, format!("[\n  \"{shown}\u{540d}\"\n]"));
+        let read: Vec<String> = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(read, [value]);
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Bars {
 
     fn line(&self, line: &str) {
         // A failed drawing must not fail the operation.
-        let _ = self.screen.println(line);
+        let _ = self.screen.println(&*printable(line));
     }
 
     fn start_stage(&self, text: String) {
@@ -130,14 +130,14 @@ impl Bars {
 impl Progress for Bars {
     fn event(&self, event: Event) {
         match event {
-            Event::Stage(text) => self.start_stage(printable(&text)),
+            Event::Stage(text) => self.start_stage(printable(&text).into_owned()),
             Event::Warning(text) => self.line(&warning(&text)),
             Event::BlobStarted {
                 id,
                 kind,
                 name,
                 total,
-            } => self.start(id, kind, printable(&name), total),
+            } => self.start(id, kind, printable(&name).into_owned(), total),
             Event::BlobProgress { id, done } => {
                 if let Some(blob) = self.lock().get(&id) {
                     blob.bar.set_position(done);

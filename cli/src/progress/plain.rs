@@ -88,7 +88,7 @@ impl<W: Write + Send + 'static> Plain<W> {
 impl<W: Write> State<W> {
     fn line(&mut self, line: &str) {
         // A failed line must not fail the operation: a closed stderr loses its lines.
-        let _ = writeln!(self.output, "{line}");
+        let _ = writeln!(self.output, "{}", printable(line));
     }
 
     /// Reports all blobs and stages whose last line is too old.
@@ -122,7 +122,6 @@ impl<W: Write> State<W> {
     fn take(&mut self, event: Event, now: Instant) {
         match event {
             Event::Stage(text) => {
-                let text = printable(&text);
                 self.line(&text);
                 self.stage = Some(Stage {
                     text,
@@ -137,8 +136,7 @@ impl<W: Write> State<W> {
                 name,
                 total,
             } => {
-                let name = printable(&name);
-                // From here on the bytes show the progress.
+                // From here on the bytes tell that it goes on.
                 self.stage = None;
                 self.line(&format!("{} {name}", kind.doing()));
                 self.blobs.insert(
@@ -175,10 +173,7 @@ impl<W: Write> State<W> {
                 }
             }
             Event::BlobSkipped { kind, name } => {
-                self.line(&format!(
-                    "Skipping {kind} {} (already there)",
-                    printable(&name)
-                ));
+                self.line(&format!("Skipping {kind} {name} (already there)"));
             }
         }
     }

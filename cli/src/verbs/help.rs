@@ -42,9 +42,11 @@ impl Args {
             })?;
         }
         let help = found.clone().render_long_help();
-        output::text(&match std::io::stdout().is_terminal() {
+        // Its own text, and the terminal's own style.
+        let help = match std::io::stdout().is_terminal() {
             true => help.ansi().to_string(),
             false => help.to_string(),
-        })
+        };
+        output::bytes(help.as_bytes())
     }
 }

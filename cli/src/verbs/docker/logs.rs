@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::errors::{Failure, Outcome, WRITE_RESULT, While as _};
 use crate::host::jobs::JobOption;
 use crate::invocation::{Invocation, Run};
+use crate::messages::is_shown;
 
 /// Show what a docker VM's console said
 ///
@@ -103,7 +104,7 @@ struct Words(String);
 
 impl vte::Perform for Words {
     fn print(&mut self, c: char) {
-        if !c.is_control() {
+        if is_shown(c) {
             self.0.push(c);
         }
     }
