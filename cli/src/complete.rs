@@ -1,13 +1,14 @@
 //! Tab completion: the shell runs `COMPLETE=SHELL pcocc -- WORDS…`, and gets one candidate a line.
 //!
 //! Data path: [`requested`] before anything else → the last word is the one to complete → Slurm's own options
-//! (`alloc`, `batch`), or clap's engine with the candidates of [`arguments`] → lines for the [`shells`]. With no
-//! words, the shell gets the code that makes it ask.
+//! (`alloc`, `batch`), or clap's engine with the candidates of [`arguments`], of which only [`words`] that the argument can
+//! be are left → lines for the [`shells`]. With no words, the shell gets the code that makes it ask.
 //!
 //! Nothing is ever printed on failure, and nothing waits for an outside system: see `pcocc_completions`.
 
 mod arguments;
 mod shells;
+mod words;
 
 use std::env;
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use crate::environment::Environment;
 use crate::host::Host;
 
 use shells::Shell;
+use words::Kind;
 
 /// The shells that are completed for.
 static BASH: Shell = Shell(Dialect::Bash);
@@ -86,6 +88,8 @@ fn docker_images() -> Option<()> {
         .list()
         .ok()?
         .into_iter()
+        // A name with a line break in it would be two.
+        .filter(|image| Kind::DockerImage.allows(&image.name))
         .map(|image| image.name + "\n")
         .collect();
     io::stdout().write_all(names.as_bytes()).ok()

@@ -11,51 +11,44 @@ use pcocc_core::containers;
 use pcocc_core::templates::Templates;
 
 use super::docker_images_query;
+use super::words::{DIRECTORIES, FILES, Kind};
 use crate::environment::Environment;
 use crate::host::Host;
 
-/// Stands for files, which the shell completes itself. No candidate of ours begins with a slash.
-pub(super) const FILES: &str = "/files";
-/// Stands for folders.
-pub(super) const DIRECTORIES: &str = "/directories";
-
-/// Gives the candidates for what is typed.
-type Source = fn(&Host, &str) -> Vec<Candidate>;
-
-/// Verb, argument, source. An argument that has the same meaning everywhere has the verb `*`.
-const TABLE: &[(&str, &str, Source)] = &[
-    ("*", "job", job),
-    ("*", "repo", repository),
-    ("docker alloc", "template", template),
-    ("docker alloc", "mount", folder),
-    ("docker batch", "template", template),
-    ("docker build", "path", folder),
-    ("docker build", "dest", new_image),
-    ("docker build", "file", file),
-    ("docker edit", "source", image),
-    ("docker edit", "dest", new_image),
-    ("docker guest show", "image", image),
-    ("docker export", "source", image),
-    ("docker export", "dest", docker_image),
-    ("docker import", "source", docker_image),
-    ("docker import", "dest", new_image),
-    ("docker mount", "mount_point", folder),
-    ("docker shell", "mount", folder),
-    ("docker stop", "jobs", job),
-    ("docker umount", "mount_point", mount_point),
-    ("run", "image", image),
-    ("run", "module", module),
-    ("run", "mount", file),
-    ("run", "partition", partition),
-    ("run", "script", file),
-    ("image show", "image", image),
-    ("image delete", "image", image),
-    ("image copy", "source", image),
-    ("image copy", "dest", new_image),
-    ("image export", "source", image),
-    ("image export", "dest", location),
-    ("image import", "source", location),
-    ("image import", "dest", new_image),
+/// Verb, argument, what it names. An argument that has the same meaning everywhere has the verb `*`.
+const TABLE: &[(&str, &str, Kind)] = &[
+    ("*", "job", Kind::Job),
+    ("*", "repo", Kind::Repository),
+    ("docker alloc", "template", Kind::Template),
+    ("docker alloc", "mount", Kind::Folder),
+    ("docker batch", "template", Kind::Template),
+    ("docker build", "path", Kind::Folder),
+    ("docker build", "dest", Kind::NewImage),
+    ("docker build", "file", Kind::File),
+    ("docker edit", "source", Kind::Image),
+    ("docker edit", "dest", Kind::NewImage),
+    ("docker guest show", "image", Kind::Image),
+    ("docker export", "source", Kind::Image),
+    ("docker export", "dest", Kind::DockerImage),
+    ("docker import", "source", Kind::DockerImage),
+    ("docker import", "dest", Kind::NewImage),
+    ("docker mount", "mount_point", Kind::Folder),
+    ("docker shell", "mount", Kind::Folder),
+    ("docker stop", "jobs", Kind::Job),
+    ("docker umount", "mount_point", Kind::MountPoint),
+    ("run", "image", Kind::Image),
+    ("run", "module", Kind::Module),
+    ("run", "mount", Kind::File),
+    ("run", "partition", Kind::Partition),
+    ("run", "script", Kind::File),
+    ("image show", "image", Kind::Image),
+    ("image delete", "image", Kind::Image),
+    ("image copy", "source", Kind::Image),
+    ("image copy", "dest", Kind::NewImage),
+    ("image export", "source", Kind::Image),
+    ("image export", "dest", Kind::Location),
+    ("image import", "source", Kind::Location),
+    ("image import", "dest", Kind::NewImage),
 ];
 
 /// Where answers of outside systems are kept.
@@ -76,10 +69,10 @@ fn visit(command: Command, verb: &str) -> Command {
             .iter()
             .find(|row| (row.0 == place || row.0 == "*") && row.1 == id);
         match row {
-            Some((_, _, source)) => {
-                let source = *source;
+            Some((_, _, kind)) => {
+                let kind = *kind;
                 argument.add(ArgValueCompleter::new(move |typed: &OsStr| {
-                    ask(source, typed)
+                    ask(kind, typed)
                 }))
             }
             None => argument,
@@ -92,11 +85,31 @@ fn visit(command: Command, verb: &str) -> Command {
     })
 }
 
-fn ask(source: Source, typed: &OsStr) -> Vec<CompletionCandidate> {
+fn ask(kind: Kind, typed: &OsStr) -> Vec<CompletionCandidate> {
     let Some((environment, typed)) = Environment::read().ok().zip(typed.to_str()) else {
         return Vec::new();
     };
-    offered(source(&Host::new(Arc::new(environment)), typed))
+    let mut found = candidates(kind, &Host::new(Arc::new(environment)), typed);
+    found.retain(|candidate| kind.allows(&candidate.value));
+    offered(found)
+}
+
+/// What there is of a kind that `typed` may become, whatever it is called.
+fn candidates(kind: Kind, host: &Host, typed: &str) -> Vec<Candidate> {
+    match kind {
+        Kind::Job => jobs::living(&host.environment().user_conf, typed),
+        Kind::Image => image(host, typed),
+        Kind::Repository => repository(host, typed),
+        Kind::NewImage => new_image(host, typed),
+        Kind::DockerImage => docker_image(host, typed),
+        Kind::Location => location(host, typed),
+        Kind::Template => template(host, typed),
+        Kind::Module => module(host, typed),
+        Kind::Partition => partition(host, typed),
+        Kind::MountPoint => mount_point(host, typed),
+        Kind::File => vec![Candidate::plain(FILES)],
+        Kind::Folder => vec![Candidate::plain(DIRECTORIES)],
+    }
 }
 
 /// Candidates as clap's engine takes them, in their own order.
@@ -107,10 +120,6 @@ pub(super) fn offered(candidates: Vec<Candidate>) -> Vec<CompletionCandidate> {
             CompletionCandidate::new(candidate.value).help(candidate.help.map(Into::into))
         })
         .collect()
-}
-
-fn job(host: &Host, typed: &str) -> Vec<Candidate> {
-    jobs::living(&host.environment().user_conf, typed)
 }
 
 fn image(host: &Host, typed: &str) -> Vec<Candidate> {
@@ -200,14 +209,6 @@ fn partition(host: &Host, typed: &str) -> Vec<Candidate> {
     scheduler::partitions(&recent, &host.environment().user, typed)
 }
 
-fn file(_: &Host, _: &str) -> Vec<Candidate> {
-    vec![Candidate::plain(FILES)]
-}
-
-fn folder(_: &Host, _: &str) -> Vec<Candidate> {
-    vec![Candidate::plain(DIRECTORIES)]
-}
-
 fn mount_point(host: &Host, typed: &str) -> Vec<Candidate> {
     let home = host.environment().home.to_string_lossy();
     let points = pcocc_fs::mount_points().unwrap_or_default();
@@ -254,7 +255,7 @@ mod tests {
         command.build();
         let mut arguments = Vec::new();
         every_argument(&command, "", &mut arguments);
-        let matches = |row: &(&str, &str, Source), argument: &str| match row.0 {
+        let matches = |row: &(&str, &str, Kind), argument: &str| match row.0 {
             "*" => argument.ends_with(&format!(" {}", row.1)),
             verb => argument == format!("{verb} {}", row.1),
         };

@@ -13,9 +13,11 @@ use clap_complete::env::EnvCompleter;
 use pcocc_completions::{Recent, scheduler};
 use pcocc_shellenv::{Dialect, filled};
 
-use super::arguments::{DIRECTORIES, FILES, offered};
+use super::arguments::offered;
+use super::words::{DIRECTORIES, FILES, is_scheduler_value};
 use crate::arguments::typed;
 use crate::environment::Environment;
+use crate::messages::{is_shown, printable};
 
 /// A shell that asks for candidates.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl EnvCompleter for Shell {
             .min(40);
         for (candidate, value) in candidates.iter().zip(values) {
             // A name with a line break in it would be two candidates.
-            if value.contains(char::is_control) {
+            if value.contains(|c| !is_shown(c)) {
                 continue;
             }
             if value == FILES || value == DIRECTORIES {
@@ -82,7 +84,7 @@ impl EnvCompleter for Shell {
                 .get_help()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            let help = help.lines().next().unwrap_or_default();
+            let help = printable(help.lines().next().unwrap_or_default());
             match self.0 {
                 Dialect::Zsh if help.is_empty() => writeln!(out, "{value}\t{value}")?,
                 Dialect::Zsh => writeln!(out, "{value}\t{value:width$} -- {help}")?,
@@ -137,5 +139,8 @@ fn candidates(
 fn scheduler_values(words: &[&str]) -> Option<Vec<pcocc_completions::Candidate>> {
     let environment = Environment::read().ok()?;
     let recent = Recent::new(&super::arguments::answers(&environment));
-    scheduler::options(&recent, &environment.user, words)
+    let mut values = scheduler::options(&recent, &environment.user, words)?;
+    let typed = words.last().copied().unwrap_or_default();
+    values.retain(|candidate| is_scheduler_value(&candidate.value, typed));
+    Some(values)
 }

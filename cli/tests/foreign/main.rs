@@ -3,5 +3,6 @@
 #[path = "../sandbox/mod.rs"]
 mod sandbox;
 
+mod completion;
 mod daemon;
 mod terminal;

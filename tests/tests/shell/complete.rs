@@ -152,6 +152,68 @@ fn tab_completes_images_of_docker() {
     docker.run(&["rmi", &tagged]);
 }
 
+/// A daemon, or whoever pushes to it, calls images as it likes: what would be code is not put on the command line.
+#[test]
+fn tab_offers_no_code_of_a_daemon() {
+    let folder = pcocc_tests::scratch();
+    let socket = folder.path().join("d.sock");
+    let names = [
+        "zz$(touch${IFS}PWNED):1",
+        "zz`touch PWNED`:1",
+        "zz;touch PWNED:1",
+        "zzgood:1",
+    ];
+    hostile_daemon(&socket, &names);
+    for shell in HOOKED {
+        let rc = rc(shell, &with_path(shell), "");
+        let mut command = rc.command;
+        command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
+        let terminal = Window::start(&command);
+        terminal.prompt();
+        terminal.complete_at_last("pcocc docker import zz", "pcocc docker import zzgood:1");
+        terminal.key("C-u");
+        terminal.enter("pcocc docker import zz\t x");
+        let made = |folder: &Path| folder.join("PWNED").exists();
+        assert!(!made(rc.home.home()) && !made(terminal.folder()), "{shell}");
+    }
+}
+
+/// Answers like a daemon with images of these names.
+fn hostile_daemon(socket: &Path, names: &[&str]) {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let images: Vec<_> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| {
+            serde_json::json!({
+                "Id": format!("sha256:{number:064}"), "ParentId": "", "RepoTags": [name],
+                "RepoDigests": [], "Created": 1, "Size": 1, "SharedSize": 0, "Labels": {},
+                "Containers": 0,
+            })
+        })
+        .collect();
+    let images = serde_json::json!(images).to_string();
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+            let asked = head.next().and_then(Result::ok).unwrap_or_default();
+            let body = if asked.contains("/_ping") {
+                "OK"
+            } else {
+                &images
+            };
+            // Whoever asked may be gone.
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\n\
+                 Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+}
+
 /// Partitions from a real Slurm.
 #[test]
 fn tab_completes_partitions_as_root() {
