@@ -31,6 +31,9 @@ pub const ALPN_SERVICE: &[u8] = b"pcocc/1";
 /// Longest line that is read, in bytes: certificates and a daemon.json fit many times.
 pub const MAX_LINE: usize = 4 << 20;
 
+/// Longest line of the guest's that the host reads, in bytes. Who is in the guest may write anything there.
+pub const MAX_GUEST_LINE: usize = 64 << 10;
+
 /// What the host says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "say")]

@@ -17,6 +17,9 @@ use crate::machine::ClientIdentity;
 /// How long an endpoint may be silent.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Longest refusal that is told, in characters.
+const MAX_REFUSAL: usize = 1000;
+
 /// A machine's endpoint with a client's certificates.
 #[derive(Clone, Debug)]
 pub struct EndpointClient {
@@ -106,7 +109,10 @@ impl EndpointClient {
         }
         match serde_json::from_slice(&line)? {
             ServiceAnswer::Ok => Ok(stream),
-            ServiceAnswer::Refused(why) => Err(io::Error::other(format!("the guest {why}"))),
+            ServiceAnswer::Refused(why) => {
+                let why: String = why.chars().take(MAX_REFUSAL).collect();
+                Err(io::Error::other(format!("the guest {why}")))
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A small client of QEMU's machine protocol: one JSON document a line, one command at a time.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -12,6 +12,12 @@ use crate::machine::MachineError;
 
 /// How long a command may take to be answered; a busy emulator can be slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Longest line of QEMU's that is read, in bytes.
+const MAX_LINE: u64 = 1 << 20;
+
+/// Lines that may wait to be looked at; QEMU keeps others.
+const WAITING: usize = 256;
 
 /// A connection to QEMU.
 #[derive(Debug)]
@@ -26,13 +32,20 @@ impl Qmp {
     /// Connects and leaves the negotiation mode. Fails like a missing file until QEMU listens.
     pub(crate) fn connect(path: &Path) -> io::Result<Self> {
         let socket = UnixStream::connect(path)?;
-        let reader = BufReader::new(socket.try_clone()?);
-        let (sender, lines) = mpsc::channel();
+        let mut reader = BufReader::new(socket.try_clone()?);
+        let (sender, lines) = mpsc::sync_channel(WAITING);
         std::thread::Builder::new()
             .name("qmp".into())
             .spawn(move || {
-                for line in reader.lines().map_while(Result::ok) {
-                    if let Ok(value) = serde_json::from_str(&line)
+                let mut line = Vec::new();
+                loop {
+                    line.clear();
+                    let mut limited = (&mut reader).take(MAX_LINE);
+                    match limited.read_until(b'\n', &mut line) {
+                        Ok(0) | Err(_) => return,
+                        Ok(_) => {}
+                    }
+                    if let Ok(value) = serde_json::from_slice(&line)
                         && sender.send(value).is_err()
                     {
                         return;

@@ -134,8 +134,7 @@ impl Machine for QemuMachine {
     }
 
     fn events(&mut self) -> Vec<MachineEvent> {
-        self.instance.channel.collect();
-        let events = std::mem::take(&mut self.instance.channel.events);
+        let events = self.instance.channel.events();
         let notes = self.notes.drain(..).map(MachineEvent::Note);
         notes.chain(events).collect()
     }
