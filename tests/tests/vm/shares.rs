@@ -20,6 +20,8 @@ fn roots_of_containers_have_the_users_rights_and_no_more() {
     fs::write(mine.join("in"), "from the node").expect("write");
     fs::write(fixed.join("in"), "fixed").expect("write");
     fs::write(&secret, "secret").expect("write");
+    fs::create_dir(mine.join("team")).expect("make a folder");
+    fs::set_permissions(mine.join("team"), fs::Permissions::from_mode(0o2755)).expect("setgid");
     symlink(&secret, mine.join("link")).expect("link");
     symlink("../../secret", mine.join("relative")).expect("link");
     let mut spec = vm_spec(folder.path());
@@ -29,7 +31,10 @@ fn roots_of_containers_have_the_users_rights_and_no_more() {
     let d = format!("{}:/d", mine.display());
     // Docker's own notation cannot have a comma, but a colon is what separates.
     let f = format!("{}:/f", fixed.display());
-    let script = "cat /d/in; echo from a guest > /d/out; mkdir /d/dir; chmod 4755 /d/out
+    let script = "cat /d/in; echo from a guest > /d/out; mkdir /d/dir
+        cp /bin/busybox /d/su; chmod 755 /d/su
+        chmod 4755 /d/su && echo set the user; chmod u+s /d/out && echo set the user
+        chmod 2755 /d/su; chmod g+s /d/dir; mkdir /d/team/new && echo in the team
         chown 33:33 /d/dir
         mknod /d/null c 1 3 && echo made a device
         cat /d/link && echo followed; cat /d/relative && echo followed
@@ -39,7 +44,14 @@ fn roots_of_containers_have_the_users_rights_and_no_more() {
     let outcome = vm.container(&["-v", &d, "-v", &f], script);
     let said = outcome.ok();
     assert!(said.starts_with("from the node"), "{outcome}");
-    for word in ["made a device", "followed", "wrote"] {
+    assert!(said.contains("in the team"), "{outcome}");
+    let mode = |name: &str| fs::metadata(mine.join(name)).expect("made").mode() & 0o7777;
+    for name in ["su", "out", "dir"] {
+        assert_eq!(mode(name) & 0o6000, 0, "{name}: {outcome}");
+    }
+    assert_eq!(mode("su"), 0o755, "{outcome}");
+    assert_eq!(mode("team/new") & 0o2700, 0o2700, "{outcome}");
+    for word in ["made a device", "followed", "wrote", "set the user"] {
         assert!(!said.contains(word), "{outcome}");
     }
     assert!(said.contains("fixed") && said.ends_with('0'), "{outcome}");

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::Accelerator;
 use super::arguments::{CONTROL_SOCKET, Forward, Memory, Options, QMP_SOCKET, arguments};
 use super::channel::Channel;
+use super::filter::ModeFilter;
 use super::migration;
 use super::namespace::Namespace;
 use super::process::Process;
@@ -131,7 +132,11 @@ impl Instance {
         let namespace = plan
             .namespace
             .then(|| Namespace::new(policy, &spec.plan.reachable));
-        let enter = move || namespace.as_ref().map_or(Ok(()), Namespace::enter);
+        let filter = ModeFilter::new();
+        let enter = move || {
+            namespace.as_ref().map_or(Ok(()), Namespace::enter)?;
+            filter.enter()
+        };
         let program = plan.program.to_path_buf();
         // SAFETY: `enter` is async-signal-safe.
         let started = unsafe { Process::start(command, enter) };
