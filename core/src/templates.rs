@@ -40,6 +40,8 @@ pub struct Template {
     pub memory: Option<u64>,
     /// `disk`: size of the docker daemon's disk in bytes, written as `50G`.
     pub disk: Option<u64>,
+    /// `console_log`: most bytes of the console that are kept, written as `16M`.
+    pub console_log: Option<u64>,
     /// `reach`: what the guest may reach.
     pub reach: Option<Reach>,
     /// `snapshot`: whether starts may be shortened by a snapshot.
@@ -79,6 +81,9 @@ struct Entry {
     /// Size of the docker daemon's disk, as `50G`.
     #[schemars(extend("x-default" = "`50G`; only what is used takes room"))]
     disk: Option<At<String>>,
+    /// Most bytes of the VM's console that are kept, as `16M`: of a longer one, the last half at least.
+    #[schemars(extend("x-default" = "`16M`"))]
+    console_log: Option<At<String>>,
     /// What the guest may reach. `closed`: nothing; `public`: public addresses; `open`: whatever you can reach from the node.
     #[schemars(extend("x-default" = "`public`"))]
     reach: Option<Reach>,
@@ -170,6 +175,7 @@ impl Template {
             text.as_ref().map(parse).transpose()
         };
         let (memory, disk) = (bytes("memory", &entry.memory)?, bytes("disk", &entry.disk)?);
+        let console_log = bytes("console_log", &entry.console_log)?;
         let cpus = entry.cpus.as_ref();
         if let Some(cpus) = cpus.filter(|cpus| cpus.value == 0) {
             return Err(cpus.error(file, format!("template {name:?}: cpus must be at least 1")));
@@ -182,6 +188,7 @@ impl Template {
         self.cpus = self.cpus.or(cpus.map(|cpus| cpus.value));
         self.memory = self.memory.or(memory);
         self.disk = self.disk.or(disk);
+        self.console_log = self.console_log.or(console_log);
         self.reach = self.reach.or(entry.reach);
         self.snapshot = self.snapshot.or(entry.snapshot);
         self.daemon_json = self

@@ -117,6 +117,7 @@ pub fn vm_spec(folder: &Path) -> MachineSpec {
         scratch: own.clone(),
         sockets: own.clone(),
         console_log: own.join("console.log"),
+        console_bytes: 16 << 20,
         user: GuestUser {
             name: "doe".into(),
             uid: rustix::process::getuid().as_raw(),

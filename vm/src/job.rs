@@ -5,7 +5,7 @@
 //! CONF/job_<id>/job.json          the record, version 1
 //! CONF/job_<id>/state             `STATE DEADLINE`: the same in short, for the prompt of a shell
 //! CONF/job_<id>/vmcerts/client/   ca.pem, cert.pem, key.pem for docker's client, mode 0600
-//! CONF/job_<id>/console.log       output of the VM's console
+//! CONF/job_<id>/console.log       output of the VM's console, and console.log.1 what was in there before
 //! CONF/job_<id>/launcher.log      log of the launcher
 //! CONF/job_last                   the last job number of the local backend
 //! ```
@@ -28,7 +28,7 @@ mod record;
 
 pub use choose::Wanted;
 pub use error::Error;
-pub use folder::{ClientFiles, JobFolder};
+pub use folder::{ClientFiles, JobFolder, older};
 pub use holder::{Here, Holder, Presence};
 pub use id::JobId;
 pub use jobs::{Job, Jobs};

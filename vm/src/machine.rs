@@ -39,6 +39,8 @@ pub struct MachinePlan {
     pub sockets: PathBuf,
     /// File that gets what the guest writes to its console; made if missing, appended to.
     pub console_log: PathBuf,
+    /// Most bytes of it that are kept, together with [`crate::job::older`].
+    pub console_bytes: u64,
     /// The user whose VM it is.
     pub user: GuestUser,
     /// Folders of the node that the guest sees.

@@ -13,7 +13,11 @@ const LAST_LINES: usize = 15;
 
 /// Shows the console's last lines on stderr.
 pub(crate) fn show_console(folder: &JobFolder) {
-    let lines = last_lines(&folder.console_log(), LAST_LINES);
+    let mut lines = last_lines(&folder.console_log(), LAST_LINES);
+    if lines.len() < LAST_LINES {
+        let missing = LAST_LINES - lines.len();
+        lines.splice(0..0, last_lines(&folder.older_console_log(), missing));
+    }
     if !lines.is_empty() {
         messages::complain("Last lines of the VM's console:\n");
         for line in lines {

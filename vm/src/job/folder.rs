@@ -31,6 +31,13 @@ pub struct JobFolder {
     path: PathBuf,
 }
 
+/// The file that a bounded log becomes when a new one begins in its place.
+pub fn older(log: &Path) -> PathBuf {
+    let mut name = log.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
 impl JobFolder {
     pub(super) fn new(conf: &Path, id: JobId) -> Self {
         Self {
@@ -57,6 +64,11 @@ impl JobFolder {
     /// The output of the VM's console.
     pub fn console_log(&self) -> PathBuf {
         self.path.join("console.log")
+    }
+
+    /// What was in [`JobFolder::console_log`] before, if that became long.
+    pub fn older_console_log(&self) -> PathBuf {
+        older(&self.console_log())
     }
 
     /// The log of the launcher.

@@ -145,6 +145,7 @@ fn plan(scratch: &Path) -> MachinePlan {
         scratch: scratch.to_owned(),
         sockets: scratch.to_owned(),
         console_log: scratch.join("console"),
+        console_bytes: 1 << 20,
         user: GuestUser {
             name: "doe".into(),
             uid: 1,

@@ -38,8 +38,6 @@ pub(crate) struct Options<'a> {
     pub(crate) data: &'a Path,
     /// Folder of the sockets.
     pub(crate) sockets: &'a Path,
-    /// File for the console's output.
-    pub(crate) console: &'a Path,
     /// How the docker endpoint is reached from outside.
     pub(crate) forward: Forward,
     /// The folder behind each share, and whether it may only be read; at most [`MAX_SHARES`].
@@ -70,6 +68,8 @@ pub(crate) enum Memory<'a> {
 
 /// Name of QEMU's own control socket below the folder of the sockets.
 pub(crate) const QMP_SOCKET: &str = "qmp";
+/// Name of the console's socket below the folder of the sockets.
+pub(crate) const CONSOLE_SOCKET: &str = "console";
 /// Name of the agent's socket below the folder of the sockets.
 pub(crate) const CONTROL_SOCKET: &str = "control";
 
@@ -153,15 +153,15 @@ fn disks(line: &mut Line, options: &Options<'_>) {
 }
 
 fn channels(line: &mut Line, options: &Options<'_>) {
-    line.path(
-        "-chardev",
-        "file,id=console,append=on,path=",
-        options.console,
-        "",
-    );
-    line.pair("-serial", "chardev:console");
     let socket = |name: &str| options.sockets.join(name);
     let ending = ",server=on,wait=off";
+    line.path(
+        "-chardev",
+        "socket,id=console,path=",
+        &socket(CONSOLE_SOCKET),
+        ending,
+    );
+    line.pair("-serial", "chardev:console");
     line.path(
         "-chardev",
         "socket,id=qmp,path=",
@@ -286,7 +286,6 @@ mod tests {
             memory,
             data: Path::new("/s/data.qcow2"),
             sockets: Path::new("/r"),
-            console: Path::new("/j/console.log"),
             forward,
             shares,
             nothing: Path::new("/r/nothing"),

@@ -4,7 +4,7 @@
 //! one → the guest runs. Dropping an [`Instance`] in any phase kills what runs.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,8 +14,11 @@ use pcocc_guest::protocol::FromGuest;
 use serde_json::json;
 
 use super::Accelerator;
-use super::arguments::{CONTROL_SOCKET, Forward, Memory, Options, QMP_SOCKET, arguments};
+use super::arguments::{
+    CONSOLE_SOCKET, CONTROL_SOCKET, Forward, Memory, Options, QMP_SOCKET, arguments,
+};
 use super::channel::Channel;
+use super::console::Console;
 use super::filter::ModeFilter;
 use super::migration;
 use super::namespace::Namespace;
@@ -54,6 +57,8 @@ pub(crate) struct Instance {
     pub(crate) uplink: Option<Uplink>,
     pub(crate) qmp: Qmp,
     pub(crate) channel: Channel,
+    #[expect(dead_code, reason = "it is dropped")]
+    console: Console,
 }
 
 /// Makes the data disk `path` out of the image's template.
@@ -80,7 +85,13 @@ impl Instance {
         watch.check()?;
         let sockets = &spec.plan.sockets;
         let nothing = sockets.join("nothing");
-        for socket in [QMP_SOCKET, CONTROL_SOCKET, "uplink", "state"] {
+        for socket in [
+            QMP_SOCKET,
+            CONTROL_SOCKET,
+            CONSOLE_SOCKET,
+            "uplink",
+            "state",
+        ] {
             // A guest that was saved a moment ago leaves its own.
             let _ = fs::remove_file(sockets.join(socket));
         }
@@ -106,7 +117,6 @@ impl Instance {
             memory: plan.memory,
             data: plan.data,
             sockets,
-            console: &spec.plan.console_log,
             forward,
             shares: &shares,
             nothing: &nothing,
@@ -171,6 +181,15 @@ impl Instance {
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         };
+        let console = Console::connect(
+            &sockets.join(CONSOLE_SOCKET),
+            &spec.plan.console_log,
+            spec.plan.console_bytes,
+        )
+        .map_err(MachineError::io(
+            "write the console to",
+            &spec.plan.console_log,
+        ))?;
         let control = sockets.join(CONTROL_SOCKET);
         let channel = Channel::connect(&control)
             .map_err(MachineError::io("connect to the guest at", &control))?;
@@ -185,6 +204,7 @@ impl Instance {
             uplink,
             qmp,
             channel,
+            console,
         })
     }
 
@@ -213,10 +233,21 @@ impl Instance {
 
 /// The error of a QEMU that ended too early, with the last line of its output.
 fn early_end(program: &Path, how: &str, log: &Path) -> MachineError {
-    let text = fs::read_to_string(log).unwrap_or_default();
+    let text = last_words(log).unwrap_or_default();
     let said = text.lines().rev().find(|line| !line.trim().is_empty());
     MachineError::Hypervisor {
         program: program.display().to_string(),
         why: format!("{how}: {}", said.unwrap_or("it said nothing")),
     }
+}
+
+/// The end of a log, more than enough for one line.
+fn last_words(log: &Path) -> io::Result<String> {
+    const MOST: u64 = 16 << 10;
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MOST)))?;
+    let mut bytes = Vec::new();
+    file.take(MOST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -10,6 +10,7 @@ mod accel;
 mod arguments;
 mod channel;
 mod checks;
+mod console;
 mod filter;
 mod instance;
 mod migration;

@@ -291,7 +291,6 @@ impl<'a> Start<'a> {
             memory: Memory::Anonymous,
             data: anywhere,
             sockets: anywhere,
-            console: anywhere,
             forward: Forward::Namespace,
             shares: &[],
             nothing: anywhere,

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use pcocc_vm::job::older;
 
 use crate::errors::{Failure, Outcome, WRITE_RESULT, While as _};
 use crate::host::jobs::JobOption;
@@ -133,17 +136,37 @@ impl Log {
 
     /// Writes new lines to stdout.
     fn show(&mut self) -> Result<(), LogError> {
+        let open = |path: &Path| match File::open(path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LogError::Read(error)),
+        };
         if self.file.is_none() {
-            match File::open(&self.path) {
-                Ok(file) => self.file = Some(file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(LogError::Read(error)),
-            }
+            self.file = match open(&older(&self.path))? {
+                Some(file) => Some(file),
+                None => open(&self.path)?,
+            };
         }
-        let Some(file) = &mut self.file else {
+        let Some(mut file) = self.file.take() else {
             return Ok(());
         };
         self.seen = true;
+        self.copy(&mut file)?;
+        // A long log is put aside, and a new one begins in its place.
+        while let Some(mut next) = open(&self.path)?
+            && !is_same(&file, &next).map_err(LogError::Read)?
+        {
+            // What came since.
+            self.copy(&mut file)?;
+            self.copy(&mut next)?;
+            file = next;
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Writes the rest of a file to stdout.
+    fn copy(&mut self, file: &mut File) -> Result<(), LogError> {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let count = file.read(&mut buffer).map_err(LogError::Read)?;
@@ -167,6 +190,11 @@ impl Log {
                 .map_err(LogError::Output)?;
         }
     }
+}
+
+fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 #[cfg(test)]

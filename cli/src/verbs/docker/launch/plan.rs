@@ -25,6 +25,8 @@ use crate::invocation::Invocation;
 
 /// Default size of the docker daemon's disk; only used blocks take room.
 const DISK: u64 = 50 << 30;
+/// Most bytes of the console that are kept by default.
+const CONSOLE: u64 = 16 << 20;
 /// Memory of the VM by default, in MiB.
 const MEMORY: u64 = 2048;
 /// Least memory for a docker daemon, in MiB.
@@ -75,6 +77,7 @@ impl VmPlan {
             sockets: folders.sockets.clone(),
             cache: folders.cache.clone(),
             console_log: folder.console_log(),
+            console_bytes: template.console_log.unwrap_or(CONSOLE),
             shares: shares(invocation, assignment, runtime, &user)?,
             user,
             environment: settings.environment,
