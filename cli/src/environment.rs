@@ -41,6 +41,8 @@ pub(crate) struct Environment {
     pub(crate) path: Option<OsString>,
     /// Folder for large temporary files (TMPDIR, `/var/tmp`).
     pub(crate) temporary: PathBuf,
+    /// The user's folder for sockets (XDG_RUNTIME_DIR).
+    pub(crate) runtime: Option<PathBuf>,
     /// Log filter (PCOCC_LOG).
     pub(crate) log: Option<String>,
     /// The terminal, if there is one.
@@ -183,6 +185,7 @@ impl Environment {
             docker_config,
             path: variable("PATH"),
             temporary: directory("TMPDIR", "/var/tmp".into()),
+            runtime: variable("XDG_RUNTIME_DIR").map(PathBuf::from),
             log: text("PCOCC_LOG")?,
             terminal: Terminal {
                 redraws: !dumb && std::io::stderr().is_terminal(),

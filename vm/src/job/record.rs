@@ -108,6 +108,9 @@ pub struct Record {
     /// The process that outlives the launcher, to take away what is left of the VM on its node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeper: Option<Holder>,
+    /// Folder of the VM's sockets on its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<PathBuf>,
     /// Whether the job, once it is over, may be started again: Slurm ended it, and may have put it back into its queue.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_return: bool,
@@ -134,6 +137,7 @@ impl Record {
             error: None,
             launcher: None,
             keeper: None,
+            sockets: None,
             may_return: false,
             other: serde_json::Map::new(),
         }

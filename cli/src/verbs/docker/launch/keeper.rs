@@ -42,7 +42,7 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     }
     redirect_stderr(invocation, assignment)?;
     let node = Node::describe(invocation)?;
-    let folders = NodeFolders::new(&node.scratch, std::process::id(), assignment.id)?;
+    let folders = NodeFolders::new(&node, std::process::id(), assignment.id)?;
     let mut worker = start(assignment)?;
     let waited = wait(invocation, assignment, &mut worker);
     let mut left = end_orphans();

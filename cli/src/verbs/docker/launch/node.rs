@@ -17,6 +17,8 @@ pub(super) struct Node {
     pub(super) name: String,
     /// Folder on a disk of the node.
     pub(super) scratch: PathBuf,
+    /// The user's runtime folder, if there is one.
+    pub(super) runtime: Option<PathBuf>,
     /// The site's configuration.
     pub(super) batch: BatchConfig,
 }
@@ -33,6 +35,7 @@ impl Node {
         Ok(Self {
             name: Here::read()?.host,
             scratch,
+            runtime: environment.runtime.clone(),
             batch,
         })
     }

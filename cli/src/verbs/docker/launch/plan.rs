@@ -56,7 +56,7 @@ impl VmPlan {
     ) -> Outcome<Self> {
         let environment = &invocation.environment;
         let node = Node::describe(invocation)?;
-        let folders = NodeFolders::new(&node.scratch, keeper, assignment.id)?;
+        let folders = NodeFolders::new(&node, keeper, assignment.id)?;
         folders.create()?;
         let runtime = invocation.host.runtime()?;
         let wanted = &assignment.request.machine;

@@ -36,6 +36,7 @@ pub(super) fn run(invocation: &Invocation, assignment: &Assignment, keeper: u32)
         }
     };
     record.node = Some(endpoint.node.clone());
+    record.sockets = Some(folders.sockets.clone());
     let mut mounted = None;
     let last = Launch {
         folder: &folder,
