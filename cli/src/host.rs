@@ -22,8 +22,10 @@ use pcocc_core::repos::ReposConfig;
 use pcocc_core::template;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{Kind, Repositories};
+use pcocc_image::transfer::Context;
 use pcocc_remote::docker::{Daemon, Endpoint};
 use pcocc_remote::registry::Access;
+use pcocc_vm::guest_image::GuestDisk;
 use pcocc_vm::job::{Job, Jobs};
 
 use crate::environment::Environment;
@@ -78,12 +80,15 @@ impl Host {
                 &environment.path_variables(),
             )
             .when(|| "read the list of repositories")?;
-            Ok(Arc::new(Repositories::new(&config, &environment.user)))
+            let repositories = Repositories::new(&config, &environment.user);
+            Ok(Arc::new(
+                repositories.with_temporary(&environment.temporary),
+            ))
         })
     }
 
     /// The guest image `name` of the repositories: its disk, and what identifies its content.
-    pub(crate) fn guest_image(&self, name: &str) -> Outcome<(PathBuf, String)> {
+    pub(crate) fn guest_image(&self, name: &str) -> Outcome<(GuestDisk, String)> {
         const HINT: &str = "make it with `pcocc docker guest build`";
         let uri: ImageUri = name.parse()?;
         let (repository, meta) = self
@@ -95,7 +100,14 @@ impl Host {
             let why = format!("image {name} is no image of a virtual machine");
             return Err(Failure::because(why).hint(HINT));
         };
-        Ok((repository.blob_path(blob), blob.hex()))
+        let shown = format!("image {}:{}", repository.name(), meta.name());
+        let (repository, meta) = (Arc::clone(repository), meta.clone());
+        let temporary = self.environment.temporary.clone();
+        let disk = GuestDisk::new(shown, move || {
+            let disk = repository.disk(&meta, &temporary, &Context::silent())?;
+            Ok(disk.into_files())
+        });
+        Ok((disk, blob.hex()))
     }
 
     /// The `containers.yaml` of the site and of the user.

@@ -12,6 +12,7 @@ pub mod hex;
 pub mod process;
 pub mod progress;
 pub mod publish;
+pub mod qcow2;
 pub mod repos;
 pub mod schema;
 pub mod settings;

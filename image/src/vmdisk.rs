@@ -14,11 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pcocc_core::child;
+use pcocc_core::qcow2::{self, Header};
 use serde::Deserialize;
 
+use crate::archive;
 use crate::error::{Error, Result};
 use crate::new_file;
 use crate::transfer::Context;
+use pcocc_layers::Digest;
 
 /// Largest accepted disk, in bytes: a forged header with a larger disk could keep `qemu-img` busy forever.
 pub const MAX_DISK: u64 = 64 << 40;
@@ -78,7 +81,80 @@ pub struct DiskInfo {
     pub extents: Vec<String>,
 }
 
-/// Finds a disk image's format by its magic number; `None` for raw disks and other files.
+/// The disk of a `vm` image: its qcow2 files from the bottom to the top, opened and looked at.
+#[derive(Debug)]
+pub struct Disk {
+    files: Vec<File>,
+    name: String,
+}
+
+impl Disk {
+    /// The disk called `name` in the first of `blobs`, which go from the top of a chain to its bottom: as many of them as
+    /// the headers ask for.
+    ///
+    /// Fails with [`Error::Invalid`] when a header asks for anything else.
+    pub fn chain(
+        name: String,
+        blobs: impl IntoIterator<Item = Result<(Digest, File)>>,
+    ) -> Result<Self> {
+        let refuse = |why: String| Err(Error::invalid(name.clone(), why));
+        let mut files = Vec::new();
+        let mut wanted: Option<String> = None;
+        for blob in blobs {
+            let (digest, file) = blob?;
+            if let Some(wanted) = &wanted
+                && !is_named(wanted, digest)
+            {
+                continue;
+            }
+            let header = Header::read(&file).map_err(Error::io("read", digest.hex()))?;
+            let Some(header) = header else {
+                return refuse(format!("has a disk that is no qcow2 file, blob {digest}"));
+            };
+            if header.virtual_size > MAX_DISK {
+                return refuse(format!(
+                    "claims a disk of {} bytes, more than the {MAX_DISK} allowed",
+                    header.virtual_size
+                ));
+            }
+            if header.has_data_file {
+                return refuse(format!(
+                    "keeps its content in another file than blob {digest}"
+                ));
+            }
+            files.push(file);
+            wanted = header.backing;
+            if wanted.is_none() {
+                break;
+            }
+        }
+        if let Some(backing) = wanted {
+            return refuse(format!(
+                "holds only the differences to {backing:?}, which is not a blob of this image: the file could be any \
+                 file of yours"
+            ));
+        }
+        if files.is_empty() {
+            return refuse("has no disk".to_owned());
+        }
+        files.reverse();
+        Ok(Self { files, name })
+    }
+
+    /// The files.
+    pub fn into_files(self) -> Vec<File> {
+        self.files
+    }
+}
+
+/// Whether a header's name of a file below means the blob: pcocc 0.7 writes its path, relative or absolute.
+fn is_named(backing: &str, digest: Digest) -> bool {
+    let path = Path::new(backing);
+    path.file_name()
+        .is_some_and(|name| name == digest.hex().as_str())
+}
+
+/// Tells a disk image's format by its magic number; `None` for raw disks and whatever else.
 pub fn detect(path: &Path) -> Result<Option<DiskFormat>> {
     let mut file = File::open(path).map_err(Error::io("open", path))?;
     let mut start = Vec::with_capacity(80);
@@ -153,7 +229,8 @@ pub fn info(path: &Path, format: DiskFormat, context: &Context) -> Result<DiskIn
     })
 }
 
-/// Converts the disk image at `source` to a stand-alone qcow2 at `temp`, an empty or new file of the caller's.
+/// Converts the disk image at `source` to a stand-alone qcow2 at `temp`, the absolute path of a new or empty file
+/// that the caller stores or removes.
 ///
 /// Fails with [`Error::Invalid`] when the image would make qemu read other files.
 pub fn import(source: &Path, format: DiskFormat, temp: &Path, context: &Context) -> Result<()> {
@@ -170,25 +247,27 @@ pub fn import(source: &Path, format: DiskFormat, temp: &Path, context: &Context)
     convert(&source, format, temp, DiskFormat::Qcow2, context)
 }
 
-/// Converts the qcow2 at `source`, a trusted blob of a repository with its backing files, to a new file
-/// `destination`.
+/// Converts `disk` to a new file `destination`.
 ///
 /// Fails with [`Error::Exists`] when the destination is there already.
 pub fn export(
-    source: &Path,
+    disk: &Disk,
     destination: &Path,
     format: DiskFormat,
     context: &Context,
 ) -> Result<()> {
-    let temp = new_file::create(destination, ".pcocc-export-")?;
-    convert(
-        &absolute(source)?,
-        DiskFormat::Qcow2,
-        temp.path(),
-        format,
-        context,
-    )?;
-    new_file::publish(temp, destination)
+    if fs::symlink_metadata(destination).is_ok() {
+        return Err(Error::Exists(destination.display().to_string()));
+    }
+    let temp = archive::temp_beside(destination, ".pcocc-export-")?;
+    let source = qcow2::source(&disk.files).unwrap_or_default();
+    let target = temp.path_for_children();
+    announce(DiskFormat::Qcow2, format, context);
+    let mut command = Command::new("qemu-img");
+    command.args(["convert", "-O", format.name(), "--"]);
+    command.arg(source).arg(target);
+    run(command, "convert", Path::new(&disk.name), context)?;
+    archive::publish_file(temp, destination)
 }
 
 /// Refuses images whose content lies in other files: those could be any file of the user's.
@@ -229,18 +308,21 @@ fn convert(
     to: DiskFormat,
     context: &Context,
 ) -> Result<()> {
-    context.progress.stage(if from == to {
-        "Copying image..."
-    } else {
-        "Converting image..."
-    });
+    announce(from, to, context);
     let mut command = Command::new("qemu-img");
     command.args(["convert", "-f", from.name(), "-O", to.name(), "--"]);
-    command.arg(source).arg(absolute(target)?);
+    command.arg(source).arg(target);
     run(command, "convert", source, context).map(drop)
 }
 
-/// An absolute path, which qemu cannot take for a protocol such as `nbd:` or `json:`.
+fn announce(from: DiskFormat, to: DiskFormat, context: &Context) {
+    context.progress.stage(match from == to {
+        true => "Copying image...",
+        false => "Converting image...",
+    });
+}
+
+/// An absolute path: one that qemu cannot take for a protocol such as `nbd:` or `json:`.
 fn absolute(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).map_err(Error::io("open", path))
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pcocc_core::cancel::Cancel;
-use pcocc_vm::guest_image::GuestImage;
+use pcocc_vm::guest_image::{GuestDisk, GuestImage};
 use pcocc_vm::job::JobId;
 use pcocc_vm::machine::{
     GuestEnvironment, GuestFiles, GuestUser, Hypervisor, Machine, MachineError, MachinePlan,
@@ -63,7 +63,7 @@ pub fn guest_files() -> (GuestFiles, PathBuf) {
     let hex = digest.trim_start_matches("sha256:");
     let disk = folder.join("repo/data").join(&hex[..2]).join(hex);
     let image = GuestImage {
-        disk,
+        disk: GuestDisk::in_file(disk),
         folder: cache.join("images").join(hex),
         id: hex.to_owned(),
     };

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use pcocc_image::Result;
 use pcocc_image::archive::{ArchiveFile, ArchiveSink};
 use pcocc_image::formats::Location;
 use pcocc_image::layout::{LayoutFolder, LayoutSink};
@@ -13,7 +14,6 @@ use pcocc_image::repository::{
 };
 use pcocc_image::transfer::{self, Context, Sink, Source};
 use pcocc_image::vmdisk::{self, DiskFormat};
-use pcocc_image::{Error, Result};
 use pcocc_remote::docker::{DaemonSink, DaemonSource};
 use pcocc_remote::registry::RegistryImage;
 
@@ -73,7 +73,9 @@ pub(crate) fn export(
     let (repository, meta) = repositories.find(&uri)?;
     let dest = dest(meta.kind())?;
     if let Location::VmDisk { path, format } = &dest {
-        invocation.drawn(|context| export_disk(repository, &meta, path, *format, context))?;
+        let temporary = &invocation.environment.temporary;
+        invocation
+            .drawn(|context| export_disk(repository, &meta, temporary, path, *format, context))?;
         return output::text(&format!("Exported image: {}\n", path.display()));
     }
     let source = RepositoryImage::new(Arc::clone(repository), meta);
@@ -113,22 +115,20 @@ fn import_disk(
     repository.check_writable()?;
     repository.check_free(&uri.name)?;
     let disk = repository.temp_blob()?;
-    vmdisk::import(path, format, disk.path(), context)?;
+    vmdisk::import(path, format, &disk.path_for_children(), context)?;
     repositories.add_virtual_machine(uri, disk, context)
 }
 
 fn export_disk(
     repository: &Repository,
     meta: &Meta,
+    temporary: &Path,
     path: &Path,
     format: DiskFormat,
     context: &Context,
 ) -> Result<()> {
-    let top = meta
-        .data_blobs()
-        .last()
-        .ok_or_else(|| Error::invalid(format!("image {}", meta.name()), "has no disk"))?;
-    vmdisk::export(&repository.blob_path(*top), path, format, context)
+    let disk = repository.disk(meta, temporary, context)?;
+    vmdisk::export(&disk, path, format, context)
 }
 
 /// The default docker name `NAME:latest`, or the notation of the location.

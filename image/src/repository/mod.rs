@@ -21,6 +21,7 @@ mod blobs;
 mod cache;
 mod cache_gc;
 mod changes;
+mod disks;
 mod folder;
 mod gc;
 mod images;

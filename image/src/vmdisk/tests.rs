@@ -1,4 +1,11 @@
 use super::*;
+use pcocc_core::beneath::TempFile;
+
+/// The disk in one file.
+fn disk(path: &Path) -> Disk {
+    let file = File::open(path).unwrap();
+    Disk::chain("disk".into(), [Ok((Digest::of(b""), file))]).unwrap()
+}
 
 fn qemu_img(args: &[&str], dir: &Path) {
     let output = Command::new("qemu-img")
@@ -38,11 +45,23 @@ fn every_format_is_detected_and_makes_the_round_trip() {
         let path = dir.path().join(&name);
         let detected = detect(&path).unwrap();
         assert_eq!(detected, (format != DiskFormat::Raw).then_some(format));
-        let stored = tempfile::NamedTempFile::new_in(dir.path()).unwrap();
-        import(&path, format, stored.path(), &Context::silent()).unwrap();
-        assert_eq!(detect(stored.path()).unwrap(), Some(DiskFormat::Qcow2));
+        let stored = TempFile::new_in(dir.path()).unwrap();
+        import(
+            &path,
+            format,
+            &stored.path_for_children(),
+            &Context::silent(),
+        )
+        .unwrap();
+        assert_eq!(detect(&stored.path()).unwrap(), Some(DiskFormat::Qcow2));
         let back = dir.path().join(format!("back-{}", format.name()));
-        export(stored.path(), &back, DiskFormat::Raw, &Context::silent()).unwrap();
+        export(
+            &disk(&stored.path()),
+            &back,
+            DiskFormat::Raw,
+            &Context::silent(),
+        )
+        .unwrap();
         let mut back = fs::read(&back).unwrap();
         back.truncate(content.len());
         assert!(back == content, "{format:?}");
@@ -102,13 +121,13 @@ fn a_cancelled_conversion_ends_and_an_export_leaves_nothing() {
     let to = dir.path().join("out.raw");
     let source = dir.path().join("a.qcow2");
     assert!(matches!(
-        export(&source, &to, DiskFormat::Raw, &context),
+        export(&disk(&source), &to, DiskFormat::Raw, &context),
         Err(Error::Cancelled)
     ));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     fs::write(&to, "mine").unwrap();
     assert!(matches!(
-        export(&source, &to, DiskFormat::Raw, &Context::silent()),
+        export(&disk(&source), &to, DiskFormat::Raw, &Context::silent()),
         Err(Error::Exists(_))
     ));
     assert_eq!(fs::read(&to).unwrap(), b"mine");

@@ -10,13 +10,16 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use pcocc_core::beneath::{OpenFolder, path_for_children};
 use pcocc_core::cancel::Cancel;
+use pcocc_core::publish;
+use pcocc_core::qcow2::{self, Header};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{GuestFiles, MachineError};
@@ -88,11 +91,77 @@ fn header(size: u64) -> tar::Header {
     header
 }
 
+/// Opens the files of a disk, from the bottom to the top.
+type Open = dyn Fn() -> io::Result<Vec<File>> + Send + Sync;
+
+/// The disk of a guest image: an archive, or a chain of qcow2 files that holds one. Opened when it is needed.
+#[derive(Clone)]
+pub struct GuestDisk {
+    name: String,
+    open: Arc<Open>,
+}
+
+impl std::fmt::Debug for GuestDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestDisk")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GuestDisk {
+    /// The disk called `name` in messages, in the files that `open` gives, from the bottom of a chain to its top.
+    pub fn new(
+        name: impl Into<String>,
+        open: impl Fn() -> io::Result<Vec<File>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            open: Arc::new(open),
+        }
+    }
+
+    /// The disk in one file.
+    pub fn in_file(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self::new(path.display().to_string(), move || {
+            Ok(vec![File::open(&path)?])
+        })
+    }
+
+    /// Opens the raw disk: the file itself, or a nameless one in `folder` made from the chain.
+    fn raw(&self, folder: &Path) -> Result<File, MachineError> {
+        let unreadable = |error: io::Error| MachineError::Image {
+            what: self.name.clone(),
+            why: format!("cannot be read: {error}"),
+        };
+        let files = (self.open)().map_err(unreadable)?;
+        let is_raw = match files.as_slice() {
+            [file] => Header::read(file).map_err(unreadable)?.is_none(),
+            _ => false,
+        };
+        if let (true, Some(file)) = (is_raw, files.first()) {
+            return File::open(path_for_children(file)).map_err(unreadable);
+        }
+        let no_disk = || unreadable(io::ErrorKind::NotFound.into());
+        let source = qcow2::source(&files).ok_or_else(no_disk)?;
+        let raw =
+            tempfile::tempfile_in(folder).map_err(MachineError::io("make a file in", folder))?;
+        let mut convert = Command::new("qemu-img");
+        convert.args(["convert", "-O", "raw", "--"]);
+        // Some hundred milliseconds, once on a node: not worth stopping.
+        let cancel = Cancel::new();
+        let target = path_for_children(&raw);
+        program::run(convert.arg(source).arg(target), "qemu-utils", &cancel)?;
+        Ok(raw)
+    }
+}
+
 /// A guest image, and where its files are on a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct GuestImage {
-    /// The image: an archive, or a qcow2 disk that holds one.
-    pub disk: PathBuf,
+    /// The image.
+    pub disk: GuestDisk,
     /// Folder of the node for the unpacked files; made all at once, by whoever needs it first.
     pub folder: PathBuf,
     /// Identifies the content, as hex digits.
@@ -120,48 +189,39 @@ impl GuestImage {
     }
 }
 
-fn unpack(source: &Path, target: &Path) -> Result<(), MachineError> {
-    if !target.exists() {
-        let parent = target.parent().unwrap_or(Path::new("/"));
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(MachineError::io("make the folder", parent))?;
+fn unpack(source: &GuestDisk, target: &Path) -> Result<(), MachineError> {
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    let name = target.file_name().unwrap_or_default();
+    let images = publish::create_folders(parent, 0o700)
+        .and_then(|()| OpenFolder::open(parent))
+        .map_err(MachineError::io("make the folder", parent))?;
+    if !images.has(name) {
         let temp = tempfile::Builder::new()
             .prefix(".guest-")
             .tempdir_in(parent)
             .map_err(MachineError::io("make a folder in", parent))?;
-        let disk = raw(source, temp.path())?;
-        extract(&disk, temp.path())?;
-        if disk != source {
-            fs::remove_file(&disk).map_err(MachineError::io("remove", &disk))?;
-        }
-        let temp = temp.keep();
-        if let Err(error) = fs::rename(&temp, target) {
-            let _ = fs::remove_dir_all(&temp);
+        let folder =
+            OpenFolder::open(temp.path()).map_err(MachineError::io("make a folder in", parent))?;
+        extract(source, source.raw(temp.path())?, &folder)?;
+        let temporary = temp.path().file_name().unwrap_or_default();
+        if let Err(error) = images.rename(temporary, &images, name)
             // Somebody else unpacked the same image meanwhile.
-            if !target.exists() {
-                return Err(MachineError::io("make the folder", target)(error));
-            }
+            && !images.has(name)
+        {
+            return Err(MachineError::io("make the folder", target)(error));
         }
     }
-    check(target)
+    let folder = images.folder(name);
+    check(&folder.map_err(MachineError::io("open", target))?)
 }
 
 /// Reads what the guest image `source` says of itself, without unpacking it; `temporary` is a folder for 100 MB.
-pub fn manifest(source: &Path, temporary: &Path) -> Result<Manifest, MachineError> {
-    let temp = tempfile::Builder::new()
-        .prefix("pcocc-guest-")
-        .tempdir_in(temporary)
-        .map_err(MachineError::io("make a folder in", temporary))?;
-    let disk = raw(source, temp.path())?;
+pub fn manifest(source: &GuestDisk, temporary: &Path) -> Result<Manifest, MachineError> {
     let bad = |why: String| MachineError::Image {
-        what: source.display().to_string(),
+        what: source.name.clone(),
         why: format!("is not a guest image of pcocc: {why}"),
     };
-    let file = File::open(&disk).map_err(MachineError::io("open", &disk))?;
-    let mut archive = tar::Archive::new(file);
+    let mut archive = tar::Archive::new(source.raw(temporary)?);
     let mut entries = archive.entries().map_err(|error| bad(error.to_string()))?;
     let entry = entries
         .next()
@@ -176,35 +236,13 @@ pub fn manifest(source: &Path, temporary: &Path) -> Result<Manifest, MachineErro
     }
 }
 
-/// Gives the raw disk of `source`: itself, or made from it in `folder`.
-fn raw(source: &Path, folder: &Path) -> Result<PathBuf, MachineError> {
-    if !is_qcow2(source)? {
-        return Ok(source.to_owned());
-    }
-    let raw = folder.join("disk.raw");
-    let mut convert = Command::new("qemu-img");
-    convert.args(["convert", "-f", "qcow2", "-O", "raw", "--"]);
-    // Some hundred milliseconds, once on a node: not worth stopping.
-    let cancel = Cancel::new();
-    program::run(convert.arg(source).arg(&raw), "qemu-utils", &cancel)?;
-    Ok(raw)
-}
-
-/// Repositories keep disks as qcow2.
-fn is_qcow2(source: &Path) -> Result<bool, MachineError> {
-    let mut magic = [0; 4];
-    let mut file = File::open(source).map_err(MachineError::io("open", source))?;
-    Ok(file.read_exact(&mut magic).is_ok() && &magic == b"QFI\xfb")
-}
-
-fn extract(source: &Path, folder: &Path) -> Result<(), MachineError> {
+fn extract(source: &GuestDisk, disk: File, folder: &OpenFolder) -> Result<(), MachineError> {
     let bad = |why: String| MachineError::Image {
-        what: source.display().to_string(),
+        what: source.name.clone(),
         why,
     };
     let unreadable = |error: io::Error| bad(format!("is not a guest image of pcocc: {error}"));
-    let file = File::open(source).map_err(MachineError::io("open", source))?;
-    let mut archive = tar::Archive::new(file);
+    let mut archive = tar::Archive::new(disk);
     let mut missing: BTreeSet<&str> = PARTS.into_iter().chain([MANIFEST]).collect();
     for entry in archive.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
@@ -219,8 +257,9 @@ fn extract(source: &Path, folder: &Path) -> Result<(), MachineError> {
         if entry.size() > MAX_PART {
             return Err(bad(format!("has a {name} that is too large")));
         }
-        let path = folder.join(name);
-        let mut part = File::create_new(&path).map_err(MachineError::io("make", &path))?;
+        let path = folder.path().join(name);
+        let part = folder.create_file(name, 0o666);
+        let mut part = part.map_err(MachineError::io("make", &path))?;
         io::copy(&mut entry, &mut part).map_err(MachineError::io("write", &path))?;
         if missing.is_empty() {
             return Ok(());
@@ -234,14 +273,12 @@ fn extract(source: &Path, folder: &Path) -> Result<(), MachineError> {
 }
 
 /// Reads the manifest of an unpacked image and refuses one of another pcocc.
-fn check(folder: &Path) -> Result<(), MachineError> {
-    let path = folder.join(MANIFEST);
-    let mut text = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(MAX_MANIFEST).read_to_end(&mut text))
-        .map_err(MachineError::io("read", &path))?;
+fn check(folder: &OpenFolder) -> Result<(), MachineError> {
+    let path = folder.path().join(MANIFEST);
+    let text = folder.read(MANIFEST, MAX_MANIFEST);
+    let text = text.map_err(MachineError::io("read", &path))?;
     let bad = |why: String| MachineError::Image {
-        what: folder.display().to_string(),
+        what: folder.path().display().to_string(),
         why,
     };
     let manifest: Manifest = serde_json::from_slice(&text)
@@ -260,6 +297,7 @@ fn check(folder: &Path) -> Result<(), MachineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn image(folder: &Path, manifest: &Manifest) -> std::path::PathBuf {
         for part in PARTS {
@@ -280,7 +318,7 @@ mod tests {
         let image = image(folder.path(), &manifest);
         let unpack = |disk: &Path, id: &str| {
             let image = GuestImage {
-                disk: disk.to_owned(),
+                disk: GuestDisk::in_file(disk),
                 folder: folder.path().join("cache").join(id),
                 id: id.to_owned(),
             };
@@ -298,7 +336,8 @@ mod tests {
         assert_eq!(fs::read(&files.kernel).unwrap(), b"kernel");
         assert!(!folder.path().join("cache/cd/disk.raw").exists());
         for source in [&image, &disk] {
-            assert_eq!(super::manifest(source, folder.path()).unwrap(), manifest);
+            let source = GuestDisk::in_file(source);
+            assert_eq!(super::manifest(&source, folder.path()).unwrap(), manifest);
         }
     }
 
@@ -308,10 +347,12 @@ mod tests {
         let mut manifest = Manifest::new("6.12".into(), BTreeMap::new(), BTreeMap::new());
         manifest.protocol += 1;
         let image = image(folder.path(), &manifest);
-        let error = unpack(&image, &folder.path().join("cache/ab")).unwrap_err();
+        let error =
+            unpack(&GuestDisk::in_file(image), &folder.path().join("cache/ab")).unwrap_err();
         assert!(error.to_string().contains("guest build"), "{error}");
         let disk = folder.path().join("disk");
         fs::write(&disk, vec![7; 4096]).unwrap();
+        let disk = GuestDisk::in_file(disk);
         assert!(super::manifest(&disk, folder.path()).is_err());
         let error = unpack(&disk, &folder.path().join("cache/cd")).unwrap_err();
         assert!(error.to_string().contains("not a guest image"), "{error}");

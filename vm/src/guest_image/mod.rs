@@ -15,7 +15,7 @@ mod cpio;
 mod modules;
 mod packages;
 
-pub use archive::{GuestImage, Manifest, manifest};
+pub use archive::{GuestDisk, GuestImage, Manifest, manifest};
 pub use build::{BuildOptions, build};
 
 /// Name of the image in the repository.

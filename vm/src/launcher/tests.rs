@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use pcocc_core::batch::Ports;
 
 use super::*;
-use crate::guest_image::Manifest;
+use crate::guest_image::{GuestDisk, Manifest};
 use crate::job::{Backend, JobId, Jobs};
 use crate::machine::{GuestEnvironment, GuestUser, NetworkPolicy};
 use crate::testing::{Fault, Strings, TestHypervisor};
@@ -170,7 +170,7 @@ fn image(folder: &Path) -> GuestImage {
     let text = serde_json::to_vec(&manifest).unwrap();
     fs::write(folder.join("guest.json"), text).unwrap();
     GuestImage {
-        disk: folder.join("disk"),
+        disk: GuestDisk::in_file(folder.join("disk")),
         folder,
         id: "0".into(),
     }
