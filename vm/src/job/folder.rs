@@ -1,14 +1,22 @@
 //! The folder of one job: its paths, and how its files are written.
 
-use std::fs::{self, DirBuilder};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use pcocc_core::beneath::{Found, OpenFolder, TempFile};
 use pcocc_core::publish;
 
 use super::record::VERSION;
 use super::{Error, JobId, Record, Result};
+
+/// Name of the record.
+const RECORD: &str = "job.json";
+/// Name of the line for prompts.
+const STATE: &str = "state";
+/// Name of the folder with the certificates.
+const CERTIFICATES: &str = "vmcerts";
 
 /// Largest record that is read, in bytes.
 const MAX_RECORD: u64 = 1 << 20;
@@ -78,151 +86,152 @@ impl JobFolder {
 
     /// The record.
     pub fn record_file(&self) -> PathBuf {
-        self.path.join("job.json")
+        self.path.join(RECORD)
     }
 
     /// The line for prompts.
     pub fn state_file(&self) -> PathBuf {
-        self.path.join("state")
+        self.path.join(STATE)
     }
 
     /// Makes the folder; fails with [`io::ErrorKind::AlreadyExists`] inside [`Error::Io`] when it is there.
     pub fn create(&self) -> Result<()> {
-        if let Some(conf) = self.path.parent() {
-            fs::create_dir_all(conf).map_err(Error::io("create", conf))?;
-        }
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&self.path)
+        let (conf, name) = self.place();
+        publish::create_folders(conf, 0o777).map_err(Error::io("create", conf))?;
+        OpenFolder::open(conf)
+            .and_then(|conf| conf.create_folder(name, 0o700))
             .map_err(Error::io("create", &self.path))?;
         // The umask may forbid the user's own access.
         fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))
             .map_err(Error::io("set the mode of", &self.path))
     }
 
+    /// The folder it is in, and its name there.
+    fn place(&self) -> (&Path, &Path) {
+        let conf = self.path.parent().unwrap_or(Path::new("/"));
+        (conf, self.path.file_name().map_or(&*self.path, Path::new))
+    }
+
     /// Checks that nobody else can have put anything into the folder.
     pub fn check(&self) -> Result<()> {
-        let found = fs::symlink_metadata(&self.path).map_err(|error| match error.kind() {
+        self.open().map(drop)
+    }
+
+    /// Opens the folder, which must be the user's alone. No link is followed below.
+    fn open(&self) -> Result<OpenFolder> {
+        let (conf, name) = self.place();
+        let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => Error::NoSuchJob(self.id),
             _ => Error::io("look at", &self.path)(error),
-        })?;
-        let user = rustix::process::geteuid().as_raw();
-        let why = if !found.is_dir() {
-            "is no folder"
-        } else if found.uid() != user {
-            "is not yours"
-        } else if found.mode() & 0o077 != 0 {
-            "is open to other users; make it private with chmod 700"
-        } else {
-            return Ok(());
         };
-        Err(Error::Unsafe {
-            path: self.path.clone(),
-            why,
-        })
+        let conf = OpenFolder::open(conf).map_err(failed)?;
+        let refused = |why| {
+            let path = self.path.clone();
+            Err(Error::Unsafe { path, why })
+        };
+        if !conf.stat(name).map_err(failed)?.is_folder() {
+            return refused("is no folder");
+        }
+        let folder = conf.folder(name).map_err(failed)?;
+        let found = Found::of_file(folder.as_fd()).map_err(failed)?;
+        if found.uid != rustix::process::geteuid().as_raw() {
+            return refused("is not yours");
+        }
+        match found.mode & 0o077 {
+            0 => Ok(folder),
+            _ => refused("is open to other users; make it private with chmod 700"),
+        }
     }
 
     /// Reads the record as it was written. [`super::Jobs`] finds out whether it is still true.
     pub fn read(&self) -> Result<Record> {
-        self.check()?;
+        let folder = self.open()?;
         let path = self.record_file();
-        let mut text = Vec::new();
-        let read =
-            fs::File::open(&path).and_then(|file| file.take(MAX_RECORD).read_to_end(&mut text));
-        match read {
-            Ok(_) => {}
+        let text = match folder.read(RECORD, MAX_RECORD) {
+            Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NoSuchJob(self.id));
             }
             Err(error) => return Err(Error::io("read", &path)(error)),
-        }
+        };
         parse(&text, self.id).map_err(|why| Error::Record { path, why })
     }
 
     /// Writes the record and the line for prompts.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let path = self.record_file();
-        replace(&path, &json(record, &path)?)?;
-        replace(&self.state_file(), record.state_line().as_bytes())
+        let folder = self.open()?;
+        replace(&folder, RECORD, &json(record, &self.record_file())?)?;
+        replace(&folder, STATE, record.state_line().as_bytes())
     }
 
     /// Writes the first record, unless the job has a record; returns whether it was written.
     pub fn write_first(&self, record: &Record) -> Result<bool> {
+        let folder = self.open()?;
         let path = self.record_file();
-        match write_file(&path, &json(record, &path)?, publish::create_new) {
+        let text = json(record, &path)?;
+        match written(&folder, &text).and_then(|mut temp| temp.create_new(&folder, RECORD)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => return Err(Error::io("write", &path)(error)),
         }
         // The launcher may have written a later one already.
-        if !self.state_file().exists() {
-            replace(&self.state_file(), record.state_line().as_bytes())?;
+        if !folder.has(STATE) {
+            replace(&folder, STATE, record.state_line().as_bytes())?;
         }
         Ok(true)
     }
 
     /// Writes the client's certificates, all readable by the user alone.
     pub fn write_client_files(&self, files: &ClientFiles) -> Result<()> {
-        let folder = self.client_certificates();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(Error::io("create", &folder))?;
+        let folder = self.open()?;
+        let made = folder
+            .folder_or_new(CERTIFICATES, 0o700)
+            .and_then(|certificates| certificates.folder_or_new("client", 0o700));
+        let folder = made.map_err(Error::io("create", &self.client_certificates()))?;
         for (name, text) in [
             ("ca.pem", &files.ca),
             ("cert.pem", &files.cert),
             ("key.pem", &files.key),
         ] {
-            replace(&folder.join(name), text.as_bytes())?;
+            replace(&folder, name, text.as_bytes())?;
         }
         Ok(())
     }
 
     /// Removes the client's certificates, which are of no use after the job.
     pub fn remove_client_files(&self) -> Result<()> {
-        let folder = self.path.join("vmcerts");
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &folder)(error))
-            }
-            _ => Ok(()),
+        match self.open() {
+            Err(Error::NoSuchJob(_)) => Ok(()),
+            folder => folder?
+                .remove_all(CERTIFICATES)
+                .map_err(Error::io("remove", &self.path.join(CERTIFICATES))),
         }
     }
 
     /// Removes the folder and all in it.
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &self.path)(error))
-            }
-            _ => Ok(()),
+        let (conf, name) = self.place();
+        match OpenFolder::open(conf) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            conf => conf
+                .and_then(|conf| conf.remove_all(name))
+                .map_err(Error::io("remove", &self.path)),
         }
     }
 }
 
-/// Replaces a file as a whole; only the user can read it.
-pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    write_file(path, content, publish::replace).map_err(Error::io("write", path))
+/// Replaces the file `name` as a whole; only the user can read it.
+pub(super) fn replace(folder: &OpenFolder, name: &str, content: &[u8]) -> Result<()> {
+    written(folder, content)
+        .and_then(|mut temp| temp.replace(folder, name))
+        .map_err(Error::io("write", &folder.path().join(name)))
 }
 
-/// Writes a new file beside `path`, with mode 0600, and has `publish` give it that name.
-fn write_file(
-    path: &Path,
-    content: &[u8],
-    publish: impl FnOnce(&Path, &Path) -> io::Result<()>,
-) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".new-")
-        .tempfile_in(folder)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    let temp = file.into_temp_path();
-    publish(&temp, path)?;
-    // The file has its name now.
-    let _ = temp.keep();
-    Ok(())
+/// Writes a new file with mode 0600.
+fn written(folder: &OpenFolder, content: &[u8]) -> io::Result<TempFile> {
+    let mut temp = folder.temp(".new-", 0o600)?;
+    temp.write_all(content)?;
+    Ok(temp)
 }
 
 /// A record as text for the file `path`.
@@ -261,6 +270,7 @@ fn parse(text: &[u8], id: JobId) -> Result<Record, String> {
 mod tests {
     use super::*;
     use crate::job::{Backend, State};
+    use std::os::unix::fs::MetadataExt as _;
 
     fn folder() -> (tempfile::TempDir, JobFolder) {
         let conf = tempfile::tempdir().unwrap();
@@ -317,6 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_removed_with_its_links_and_nothing_behind_them() {
+        let (conf, folder) = folder();
+        let elsewhere = conf.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("precious"), "").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, folder.path().join("vmcerts")).unwrap();
+        folder.remove_client_files().unwrap();
+        assert!(!folder.path().join("vmcerts").exists());
+        std::os::unix::fs::symlink(&elsewhere, folder.path().join("link")).unwrap();
+        folder.remove().unwrap();
+        assert!(!folder.path().exists() && elsewhere.join("precious").exists());
+    }
+
+    #[test]
     fn foreign_records_are_refused_by_name() {
         let (_conf, folder) = folder();
         let mut other = record();
@@ -335,6 +359,18 @@ mod tests {
             assert!(error.contains(part), "{error}");
             assert!(error.contains("job_7/job.json"), "{error}");
         }
+        // What stands in the record's place is not waited for, and not followed.
+        fs::remove_file(folder.record_file()).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.record_file())
+            .status();
+        assert!(made.unwrap().success());
+        let error = folder.read().unwrap_err().to_string();
+        assert!(error.contains("is not a regular file"), "{error}");
+        fs::remove_file(folder.record_file()).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", folder.record_file()).unwrap();
+        let error = folder.read().unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{error}");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o750)).unwrap();
         let error = folder.read().unwrap_err().to_string();
         assert!(error.contains("open to other users"), "{error}");

@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pcocc_core::beneath::OpenFolder;
+
 use super::folder::{self, PREFIX};
 use super::{
     Backend, Error, Here, JobFolder, JobId, Presence, Queue, QueueState, Record, Result, State,
@@ -16,6 +18,8 @@ use super::{
 
 /// Name of the file with the last number that the local backend gave.
 const LAST: &str = "job_last";
+/// Most bytes it may have.
+const MAX_LAST: u64 = 64;
 
 /// One job: its folder, and what is true of it now.
 #[derive(Clone, Debug)]
@@ -108,10 +112,10 @@ impl Jobs {
 
     /// Makes the folder of a new job of the local backend, with a number that no other job has had.
     pub fn create_local(&self) -> Result<JobFolder> {
-        let path = self.conf.join(LAST);
-        let last = fs::read_to_string(&path)
+        let read = OpenFolder::open(&self.conf).and_then(|conf| conf.read(LAST, MAX_LAST));
+        let last = read
             .ok()
-            .and_then(|text| text.trim().parse().ok())
+            .and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok())
             .unwrap_or(0);
         let highest = self.ids()?.last().map_or(0, |id| id.number());
         let mut number = std::cmp::max(last, highest);
@@ -124,7 +128,10 @@ impl Jobs {
             match folder.create() {
                 Ok(()) => {
                     // The folder takes the number; the file only keeps later jobs off the numbers of removed ones.
-                    if let Err(error) = folder::replace(&path, format!("{number}\n").as_bytes()) {
+                    let conf = OpenFolder::open(&self.conf).map_err(Error::io("open", &self.conf));
+                    let text = format!("{number}\n");
+                    let kept = conf.and_then(|conf| folder::replace(&conf, LAST, text.as_bytes()));
+                    if let Err(error) = kept {
                         tracing::debug!(%error, "the last job number is not kept");
                     }
                     return Ok(folder);

@@ -12,9 +12,10 @@
 //! guest has seen of its machine and its settings. Files are only ever removed, never changed: machines that have
 //! them mapped keep them.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -23,10 +24,16 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::machine::MachineError;
+use pcocc_core::beneath::OpenFolder;
 use pcocc_core::hex::hex;
+use pcocc_core::publish;
 
 /// Version of the folder's layout.
 const VERSION: u32 = 1;
+/// Name of the record.
+const RECORD: &str = "snapshot.json";
+/// Most bytes of the record.
+const MAX_RECORD: u64 = 64 << 10;
 /// How many are kept; each takes some hundred megabytes.
 const KEEP: usize = 3;
 
@@ -47,14 +54,14 @@ struct Record {
 }
 
 impl Record {
-    fn of(folder: &Path) -> io::Result<Self> {
-        let ram = fs::metadata(folder.join("ram"))?;
+    fn of(folder: &OpenFolder) -> io::Result<Self> {
+        let ram = folder.open_file("ram")?.metadata()?;
         Ok(Self {
             version: VERSION,
             ram_size: ram.len(),
             ram_changed_ns: ram.mtime() * 1_000_000_000 + ram.mtime_nsec(),
-            state_sha256: sha256(&folder.join("state"))?,
-            data_sha256: sha256(&folder.join("data.qcow2"))?,
+            state_sha256: sha256(folder.open_file("state")?)?,
+            data_sha256: sha256(folder.open_file("data.qcow2")?)?,
         })
     }
 }
@@ -77,7 +84,10 @@ impl Snapshot {
 
     /// Removes it.
     pub(crate) fn remove(&self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
+        let parent = self.folder.parent().unwrap_or(&self.folder);
+        let name = self.folder.file_name().unwrap_or_default();
+        let removed = OpenFolder::open(parent).and_then(|snapshots| snapshots.remove_all(name));
+        if let Err(error) = removed {
             tracing::warn!(folder = %self.folder.display(), %error, "a bad snapshot stays");
         }
     }
@@ -86,42 +96,39 @@ impl Snapshot {
 /// Where one user's snapshots on one node are.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
-    folder: PathBuf,
+    folder: OpenFolder,
 }
 
 impl Snapshots {
     /// Opens the folder `cache`/snapshots, which is made if missing.
     pub(crate) fn open(cache: &Path) -> Result<Self, MachineError> {
-        let folder = cache.join("snapshots");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(MachineError::io("make the folder", &folder))?;
+        let opened = publish::create_folders(cache, 0o700)
+            .and_then(|()| OpenFolder::open(cache))
+            .and_then(|cache| cache.folder_or_new("snapshots", 0o700));
+        let folder = opened.map_err(MachineError::io("make the folder", cache))?;
         Ok(Self { folder })
     }
 
     /// Finds the snapshot of `key`. Fails with the reason when the snapshot is not as it was saved.
     pub(crate) fn find(&self, key: &str) -> Result<Option<Snapshot>, (Snapshot, String)> {
-        let folder = self.folder.join(key);
         let snapshot = Snapshot {
-            folder: folder.clone(),
+            folder: self.folder.path().join(key),
         };
-        let text = match fs::read(folder.join("snapshot.json")) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => {
+        let read = self.folder.folder(key).and_then(|folder| {
+            let text = folder.read(RECORD, MAX_RECORD)?;
+            Ok((text, Record::of(&folder)?))
+        });
+        let (text, found) = match read {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.folder.has(key) => {
                 return Ok(None);
             }
-            Err(error) => return Err((snapshot, format!("cannot be read: {error}"))),
-        };
-        let found = match Record::of(&folder) {
-            Ok(found) => found,
             Err(error) => return Err((snapshot, format!("cannot be read: {error}"))),
         };
         match serde_json::from_slice::<Record>(&text) {
             Ok(record) if record == found => {
                 // Used: of those that are not, the oldest goes first.
-                let _ = pcocc_core::publish::touch(&folder);
+                let _ = self.folder.touch(key);
                 Ok(Some(snapshot))
             }
             Ok(_) => Err((snapshot, "is not as it was saved".into())),
@@ -137,14 +144,9 @@ impl Snapshots {
         &self,
         mut check: impl FnMut() -> Result<(), MachineError>,
     ) -> Result<File, MachineError> {
-        let path = self.folder.join(".lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(MachineError::io("open", &path))?;
+        let path = self.folder.path().join(".lock");
+        let file = self.folder.open_or_create(".lock", 0o600);
+        let file = file.map_err(MachineError::io("open", &path))?;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(file),
@@ -159,20 +161,17 @@ impl Snapshots {
     /// Makes a folder to save into; whoever died while saving left theirs, which goes now. To be called under
     /// the lock.
     pub(crate) fn begin(&self) -> Result<tempfile::TempDir, MachineError> {
-        for entry in self.entries() {
-            if entry
-                .file_name()
-                .is_some_and(|name| name.as_encoded_bytes().starts_with(b".new-"))
-            {
-                let _ = fs::remove_dir_all(&entry);
+        for name in self.folder.names().unwrap_or_default() {
+            if name.as_encoded_bytes().starts_with(b".new-") {
+                let _ = self.folder.remove_all(&name);
             }
         }
         tempfile::Builder::new()
             .prefix(".new-")
             // The memory holds what the settings of docker hold: passwords of proxies, for one.
             .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir_in(&self.folder)
-            .map_err(MachineError::io("make a folder in", &self.folder))
+            .tempdir_in(self.folder.path())
+            .map_err(MachineError::io("make a folder in", self.folder.path()))
     }
 
     /// Publishes what was saved into `folder` as the snapshot of `key`.
@@ -184,14 +183,17 @@ impl Snapshots {
         let path = folder.path().to_owned();
         let publish = || -> io::Result<Snapshot> {
             // Before its record says that it is complete: after a power cut the memory must not be zeros.
+            let name = path.file_name().unwrap_or_default();
+            let folder = self.folder.folder(name)?;
             for file in ["ram", "state", "data.qcow2"] {
-                File::open(path.join(file))?.sync_all()?;
+                folder.open_file(file)?.sync_all()?;
             }
-            let record = serde_json::to_vec(&Record::of(&path)?)?;
-            fs::write(path.join("snapshot.json"), record)?;
-            let target = self.folder.join(key);
-            fs::rename(&path, &target)?;
-            Ok(Snapshot { folder: target })
+            let record = serde_json::to_vec(&Record::of(&folder)?)?;
+            folder.create_file(RECORD, 0o600)?.write_all(&record)?;
+            self.folder.rename(name, &self.folder, key)?;
+            Ok(Snapshot {
+                folder: self.folder.path().join(key),
+            })
         };
         let snapshot = publish().map_err(MachineError::io("save the snapshot in", &path))?;
         // The folder has its name now.
@@ -202,22 +204,17 @@ impl Snapshots {
 
     /// Removes the snapshots that were not used for longest.
     fn remove_surplus(&self) {
-        let mut found: Vec<(SystemTime, PathBuf)> = self
-            .entries()
+        let names = self.folder.names().unwrap_or_default();
+        let mut found: Vec<(SystemTime, OsString)> = names
             .into_iter()
-            .filter(|path| path.join("snapshot.json").exists())
-            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            .filter(|name| self.folder.stat(Path::new(name).join(RECORD)).is_ok())
+            .filter_map(|name| Some((self.folder.stat(&name).ok()?.modified, name)))
             .collect();
         found.sort();
         let surplus = found.len().saturating_sub(KEEP);
-        for (_, path) in found.into_iter().take(surplus) {
-            let _ = fs::remove_dir_all(path);
+        for (_, name) in found.into_iter().take(surplus) {
+            let _ = self.folder.remove_all(name);
         }
-    }
-
-    fn entries(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
     }
 }
 
@@ -231,9 +228,8 @@ pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     hex(hash.finalize().as_slice().get(..16).unwrap_or_default())
 }
 
-fn sha256(path: &Path) -> io::Result<String> {
+fn sha256(mut file: File) -> io::Result<String> {
     let mut hash = Sha256::new();
-    let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         let got = file.read(&mut buffer)?;
@@ -279,6 +275,16 @@ mod tests {
         }
         fs::remove_file(snapshot.state()).unwrap();
         assert!(snapshots.find("a").is_err());
+        for record in ["mkfifo", "ln -s /dev/zero"] {
+            let path = snapshot.folder.join(RECORD);
+            fs::remove_file(&path).unwrap();
+            let line = format!("{record} {}", path.display());
+            let made = std::process::Command::new("sh")
+                .args(["-c", &line])
+                .status();
+            assert!(made.unwrap().success());
+            assert!(snapshots.find("a").is_err());
+        }
         snapshot.remove();
         assert_eq!(snapshots.find("a").unwrap(), None);
     }
