@@ -1,16 +1,18 @@
 //! Moves the bytes of one blob: hashed, reported as progress, stopped when the transfer is cancelled.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt as _;
 
 use pcocc_core::progress::BlobKind;
 
 use crate::error::{Error, Result};
 use crate::meter::BlobMeter;
 use crate::oci::MAX_DOCUMENT;
-use crate::transfer::Context;
-use pcocc_layers::Compression;
-use pcocc_layers::Digest;
+use crate::transfer::{Context, Offer};
+use pcocc_layers::compression::{self, Limits};
 use pcocc_layers::digest::Hashing;
+use pcocc_layers::{Compression, DiffId, Digest};
 
 /// Bytes moved between two checks of the cancel flag.
 const CHUNK: usize = 256 << 10;
@@ -98,7 +100,93 @@ pub fn document(reader: impl Read, digest: Digest, size: u64) -> Result<Vec<u8>>
     Ok(bytes)
 }
 
-/// Decompresses a stream.
+/// Fails with [`Error::Corrupt`] unless the plain tar in the blob `file` has the digest `expected`.
+pub fn check_diff_id(
+    file: &File,
+    blob: Digest,
+    compression: Compression,
+    expected: DiffId,
+    context: &Context,
+) -> Result<()> {
+    let found = diff_id(file, compression, context)?;
+    match found == expected {
+        true => Ok(()),
+        false => Err(Error::Corrupt {
+            expected: blob,
+            found: format!("a layer with the diff ID {found} instead of {expected}"),
+        }),
+    }
+}
+
+/// Fails with [`Error::Corrupt`] when a layer that is a local file does not hold what its image says it holds. For
+/// receivers that pass the blob on as it is.
+pub fn check_offer(offer: &Offer<'_>, context: &Context) -> Result<()> {
+    let (Some(file), Some((blob, _)), Some(diff_id)) = (&offer.file, offer.blob, offer.diff_id)
+    else {
+        return Ok(());
+    };
+    check_diff_id(file, blob, offer.compression, diff_id, context)
+}
+
+/// The digest of what `reader` reads to its end.
+pub fn digest(reader: impl Read, context: &Context) -> Result<Digest> {
+    let mut reader = Hashing::new(reader);
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        context.check()?;
+        if reader
+            .read(&mut buffer)
+            .map_err(Error::io("read", "blob"))?
+            == 0
+        {
+            return Ok(reader.finish().0);
+        }
+    }
+}
+
+/// The digest of the plain tar in the open blob `file`, which is read from its start.
+pub fn diff_id(file: &File, compression: Compression, context: &Context) -> Result<DiffId> {
+    plain_digest(FromStart { file, position: 0 }, compression, context)
+}
+
+/// The digest of the plain tar in what `blob` reads.
+pub fn plain_digest(
+    blob: impl Read + Send,
+    compression: Compression,
+    context: &Context,
+) -> Result<DiffId> {
+    let threads = compression::default_threads();
+    let mut plain = Hashing::new(compression::open(
+        compression,
+        blob,
+        threads,
+        Limits::default(),
+    )?);
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        context.check()?;
+        let read = plain.read(&mut buffer);
+        if read.map_err(Error::io("inflate", compression::UNNAMED))? == 0 {
+            return Ok(DiffId(plain.finish().0));
+        }
+    }
+}
+
+/// Reads a file from its start, wherever its own position is.
+struct FromStart<'a> {
+    file: &'a File,
+    position: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.position)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+/// Undoes a compression.
 pub fn inflate<'a>(
     reader: Box<dyn Read + Send + 'a>,
     compression: Compression,

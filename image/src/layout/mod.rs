@@ -15,6 +15,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use pcocc_core::beneath::{self, OpenFolder, Refusal};
+
 use crate::error::{Error, Result};
 use crate::oci::{self, Documents, Image, Layer, MAX_DOCUMENT, ManifestDescriptor};
 use crate::stream;
@@ -27,9 +29,18 @@ const MAX_SHOWN: usize = 20;
 /// One image of an OCI image layout in a folder.
 #[derive(Debug)]
 pub struct LayoutFolder {
-    /// The folder, every link resolved.
-    root: PathBuf,
+    root: Root,
     manifest: ManifestDescriptor,
+}
+
+/// Where a layout's files are.
+#[derive(Clone, Debug)]
+pub(super) enum Root {
+    /// In a folder of the user's choice, with every link in its path resolved. Links in it are followed, but must not
+    /// lead out.
+    Resolved(PathBuf),
+    /// In an opened folder, in which no link is followed.
+    Opened(OpenFolder),
 }
 
 impl LayoutFolder {
@@ -47,15 +58,25 @@ impl LayoutFolder {
                 "is not a folder, so it is no OCI image layout",
             ));
         }
+        Self::choose(Root::Resolved(root), tag, path)
+    }
+
+    /// Opens the layout with the one image that `folder` holds; links in it are not followed.
+    pub fn inside(folder: OpenFolder) -> Result<Self> {
+        let path = folder.path().to_owned();
+        Self::choose(Root::Opened(folder), None, &path)
+    }
+
+    fn choose(root: Root, tag: Option<&str>, path: &Path) -> Result<Self> {
         read_marker(&root, path)?;
         let manifests = oci::parse_index(&read_document(&root, "index.json")?)?;
         let manifest = choose(&manifests, tag, path)?.clone();
         Ok(Self { root, manifest })
     }
 
-    /// The file of a blob: regular, and inside the folder.
-    fn blob_path(&self, digest: Digest) -> Result<PathBuf> {
-        inside(&self.root, &format!("blobs/sha256/{}", digest.hex()))
+    /// Opens a blob.
+    fn blob(&self, digest: Digest) -> Result<File> {
+        self.root.open(&format!("blobs/sha256/{}", digest.hex()))
     }
 }
 
@@ -67,9 +88,7 @@ impl Documents for LayoutFolder {
     }
 
     fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>> {
-        let path = self.blob_path(digest)?;
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        stream::document(file, digest, size)
+        stream::document(self.blob(digest)?, digest, size)
     }
 }
 
@@ -80,9 +99,11 @@ impl Layout for LayoutFolder {
     }
 
     fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
-        let path = self.blob_path(layer.digest)?;
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let found = file.metadata().map_err(Error::io("read", &path))?.len();
+        let file = self.blob(layer.digest)?;
+        let metadata = file.metadata();
+        let found = metadata
+            .map_err(Error::io("read", layer.digest.hex()))?
+            .len();
         if found != layer.size {
             return Err(Error::Corrupt {
                 expected: layer.digest,
@@ -92,10 +113,10 @@ impl Layout for LayoutFolder {
         Ok(Box::new(file))
     }
 
-    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
-        let path = self.blob_path(layer.digest).ok()?;
-        let size = fs::metadata(&path).ok()?.len();
-        (size == layer.size).then_some(path)
+    fn layer_file(&self, layer: &Layer) -> Option<File> {
+        let file = self.blob(layer.digest).ok()?;
+        let size = file.metadata().ok()?.len();
+        (size == layer.size).then_some(file)
     }
 }
 
@@ -159,58 +180,59 @@ pub(crate) fn list(names: &[&str]) -> String {
     shown.join(", ")
 }
 
-/// Resolves a path of the layout to a regular file that does not lie outside of it.
-fn inside(root: &Path, relative: &str) -> Result<PathBuf> {
-    let path = root.join(relative);
-    let resolved = fs::canonicalize(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::NotFound(format!(
-            "{relative} of the OCI image layout {}",
-            root.display()
-        )),
-        _ => Error::io("open", &path)(error),
-    })?;
-    if !resolved.starts_with(root) {
-        return Err(Error::invalid(
-            path.display().to_string(),
-            format!(
-                "leads out of the image layout, to {}; copy the file into place",
-                resolved.display()
-            ),
-        ));
+impl Root {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Resolved(path) => path,
+            Self::Opened(folder) => folder.path(),
+        }
     }
-    let metadata = fs::metadata(&resolved).map_err(Error::io("open", &path))?;
-    if metadata.is_file() {
-        Ok(resolved)
-    } else {
-        Err(Error::invalid(
-            path.display().to_string(),
-            "is not a regular file",
-        ))
+
+    /// Opens a regular file of the layout.
+    fn open(&self, relative: &str) -> Result<File> {
+        let path = self.path().join(relative);
+        let failed = |error: std::io::Error| match (error.kind(), Refusal::of(&error)) {
+            (_, Some(refusal)) => Error::invalid(path.display().to_string(), refusal.to_string()),
+            (std::io::ErrorKind::NotFound, _) => Error::NotFound(format!(
+                "{relative} of the OCI image layout {}",
+                self.path().display()
+            )),
+            _ => Error::io("open", &path)(error),
+        };
+        let root = match self {
+            Self::Opened(folder) => return folder.open_file(relative).map_err(failed),
+            Self::Resolved(root) => root,
+        };
+        let resolved = fs::canonicalize(&path).map_err(failed)?;
+        let Ok(inside) = resolved.strip_prefix(root) else {
+            return Err(Error::invalid(
+                path.display().to_string(),
+                format!(
+                    "leads out of the image layout, to {}; copy the file into place",
+                    resolved.display()
+                ),
+            ));
+        };
+        // Without links now: none can be put in the way meanwhile.
+        OpenFolder::open(root)
+            .and_then(|root| root.open_file(inside))
+            .map_err(failed)
     }
 }
 
-/// Checks the marker of the layout in the folder `root`, which the user calls `path`.
-fn read_marker(root: &Path, path: &Path) -> Result<()> {
+/// Checks the marker of the layout in `root`, which the user calls `path`.
+fn read_marker(root: &Root, path: &Path) -> Result<()> {
     let content = read_document(root, MARKER_NAME)?;
     check_marker(&content, &path.join(MARKER_NAME).display().to_string())
 }
 
 /// Reads a small file of the layout.
-fn read_document(root: &Path, name: &str) -> Result<Vec<u8>> {
-    let path = inside(root, name)?;
-    let mut bytes = Vec::new();
-    File::open(&path)
-        .map_err(Error::io("open", &path))?
-        .take(MAX_DOCUMENT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Error::io("read", &path))?;
-    if bytes.len() as u64 > MAX_DOCUMENT {
-        return Err(Error::invalid(
-            path.display().to_string(),
-            format!("is larger than {MAX_DOCUMENT} bytes"),
-        ));
-    }
-    Ok(bytes)
+fn read_document(root: &Root, name: &str) -> Result<Vec<u8>> {
+    let path = root.path().join(name);
+    beneath::read(root.open(name)?, MAX_DOCUMENT).map_err(|error| match Refusal::of(&error) {
+        Some(refusal) => Error::invalid(path.display().to_string(), refusal.to_string()),
+        None => Error::io("read", &path)(error),
+    })
 }
 
 #[cfg(test)]

@@ -6,17 +6,19 @@
 //! is renamed over the old one. The new index has one image more, or another image under the name. A failure
 //! before the last step removes the staging folder and leaves the destination as it was.
 
+use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use pcocc_core::beneath::{Found, OpenFolder};
 use pcocc_core::progress::BlobKind;
 use pcocc_core::publish;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{MARKER, MARKER_NAME, read_document, read_marker};
+use super::{MARKER, MARKER_NAME, Root, read_document, read_marker};
 use crate::error::{Error, Result};
 use crate::meter;
 use crate::new_file::folder_of;
@@ -78,6 +80,7 @@ impl Sink for LayoutSink {
             staging,
             exists,
             staged: Vec::new(),
+            intact: HashSet::new(),
         }))
     }
 }
@@ -88,6 +91,8 @@ struct LayoutReceiver<'a> {
     staging: TempDir,
     exists: bool,
     staged: Vec<Layer>,
+    /// Blobs of the destination that were read and found to be what the image says.
+    intact: HashSet<Digest>,
 }
 
 impl LayoutReceiver<'_> {
@@ -96,51 +101,67 @@ impl LayoutReceiver<'_> {
         self.staging.path().join("blobs/sha256").join(digest.hex())
     }
 
-    /// Whether the destination already has the blob; its content was verified when it was written.
-    fn has_blob(&self, digest: Digest, size: u64) -> bool {
-        let path = self.sink.path.join("blobs/sha256").join(digest.hex());
-        self.exists && fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.len() == size)
+    /// Whether the destination already has the layer, as it should be. A damaged one is replaced.
+    fn has_layer_blob(&mut self, layer: &Layer, context: &Context) -> Result<bool> {
+        if !self.exists || self.intact.contains(&layer.digest) {
+            return Ok(self.exists);
+        }
+        let root = fs::canonicalize(&self.sink.path).map_err(Error::io("open", &self.sink.path))?;
+        let file = Root::Resolved(root).open(&format!("blobs/sha256/{}", layer.digest.hex()));
+        let Ok(file) = file else {
+            return Ok(false);
+        };
+        let has_size = file.metadata().is_ok_and(|found| found.len() == layer.size);
+        if !has_size || stream::digest(&file, context)? != layer.digest {
+            return Ok(false);
+        }
+        check_diff_id(&file, layer, context)?;
+        self.intact.insert(layer.digest);
+        Ok(true)
     }
 
     fn put(&self, bytes: &[u8]) -> Result<()> {
-        let digest = Digest::of(bytes);
-        if self.has_blob(digest, bytes.len() as u64) {
-            return Ok(());
-        }
-        write_new(&self.staged_path(digest), bytes)
+        write_new(&self.staged_path(Digest::of(bytes)), bytes)
     }
 
     /// Adds the image to the layout that is there.
     fn merge(&self, image: &Image) -> Result<()> {
         let path = &self.sink.path;
         let blobs = path.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
-        let staged = self.staging.path().join("blobs/sha256");
-        for entry in fs::read_dir(&staged).map_err(Error::io("read", &staged))? {
-            let entry = entry.map_err(Error::io("read", &staged))?;
-            let target = blobs.join(entry.file_name());
-            fs::rename(entry.path(), &target).map_err(Error::io("create", &target))?;
-        }
-        publish::sync_parent(&blobs.join("x")).map_err(Error::io("write", &blobs))?;
+        let move_blobs = || {
+            publish::create_folders(&blobs, 0o777)?;
+            let to = OpenFolder::open(&blobs)?;
+            let staged = OpenFolder::open(self.staging.path().join("blobs/sha256"))?;
+            for name in staged.names()? {
+                staged.rename(&name, &to, &name)?;
+            }
+            to.sync()
+        };
+        move_blobs().map_err(Error::io("write", &blobs))?;
         let marker = path.join(MARKER_NAME);
         if !marker.exists() {
             write_new(&marker, MARKER)?;
         }
         // Read as late as possible: another process may have added an image.
         let index = merged_index(path, image, self.sink.tag.as_deref())?;
-        let temp = self.staging.path().join("index.json");
-        write_new(&temp, &index)?;
-        let target = path.join("index.json");
-        publish::replace(&temp, &target).map_err(Error::io("write", &target))
+        let write_index = || {
+            let staging = OpenFolder::open(self.staging.path())?;
+            let mut temp = staging.temp("index-", 0o666)?;
+            temp.write_all(&index)?;
+            temp.replace(&OpenFolder::open(path)?, "index.json")
+        };
+        write_index().map_err(Error::io("write", path.join("index.json")))
     }
 }
 
 impl Receiver for LayoutReceiver<'_> {
     fn holds(&mut self, image: &Image) -> Result<bool> {
-        Ok(image
-            .layers()
-            .iter()
-            .all(|layer| self.has_blob(layer.digest, layer.size)))
+        for layer in image.layers() {
+            if !self.has_layer_blob(layer, &Context::silent())? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
@@ -162,34 +183,42 @@ impl Receiver for LayoutReceiver<'_> {
                 "comes compressed without the digest of its content",
             )),
         };
-        if let Some((digest, size)) = offer.blob
-            && self.has_blob(digest, size)
-        {
-            meter::skipped(&context.progress, BlobKind::Layer, &digest.to_string());
-            return Ok(Layer {
+        if let Some((digest, size)) = offer.blob {
+            let layer = Layer {
                 digest,
                 size,
                 compression: offer.compression,
                 diff_id: diff_id(digest)?,
-            });
+            };
+            if self.has_layer_blob(&layer, context)? {
+                meter::skipped(&context.progress, BlobKind::Layer, &digest.to_string());
+                return Ok(layer);
+            }
         }
         let expected = offer.expected();
         let name = offer
             .digest()
             .map_or_else(|| "layer".to_owned(), |digest| digest.to_string());
         let temp = self.staging.path().join("incoming");
-        let mut file = File::create(&temp).map_err(Error::io("create", &temp))?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&temp)
+            .map_err(Error::io("create", &temp))?;
         let mut reader = (offer.open)()?;
         let (digest, size) = stream::copy(&mut reader, &mut file, &name, expected, context)?;
-        file.sync_all().map_err(Error::io("write", &temp))?;
-        let target = self.staged_path(digest);
-        fs::rename(&temp, &target).map_err(Error::io("create", &target))?;
         let layer = Layer {
             digest,
             size,
             compression: offer.compression,
             diff_id: diff_id(digest)?,
         };
+        check_diff_id(&file, &layer, context)?;
+        file.sync_all().map_err(Error::io("write", &temp))?;
+        let target = self.staged_path(digest);
+        fs::rename(&temp, &target).map_err(Error::io("create", &target))?;
         self.staged.push(layer.clone());
         Ok(layer)
     }
@@ -197,8 +226,7 @@ impl Receiver for LayoutReceiver<'_> {
     fn commit(self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
         for layer in image.layers() {
             let staged = fs::metadata(self.staged_path(layer.digest));
-            if !self.has_blob(layer.digest, layer.size)
-                && !staged.is_ok_and(|m| m.len() == layer.size)
+            if !self.intact.contains(&layer.digest) && !staged.is_ok_and(|m| m.len() == layer.size)
             {
                 return Err(Error::NotFound(format!("layer {}", layer.digest)));
             }
@@ -223,6 +251,11 @@ impl Receiver for LayoutReceiver<'_> {
             publish::sync_parent(&root.join(folder)).map_err(Error::io("write", root))?;
         }
         let path = &self.sink.path;
+        let identity = |path: &Path| {
+            let opened = OpenFolder::open(path).and_then(|folder| Found::of_file(folder.as_fd()));
+            opened.ok().map(|found| found.identity)
+        };
+        let own = identity(root);
         rustix::fs::renameat_with(
             rustix::fs::CWD,
             root,
@@ -233,6 +266,15 @@ impl Receiver for LayoutReceiver<'_> {
         .or_else(|error| match error {
             // Network file systems do not know NOREPLACE. Without it, rename replaces an empty folder only.
             rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS => rustix::fs::rename(root, path),
+            other => Err(other),
+        })
+        .or_else(|error| match error {
+            // An NFS server whose reply was lost has renamed it.
+            rustix::io::Errno::NOENT | rustix::io::Errno::EXIST
+                if own.is_some() && identity(path) == own =>
+            {
+                Ok(())
+            }
             other => Err(other),
         })
         .map_err(|error| match error {
@@ -263,7 +305,7 @@ fn check_destination(path: &Path) -> Result<()> {
     if entries.next().is_none() {
         return Ok(());
     }
-    match read_marker(&root, path) {
+    match read_marker(&Root::Resolved(root), path) {
         Err(Error::NotFound(_)) => refuse(
             "is a folder with other content, not an OCI image layout; choose another destination",
         ),
@@ -275,7 +317,7 @@ fn check_destination(path: &Path) -> Result<()> {
 fn merged_index(path: &Path, image: &Image, tag: Option<&str>) -> Result<Vec<u8>> {
     let fresh = image.index(tag)?;
     let root = fs::canonicalize(path).map_err(Error::io("open", path))?;
-    let old = match read_document(&root, "index.json") {
+    let old = match read_document(&Root::Resolved(root), "index.json") {
         Ok(old) => old,
         Err(Error::NotFound(_)) => return Ok(fresh),
         Err(error) => return Err(error),
@@ -307,6 +349,17 @@ fn merged_index(path: &Path, image: &Image, tag: Option<&str>) -> Result<Vec<u8>
     });
     manifests.push(added);
     serde_json::to_vec(&index).map_err(|error| Error::invalid(what(), error.to_string()))
+}
+
+/// Fails unless the blob `file` holds what the image says that the layer holds.
+fn check_diff_id(file: &File, layer: &Layer, context: &Context) -> Result<()> {
+    stream::check_diff_id(
+        file,
+        layer.digest,
+        layer.compression,
+        layer.diff_id,
+        context,
+    )
 }
 
 /// Writes a small file and flushes it to disk.

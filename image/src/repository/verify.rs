@@ -1,18 +1,23 @@
-//! Checking a whole repository: every blob hashed again, every image followed to its layers.
+//! Checking a whole repository: every blob hashed again, every image followed to its layers, every layer inflated and held
+//! against the diff ID in the image's configuration.
 
-use std::fs::{self, File};
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
 use pcocc_core::progress::BlobKind;
 
 use crate::error::{Error, Result};
 use crate::meter::BlobMeter;
+use crate::oci::Image;
+use crate::repository::blobs::blob_name;
 use crate::repository::folder::Repository;
+use crate::repository::gc::BlobFiles;
 use crate::repository::meta::{Kind, Meta};
+use crate::stream;
 use crate::transfer::Context;
-use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
+use pcocc_layers::{Compression, DiffId, Digest};
 
 /// Bytes read between two checks of the cancel flag.
 const CHUNK: usize = 1 << 20;
@@ -31,66 +36,92 @@ pub struct Verified {
 }
 
 impl Repository {
-    /// Hashes every blob and follows every image to its blobs. Changes nothing.
+    /// Hashes every blob, follows every image to its blobs and inflates its layers. Changes nothing.
     ///
     /// Progress counts the bytes of the whole repository: thousands of blobs would not fit on a screen.
     pub fn verify(&self, context: &Context) -> Result<Verified> {
         self.version()?;
         let listing = self.list()?;
-        let blobs = self.blob_files()?;
+        let BlobFiles { blobs, refused } = self.blob_files()?;
         context.progress.stage(format!(
             "Checking {} image revisions and {} blobs",
             listing.metas.len(),
             blobs.len()
         ));
-        let mut verified = Verified::default();
+        let mut verified = Verified {
+            problems: refused,
+            ..Verified::default()
+        };
         verified
             .problems
             .extend(listing.bad.into_iter().map(|bad| bad.error));
+        let mut contents = Contents::default();
         for meta in &listing.metas {
             context.check()?;
             verified.images += 1;
-            if let Err(error) = self.verify_meta(meta) {
-                verified.problems.push(Error::invalid(
+            match self.verify_meta(meta) {
+                Ok(Some(image)) => contents.add(meta, &image),
+                Ok(None) => {}
+                Err(error) => verified.problems.push(Error::invalid(
                     format!("image {}:{}@{}", self.name(), meta.name(), meta.revision()),
                     format!("is damaged: {error}"),
-                ));
+                )),
             }
         }
-        // The hashing below reports an unreadable blob.
-        let sizes = blobs.iter().filter_map(|(_, path)| fs::metadata(path).ok());
-        let total = sizes.map(|metadata| metadata.len()).sum();
+        let root = self.root()?;
+        // One that cannot be looked at is missed when it is read.
+        let sizes = blobs.iter().filter_map(|digest| {
+            let found = root.stat(blob_name(*digest)).ok()?;
+            found.is_file().then_some(found.size)
+        });
+        let total = sizes.sum();
         let mut meter = BlobMeter::start(
             &context.progress,
             BlobKind::Repository,
             self.name(),
             Some(total),
         );
-        for (digest, path) in &blobs {
-            let (found, size) = match hash(path, &mut meter, context)? {
+        for digest in &blobs {
+            let opened = root.open_file(blob_name(*digest));
+            let read = match opened {
+                Ok(mut file) => hash(&mut file, &mut meter, context)?.map(|read| (file, read)),
+                Err(error) => Err(error),
+            };
+            let (file, (found, size)) = match read {
                 Ok(read) => read,
                 // Garbage collection has removed the blob: no image needs it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
                     verified.blobs += 1;
-                    verified.problems.push(Error::io("read", path)(error));
+                    verified.problems.push(self.on_blob("read", *digest)(error));
                     continue;
                 }
             };
             verified.blobs += 1;
             verified.bytes += size;
             if found != *digest {
+                let path = self.blob_path(*digest);
                 verified.problems.push(Error::Corrupt {
                     expected: *digest,
                     found: format!("{found} of {size} bytes, in {}", path.display()),
                 });
+                continue;
+            }
+            for content in contents.of(*digest) {
+                if let Some(why) = content.contradiction(&file, context)? {
+                    verified.problems.push(Error::invalid(
+                        format!("image {}:{}", self.name(), content.images),
+                        format!("is not what its configuration says: layer {digest} {why}"),
+                    ));
+                }
             }
         }
         meter.finish();
         Ok(verified)
     }
 
-    fn verify_meta(&self, meta: &Meta) -> Result<()> {
+    /// Follows an image to its blobs; returns it when it is a container's.
+    fn verify_meta(&self, meta: &Meta) -> Result<Option<Image>> {
         self.check_blobs(meta)?;
         if meta.kind() == Kind::Container {
             let image = self.image(meta)?;
@@ -112,22 +143,80 @@ impl Repository {
                     None => return Err(Error::NotFound(format!("blob {digest}"))),
                 }
             }
+            return Ok(Some(image));
         }
-        Ok(())
+        Ok(None)
+    }
+}
+
+/// What images say that layers hold, by blob.
+#[derive(Debug, Default)]
+struct Contents(HashMap<Digest, Vec<Content>>);
+
+/// What one or more images say that a layer holds.
+#[derive(Debug)]
+struct Content {
+    compression: Compression,
+    diff_id: DiffId,
+    /// Their names, the first few.
+    images: String,
+    count: usize,
+}
+
+impl Contents {
+    fn add(&mut self, meta: &Meta, image: &Image) {
+        let name = format!("{}@{}", meta.name(), meta.revision());
+        for layer in image.layers() {
+            let contents = self.0.entry(layer.digest).or_default();
+            let known = contents.iter_mut().find(|content| {
+                (content.compression, content.diff_id) == (layer.compression, layer.diff_id)
+            });
+            match known {
+                Some(content) => content.also(&name),
+                None => contents.push(Content {
+                    compression: layer.compression,
+                    diff_id: layer.diff_id,
+                    images: name.clone(),
+                    count: 1,
+                }),
+            }
+        }
+    }
+
+    fn of(&self, digest: Digest) -> &[Content] {
+        self.0.get(&digest).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Content {
+    fn also(&mut self, name: &str) {
+        self.count += 1;
+        match self.count {
+            2 | 3 => self.images += &format!(", {name}"),
+            4 => self.images += " and more",
+            _ => {}
+        }
+    }
+
+    /// Why the blob `file` does not hold that, if it does not.
+    fn contradiction(&self, file: &File, context: &Context) -> Result<Option<String>> {
+        match stream::diff_id(file, self.compression, context) {
+            Ok(found) if found == self.diff_id => Ok(None),
+            Ok(found) => Ok(Some(format!("holds {found}, not {}", self.diff_id))),
+            Err(Error::Cancelled) => Err(Error::Cancelled),
+            Err(error) => Ok(Some(format!("cannot be inflated: {error}"))),
+        }
     }
 }
 
 /// Reads a file for its digest and length; an unreadable file is a result. Fails only when the operation is
 /// cancelled.
 fn hash(
-    path: &Path,
+    file: &mut File,
     meter: &mut BlobMeter,
     context: &Context,
 ) -> Result<io::Result<(Digest, u64)>> {
-    let mut reader = match File::open(path) {
-        Ok(file) => Hashing::new(file),
-        Err(error) => return Ok(Err(error)),
-    };
+    let mut reader = Hashing::new(file);
     let mut buffer = vec![0; CHUNK];
     loop {
         context.check()?;

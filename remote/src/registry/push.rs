@@ -150,6 +150,7 @@ impl Receiver for Push {
         if let Some(twin) = self.sent.iter().find(|twin| twin.diff_id == diff_id) {
             return Ok(twin.clone());
         }
+        blob_stream::check_offer(offer, context)?;
         let present = match offer.blob {
             Some((digest, size)) if self.has_blob(digest)? => Some((digest, size)),
             _ => None,

@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek, Write};
 use std::sync::atomic::Ordering;
 
 use pcocc_image::oci::Layer;
+use pcocc_image::stream as blob_stream;
 use pcocc_image::transfer::{Context, Offer};
 use pcocc_image::{Error, Result};
 use pcocc_layers::compression::{self, Limits, PlainSize};
@@ -92,6 +93,7 @@ impl Load<'_> {
         let (Some((digest, size)), Some(diff_id)) = (offer.blob, offer.diff_id) else {
             return self.spooled_layer(offer, source, context);
         };
+        blob_stream::check_offer(offer, context)?;
         let path = blob_path(digest);
         self.begin(&path, size, context)?;
         let mut stored = source.clone();
@@ -182,11 +184,10 @@ impl Load<'_> {
         if offer.compression == Compression::None {
             return Ok(offer.size.map(|size| (size, false)));
         }
-        let Some(path) = &offer.file else {
+        let Some(file) = &offer.file else {
             return Ok(None);
         };
-        let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-        match compression::plain_size(&file, offer.compression)? {
+        match compression::plain_size(file, offer.compression)? {
             PlainSize::Exact(size) => Ok(Some((size, false))),
             PlainSize::Guess(size) if !self.sink.exact.load(Ordering::Acquire) => {
                 Ok(Some((size, true)))
