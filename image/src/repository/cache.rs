@@ -5,17 +5,20 @@
 //! entry. Each file has a second name, which pcocc 0.7 does not know, made from the image ID: importing the
 //! same image under a new name costs one hard link. The time of a file is the time of its last use.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use pcocc_core::beneath::{Found, OpenFolder, Refusal, TempFile};
 use pcocc_core::hex::hex;
-use pcocc_core::publish;
+use pcocc_core::progress::Reporter;
+use pcocc_core::{publish, trust};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::{Error, Result};
+use crate::repository::folder::{TEMP, refused};
 use crate::repository::meta::Meta;
 use crate::repository::temp;
 use pcocc_layers::Digest;
@@ -75,12 +78,17 @@ pub struct CacheEntry {
 #[derive(Debug)]
 pub struct Cache {
     path: PathBuf,
+    /// Whether the user knows that it is not used.
+    has_warned: AtomicBool,
 }
 
 impl Cache {
     /// The cache in `path`, which is made private to the user when it is first written to.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: path.into(),
+            has_warned: AtomicBool::new(false),
+        }
     }
 
     /// Its directory.
@@ -90,158 +98,246 @@ impl Cache {
 
     /// The file of an entry, whether there or not.
     pub fn entry_path(&self, key: &CacheKey) -> PathBuf {
-        let name = key.file_name();
-        self.path.join(name.get(..2).unwrap_or("")).join(name)
+        self.path.join(Self::entry_name(key))
     }
 
-    /// Opens an entry and notes that it was used; `None` when it is not there.
-    pub fn open(&self, key: &CacheKey) -> Result<Option<File>> {
-        let path = self.entry_path(key);
-        let file = match File::open(&path) {
-            Ok(file) => file,
+    fn entry_name(key: &CacheKey) -> PathBuf {
+        let name = key.file_name();
+        Path::new(name.get(..2).unwrap_or("")).join(&name)
+    }
+
+    /// Opens the directory; `None` when it is missing.
+    ///
+    /// Fails with [`Error::Denied`] when somebody else made it, or could have: then others choose what is in it.
+    fn folder(&self) -> Result<Option<OpenFolder>> {
+        let folder = match OpenFolder::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("open", &path)(error)),
+            opened => opened.map_err(Error::io("open cache", &self.path))?,
         };
-        let metadata = file.metadata().map_err(Error::io("open", &path))?;
-        // pcocc 0.7 fills entries in place: an empty entry was interrupted.
-        if !metadata.is_file() || metadata.len() == 0 {
+        trust::check_folder(&self.path).map_err(|why| self.untrusted(&why))?;
+        // What was opened before may be another folder than the one that was looked at.
+        let looked_at =
+            OpenFolder::open(&self.path).and_then(|folder| Found::of_file(folder.as_fd()));
+        let opened = Found::of_file(folder.as_fd());
+        match (looked_at, opened) {
+            (Ok(looked_at), Ok(opened)) if looked_at.identity == opened.identity => {
+                Ok(Some(folder))
+            }
+            _ => Err(Error::Denied {
+                what: format!("cache {}", self.path.display()),
+                why: "was replaced while it was opened".to_owned(),
+            }),
+        }
+    }
+
+    fn untrusted(&self, why: &trust::Untrusted) -> Error {
+        Error::Denied {
+            what: format!("cache {}", self.path.display()),
+            why: format!(
+                "is not used: {why}; set cache: path: in repos.yaml to a folder that only you can write to"
+            ),
+        }
+    }
+
+    /// The directory, made when it is missing.
+    fn folder_or_new(&self) -> Result<OpenFolder> {
+        publish::create_folders(&self.path, 0o700).map_err(|error| self.write_error(error))?;
+        self.folder()?
+            .ok_or_else(|| self.write_error(io::ErrorKind::NotFound.into()))
+    }
+
+    /// A folder in the directory, made when it is missing.
+    fn inner_folder(&self, name: &Path) -> Result<OpenFolder> {
+        let folder = self.folder_or_new()?.folder_or_new(name, 0o700);
+        let folder = folder.map_err(|error| self.write_error(error))?;
+        self.check(folder.as_fd(), folder.path())?;
+        Ok(folder)
+    }
+
+    /// Fails unless only the user and root can have written an open file or folder.
+    fn check(&self, opened: impl std::os::fd::AsFd, path: &Path) -> Result<Found> {
+        let found = Found::of_file(opened).map_err(Error::io("look at", path))?;
+        trust::check(&found, path).map_err(|why| self.untrusted(&why))?;
+        Ok(found)
+    }
+
+    /// Tells the user, once, that the cache or an entry is passed over.
+    fn pass_over(&self, why: &Error, progress: &Reporter) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            progress.warn(why.to_string());
+        }
+    }
+
+    /// Opens an entry and notes that it was used; `None` when it is not there, or may be somebody else's: then `progress`
+    /// gets a warning.
+    pub fn open(&self, key: &CacheKey, progress: &Reporter) -> Result<Option<File>> {
+        match self.usable(key) {
+            Ok(Some(file)) => {
+                if let Err(error) = file.set_modified(SystemTime::now()) {
+                    let path = self.entry_path(key);
+                    tracing::debug!(%error, path = %path.display(), "cannot note the use of a cache entry");
+                }
+                Ok(Some(file))
+            }
+            Err(why @ (Error::Denied { .. } | Error::Invalid { .. })) => {
+                self.pass_over(&why, progress);
+                Ok(None)
+            }
+            result => result,
+        }
+    }
+
+    fn usable(&self, key: &CacheKey) -> Result<Option<File>> {
+        let Some(folder) = self.folder()? else {
             return Ok(None);
-        }
-        if let Err(error) = file.set_modified(SystemTime::now()) {
-            tracing::debug!(%error, path = %path.display(), "cannot note the use of a cache entry");
-        }
-        Ok(Some(file))
+        };
+        let name = Self::entry_name(key);
+        let parent = name.parent().unwrap_or(&name);
+        let opened = folder.folder(parent).and_then(|parent| {
+            let file = parent.open_file(name.file_name().unwrap_or_default());
+            file.map(|file| (parent, file))
+        });
+        let (parent, file) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // An unpacked image of pcocc 0.7, or nothing of ours.
+            Err(error) if Refusal::of(&error) == Some(Refusal::NotRegular) => return Ok(None),
+            Err(error) => return Err(refused("open", &self.entry_path(key), error)),
+        };
+        self.check(parent.as_fd(), parent.path())?;
+        let found = self.check(&file, &self.entry_path(key))?;
+        // pcocc 0.7 fills entries in place: an empty one was interrupted.
+        Ok((found.size > 0).then_some(file))
     }
 
     /// Whether there is a usable entry.
     pub fn contains(&self, key: &CacheKey) -> bool {
-        fs::symlink_metadata(self.entry_path(key)).is_ok_and(|m| m.is_file() && m.len() > 0)
+        self.usable(key).is_ok_and(|file| file.is_some())
     }
 
-    /// Starts a new entry; an entry that is dropped unpublished is deleted.
-    pub fn temp(&self) -> Result<tempfile::NamedTempFile> {
-        self.create_dir(&self.path)
-            .and_then(|()| temp::file_in(&self.path.join(".tmp"), 0o600))
-            .map_err(|error| self.write_error(error))
+    /// Starts a new entry; dropped unpublished, it is gone.
+    pub fn temp(&self) -> Result<TempFile> {
+        let temp = self
+            .inner_folder(TEMP.as_ref())?
+            .temp(&temp::prefix(), 0o600);
+        temp.map_err(|error| self.write_error(error))
     }
 
     /// Flushes a finished entry and publishes it under `key`, replacing what was there.
-    pub fn publish(&self, temp: tempfile::NamedTempFile, key: &CacheKey) -> Result<()> {
-        let path = self.entry_path(key);
-        self.create_parent(&path)
-            .and_then(|()| temp.as_file().sync_all())
-            .and_then(|()| publish::replace(temp.path(), &path))
+    pub fn publish(&self, mut temp: TempFile, key: &CacheKey) -> Result<()> {
+        let name = Self::entry_name(key);
+        let parent = self.inner_folder(name.parent().unwrap_or(&name))?;
+        temp.replace(&parent, name.file_name().unwrap_or_default())
             .map_err(|error| self.write_error(error))
     }
 
     /// Gives the entry `from` a second name `to`; `false` when `from` is not there.
     pub fn link(&self, from: &CacheKey, to: &CacheKey) -> Result<bool> {
-        if !self.contains(from) {
+        let Some(file) = self.usable(from)? else {
             return Ok(false);
-        }
+        };
         if self.contains(to) {
             return Ok(true);
         }
-        let (from, to) = (self.entry_path(from), self.entry_path(to));
-        self.create_parent(&to)
-            .and_then(|()| match fs::hard_link(&from, &to) {
-                // pcocc 0.7 was interrupted, or another process has just made the entry.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let draft = self.path.join(".tmp");
-                    self.create_dir(&draft)?;
-                    let draft = tempfile::Builder::new()
-                        .prefix(&temp::prefix())
-                        .tempdir_in(draft)?;
-                    let link = draft.path().join("link");
-                    fs::hard_link(&from, &link)?;
-                    fs::rename(&link, &to)
-                }
-                // This file system has no hard links: a copy serves as well.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
-                    ) =>
-                {
-                    let temp = temp::file_in(&self.path.join(".tmp"), 0o600)?;
-                    fs::copy(&from, temp.path())?;
-                    publish::replace(temp.path(), &to)
-                }
-                result => result,
-            })
-            .map_err(|error| self.write_error(error))?;
+        let (from, to) = (Self::entry_name(from), Self::entry_name(to));
+        self.inner_folder(to.parent().unwrap_or(&to))?;
+        self.inner_folder(TEMP.as_ref())?;
+        let folder = self.folder_or_new()?;
+        let linked = match folder.link(&from, &folder, &to) {
+            // Interrupted by pcocc 0.7, or made by another process just now.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let draft = Path::new(TEMP).join(temp::unique());
+                folder
+                    .link(&from, &folder, &draft)
+                    .and_then(|()| folder.rename(&draft, &folder, &to))
+            }
+            // No hard links on this file system: a copy takes their place.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                let mut temp = self.temp()?;
+                let copied = io::copy(&mut &file, temp.as_file_mut());
+                copied.and_then(|_| temp.replace(&folder, &to))
+            }
+            result => result,
+        };
+        linked.map_err(|error| self.write_error(error))?;
         Ok(true)
     }
 
     /// Removes an entry's name; nothing happens when it is not there.
     pub fn remove(&self, key: &CacheKey) -> Result<()> {
-        remove(&self.entry_path(key)).map_err(|error| self.write_error(error))
+        self.remove_below(&Self::entry_name(key))
+    }
+
+    /// Removes what is at `name` in the directory.
+    pub(crate) fn remove_below(&self, name: &Path) -> Result<()> {
+        match self.folder()? {
+            Some(folder) => folder
+                .remove_all(name)
+                .map_err(|error| refused("remove", &self.path.join(name), error)),
+            None => Ok(()),
+        }
     }
 
     /// All entries, in no order.
     pub fn list(&self) -> Result<Vec<CacheEntry>> {
         let mut entries = Vec::new();
-        let folders = match fs::read_dir(&self.path) {
-            Ok(folders) => folders,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(entries),
-            Err(error) => return Err(Error::io("list cache", &self.path)(error)),
+        let Some(cache) = self.folder()? else {
+            return Ok(entries);
         };
-        for folder in folders {
-            let folder = folder.map_err(Error::io("list cache", &self.path))?;
-            if folder.file_name().len() != 2 {
+        for folder in cache.names().map_err(Error::io("list cache", &self.path))? {
+            if folder.len() != 2 {
                 continue;
             }
-            let Ok(files) = fs::read_dir(folder.path()) else {
+            let Ok(files) = cache.folder(&folder) else {
                 continue;
             };
-            for file in files.flatten() {
-                let Ok(metadata) = file.metadata() else {
+            for name in files.names().unwrap_or_default() {
+                let Ok(found) = files.stat(&name) else {
                     continue;
                 };
                 entries.push(CacheEntry {
-                    path: file.path(),
-                    size: metadata.len(),
-                    used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-                    inode: metadata.ino(),
+                    path: files.path().join(&name),
+                    size: found.size,
+                    used: found.modified,
+                    inode: found.identity.1,
                 });
             }
         }
         Ok(entries)
     }
 
-    fn create_parent(&self, path: &Path) -> io::Result<()> {
-        self.create_dir(path.parent().unwrap_or(path))
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
+    /// Names of work in progress, with what they are.
+    pub(crate) fn temporary(&self) -> Result<Vec<(String, Found)>> {
+        let Some(cache) = self.folder()? else {
+            return Ok(Vec::new());
+        };
+        let Ok(folder) = cache.folder(TEMP) else {
+            return Ok(Vec::new());
+        };
+        let names = folder.names().unwrap_or_default();
+        let found = names.into_iter().filter_map(|name| {
+            let found = folder.stat(&name).ok()?;
+            Some((name.into_string().ok()?, found))
+        });
+        Ok(found.collect())
     }
 
     fn write_error(&self, error: io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::ReadOnlyFilesystem
-            | io::ErrorKind::NotADirectory => Error::Denied {
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::InvalidData => Error::Denied {
                 what: format!("cache {}", self.path.display()),
                 why: format!("cannot be written: {error}; set cache: path: in repos.yaml"),
             },
             _ => Error::io("write to cache", &self.path)(error),
         }
-    }
-}
-
-/// Removes a file, or a folder with all it holds.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    let result = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
     }
 }

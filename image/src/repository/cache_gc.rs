@@ -2,12 +2,12 @@
 //! size.
 
 use std::collections::HashSet;
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::error::{Error, Result};
-use crate::repository::cache::{Cache, CacheKey, DELETED, remove};
+use crate::error::Result;
+use crate::repository::cache::{Cache, CacheEntry, CacheKey, DELETED};
+use crate::repository::folder::TEMP;
 use crate::repository::gc::GcOptions;
 use crate::repository::set::Repositories;
 use crate::repository::temp;
@@ -61,7 +61,7 @@ impl Cache {
                 continue;
             }
             for entry in entries.iter().filter(|entry| entry.inode == inode) {
-                remove(&entry.path).map_err(Error::io("remove", &entry.path))?;
+                self.remove_entry(entry)?;
             }
             total -= size;
             collected.entries += 1;
@@ -97,25 +97,23 @@ impl Cache {
             let is_leftover = entry.path.to_string_lossy().ends_with(DELETED)
                 && entry.used.elapsed().unwrap_or_default() >= options.grace;
             if is_leftover {
-                remove(&entry.path).map_err(Error::io("remove", &entry.path))?;
+                self.remove_entry(&entry)?;
                 removed += 1;
             }
         }
-        let dir = self.path().join(".tmp");
-        let Ok(files) = fs::read_dir(&dir) else {
-            return Ok(removed);
-        };
-        for file in files.flatten() {
-            let modified = file
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .unwrap_or_else(|_| SystemTime::now());
-            let name = file.file_name().to_string_lossy().into_owned();
-            if temp::is_abandoned(&name, modified, options.grace) {
-                remove(&file.path()).map_err(Error::io("remove", file.path()))?;
+        for (name, found) in self.temporary()? {
+            if temp::is_abandoned(&name, found.modified, options.grace) {
+                self.remove_below(&Path::new(TEMP).join(name))?;
                 removed += 1;
             }
         }
         Ok(removed)
+    }
+
+    fn remove_entry(&self, entry: &CacheEntry) -> Result<()> {
+        match entry.path.strip_prefix(self.path()) {
+            Ok(name) => self.remove_below(name),
+            Err(_) => Ok(()),
+        }
     }
 }

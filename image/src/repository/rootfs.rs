@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::Seek as _;
 use std::sync::Arc;
 
-use tempfile::NamedTempFile;
+use pcocc_core::beneath::TempFile;
 
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
@@ -30,23 +30,26 @@ impl Repositories {
     ) -> Result<File> {
         let cache = self.rootfs_cache()?;
         let key = CacheKey::of_meta(meta, repository.name());
-        if let Some(file) = cache.open(&key)? {
+        if let Some(file) = cache.open(&key, &context.progress)? {
             return Ok(file);
         }
         let image = repository.image(meta)?;
         let by_id = CacheKey::of_image(image.id());
-        if !cache.contains(&by_id) {
-            let blobs = RepositoryBlobs::new(Arc::clone(repository));
-            make(cache, &by_id, &blobs, &image, options, context)?;
+        let file = match cache.open(&by_id, &context.progress)? {
+            Some(file) => file,
+            None => {
+                let blobs = RepositoryBlobs::new(Arc::clone(repository));
+                self.make(cache, &by_id, &blobs, &image, options, context)?
+            }
+        };
+        if let Err(error) = cache.link(&by_id, &key) {
+            tracing::debug!(%error, "the image has no cache entry of its own");
         }
-        cache.link(&by_id, &key)?;
-        cache
-            .open(&key)?
-            .ok_or_else(|| Error::NotFound(format!("root filesystem of image {}", meta.name())))
+        Ok(file)
     }
 
-    /// As [`Self::root_filesystem`], for the image `layout` outside of repositories; its layers are files. The cache
-    /// key is the image ID, so that the file is shared with the same image in a repository.
+    /// The same for an image that is no repository's, `layout`, whose layers are files. The cache has it
+    /// under its ID, so that it is there already when a repository has the image too.
     pub fn root_filesystem_of(
         &self,
         layout: &dyn Layout,
@@ -56,24 +59,12 @@ impl Repositories {
         let cache = self.rootfs_cache()?;
         let image = layout.image(context)?;
         let key = CacheKey::of_image(image.id());
-        if let Some(file) = cache.open(&key)? {
+        if let Some(file) = cache.open(&key, &context.progress)? {
             return Ok((image, file));
         }
-        make(
-            cache,
-            &key,
-            &LayoutBlobs::new(layout, &image)?,
-            &image,
-            options,
-            context,
-        )?;
-        match cache.open(&key)? {
-            Some(file) => Ok((image, file)),
-            None => Err(Error::NotFound(format!(
-                "root filesystem of image {}",
-                image.id()
-            ))),
-        }
+        let blobs = LayoutBlobs::new(layout, &image)?;
+        let file = self.make(cache, &key, &blobs, &image, options, context)?;
+        Ok((image, file))
     }
 
     fn rootfs_cache(&self) -> Result<&Cache> {
@@ -84,32 +75,48 @@ impl Repositories {
                 why: "needs a cache: set cache: path: in repos.yaml".to_owned(),
             })
     }
-}
 
-/// Makes a root filesystem from layers that are all there.
-fn make(
-    cache: &Cache,
-    key: &CacheKey,
-    blobs: &dyn BlobDir,
-    image: &Image,
-    options: Options,
-    context: &Context,
-) -> Result<()> {
-    let ingest = Ingest::new(blobs, options, Some(cache.temp()?))?;
-    let rootfs = ingest.finish(image, context)?.ok_or_else(|| {
-        Error::invalid("root filesystem", "was not made although it was asked for")
-    })?;
-    cache.publish(rootfs.file, key)
+    /// Makes a root filesystem from layers that are all there. It becomes an entry of the cache, unless the cache is passed
+    /// over: then it lasts as long as it is open.
+    fn make(
+        &self,
+        cache: &Cache,
+        key: &CacheKey,
+        blobs: &dyn BlobDir,
+        image: &Image,
+        options: Options,
+        context: &Context,
+    ) -> Result<File> {
+        let (temp, is_kept) = match (cache.temp(), self.temporary()) {
+            (Ok(temp), _) => (temp, true),
+            (Err(Error::Denied { .. }), Some(folder)) => {
+                let temp = TempFile::new_in(folder);
+                (temp.map_err(Error::io("create a file in", folder))?, false)
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let ingest = Ingest::new(blobs, options, Some(temp))?;
+        let rootfs = ingest.finish(image, context)?.ok_or_else(|| {
+            Error::invalid("root filesystem", "was not made although it was asked for")
+        })?;
+        let path = rootfs.file.path();
+        let file = rootfs.file.reopen().map_err(Error::io("open", &path))?;
+        if is_kept && let Err(error) = cache.publish(rootfs.file, key) {
+            let why = format!("the squashfs image was not kept: {error}");
+            context.progress.warn(why);
+        }
+        Ok(file)
+    }
 }
 
 /// The layers of a layout, read in place.
 #[derive(Debug)]
-struct LayoutBlobs(HashMap<Digest, (PathBuf, u64)>);
+struct LayoutBlobs(HashMap<Digest, (File, u64)>);
 
 impl LayoutBlobs {
     fn new(layout: &dyn Layout, image: &Image) -> Result<Self> {
         let file = |layer: &Layer| match layout.layer_file(layer) {
-            Some(path) => Ok((layer.digest, (path, layer.size))),
+            Some(file) => Ok((layer.digest, (file, layer.size))),
             None => Err(Error::NotFound(format!("layer {}, whole,", layer.digest))),
         };
         image
@@ -126,18 +133,21 @@ impl BlobDir for LayoutBlobs {
         Ok(self.0.get(&digest).map(|(_, size)| *size))
     }
 
-    fn path_of(&self, digest: Digest) -> PathBuf {
-        self.0
+    fn open(&self, digest: Digest) -> Result<File> {
+        let (file, _) = self
+            .0
             .get(&digest)
-            .map(|(path, _)| path.clone())
-            .unwrap_or_default()
+            .ok_or_else(|| Error::NotFound(format!("layer {digest}")))?;
+        file.try_clone()
+            .and_then(|mut file| file.rewind().map(|()| file))
+            .map_err(Error::io("open", format!("layer {digest}")))
     }
 
-    fn temp(&self) -> Result<NamedTempFile> {
+    fn temp(&self) -> Result<TempFile> {
         Err(read_only())
     }
 
-    fn publish(&self, _: NamedTempFile, _: Digest, _: u64) -> Result<()> {
+    fn publish(&self, _: TempFile, _: Digest, _: u64) -> Result<()> {
         Err(read_only())
     }
 

@@ -1,5 +1,6 @@
 //! The configured repositories in order of priority, and the lookup of images by URI.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pcocc_core::repos::ReposConfig;
@@ -16,6 +17,7 @@ use crate::repository::meta::Meta;
 pub struct Repositories {
     repositories: Vec<Arc<Repository>>,
     cache: Option<Arc<Cache>>,
+    temporary: Option<PathBuf>,
     owner: String,
 }
 
@@ -34,8 +36,21 @@ impl Repositories {
                 })
                 .collect(),
             cache: config.cache.as_ref().map(|dir| Arc::new(Cache::new(dir))),
+            temporary: None,
             owner: owner.into(),
         }
+    }
+
+    /// The same repositories, with the folder `temporary` for root filesystems that no cache can keep.
+    #[must_use]
+    pub fn with_temporary(mut self, temporary: impl Into<PathBuf>) -> Self {
+        self.temporary = Some(temporary.into());
+        self
+    }
+
+    /// Folder for root filesystems that no cache can keep.
+    pub(crate) fn temporary(&self) -> Option<&Path> {
+        self.temporary.as_deref()
     }
 
     /// All repositories in order of priority.

@@ -4,6 +4,7 @@ mod caching;
 mod collecting;
 mod interop;
 mod receiving;
+mod trusting;
 mod writing;
 
 use std::io::Write;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::reference::ImageUri;
+use crate::transfer::Context;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -19,7 +20,7 @@ fn fill(cache: &Cache, key: &CacheKey, content: &[u8]) {
 fn read(cache: &Cache, key: &CacheKey) -> Option<String> {
     let mut content = String::new();
     cache
-        .open(key)
+        .open(key, &Context::silent().progress)
         .unwrap()?
         .read_to_string(&mut content)
         .unwrap();
