@@ -74,15 +74,18 @@ pub fn touch(path: &Path) -> io::Result<()> {
 /// Makes a folder and those above it that are missing, with the permission bits `mode` as the umask allows, and flushes each
 /// new name to disk.
 pub fn create_folders(path: &Path, mode: u32) -> io::Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
+    let create = || DirBuilder::new().mode(mode).create(path);
+    let created = match (create(), path.parent()) {
+        (Err(error), Some(parent))
+            if error.kind() == io::ErrorKind::NotFound && !parent.as_os_str().is_empty() =>
+        {
+            create_folders(parent, mode)?;
+            create()
+        }
+        (created, _) => created,
+    };
+    match created {
         Ok(()) => sync_parent(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
-            Some(parent) if parent != path && !parent.as_os_str().is_empty() => {
-                create_folders(parent, mode)?;
-                create_folders(path, mode)
-            }
-            _ => Err(error),
-        },
         // Made by another process just now, or long ago.
         Err(_) if path.is_dir() => Ok(()),
         Err(error) => Err(error),
@@ -137,5 +140,7 @@ mod tests {
         let error = create_folders(&deep.join("file/d"), 0o700).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
         assert!(create_folders(&deep.join("file"), 0o700).is_err());
+        // A folder that is there, and in which nothing can be made.
+        assert!(create_folders(Path::new("/proc/self/nowhere/below"), 0o700).is_err());
     }
 }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use pcocc_layers::Digest;
 
@@ -12,8 +11,6 @@ use pcocc_layers::Digest;
 pub struct BlobFile {
     /// The open file.
     pub file: File,
-    /// Its path in the store.
-    pub path: PathBuf,
     /// Its digest.
     pub digest: Digest,
     /// Its size in bytes.

@@ -203,8 +203,8 @@ impl Layout for StoredLayout {
         ))
     }
 
-    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
-        Some(self.folder.join(layer.digest.hex()))
+    fn layer_file(&self, layer: &Layer) -> Option<File> {
+        File::open(self.folder.join(layer.digest.hex())).ok()
     }
 }
 

@@ -5,8 +5,8 @@
 //! returns the [`Image`] → [`Receiver::commit`] publishes the image, atomically and last. A receiver that is
 //! dropped before its commit leaves the destination as it was.
 
+use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
 
 use pcocc_core::cancel::Cancel;
 use pcocc_core::progress::Reporter;
@@ -58,9 +58,9 @@ pub struct Offer<'a> {
     pub diff_id: Option<DiffId>,
     /// Length of the stream in bytes, when known.
     pub size: Option<u64>,
-    /// A local file with exactly the stream's bytes, which may be read at any offset or linked.
-    pub file: Option<PathBuf>,
-    /// Opens the stream; a stream that exists only once fails the second time.
+    /// A local file that is exactly the stream and may be read at any offset or linked.
+    pub file: Option<File>,
+    /// Opens the stream; a stream that can only be read once fails the second time.
     pub open: &'a OpenLayer<'a>,
 }
 
@@ -165,8 +165,8 @@ pub trait Layout: Send + Sync {
     /// Opens a layer's blob as stored.
     fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>>;
 
-    /// The local file with exactly the layer's blob, if there is one.
-    fn layer_file(&self, layer: &Layer) -> Option<PathBuf>;
+    /// The local file that is exactly the layer's blob, opened, when there is one.
+    fn layer_file(&self, layer: &Layer) -> Option<File>;
 }
 
 impl<T: Layout> Source for T {

@@ -17,7 +17,6 @@ use pcocc_core::child;
 use pcocc_core::qcow2::{self, Header};
 use serde::Deserialize;
 
-use crate::archive;
 use crate::error::{Error, Result};
 use crate::new_file;
 use crate::transfer::Context;
@@ -256,10 +255,7 @@ pub fn export(
     format: DiskFormat,
     context: &Context,
 ) -> Result<()> {
-    if fs::symlink_metadata(destination).is_ok() {
-        return Err(Error::Exists(destination.display().to_string()));
-    }
-    let temp = archive::temp_beside(destination, ".pcocc-export-")?;
+    let temp = new_file::create(destination, ".pcocc-export-")?;
     let source = qcow2::source(&disk.files).unwrap_or_default();
     let target = temp.path_for_children();
     announce(DiskFormat::Qcow2, format, context);
@@ -267,7 +263,7 @@ pub fn export(
     command.args(["convert", "-O", format.name(), "--"]);
     command.arg(source).arg(target);
     run(command, "convert", Path::new(&disk.name), context)?;
-    archive::publish_file(temp, destination)
+    new_file::publish(temp, destination)
 }
 
 /// Refuses images whose content lies in other files: those could be any file of the user's.

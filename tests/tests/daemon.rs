@@ -117,8 +117,8 @@ impl Layout for Folder {
         Ok(Box::new(File::open(self.blob(layer.digest)).unwrap()))
     }
 
-    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
-        Some(self.blob(layer.digest))
+    fn layer_file(&self, layer: &Layer) -> Option<std::fs::File> {
+        std::fs::File::open(self.blob(layer.digest)).ok()
     }
 }
 

@@ -14,7 +14,8 @@ pub(crate) fn moment() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045)
 }
 
-fn put(repository: &Repository, content: &[u8]) -> Digest {
+/// Puts a blob into a repository.
+pub(crate) fn put(repository: &Repository, content: &[u8]) -> Digest {
     let mut blob = repository.temp_blob().unwrap();
     blob.write_all(content).unwrap();
     let digest = Digest::of(content);

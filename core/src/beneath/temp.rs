@@ -38,26 +38,39 @@ pub(super) fn random() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
+/// Has `make` make something under a name that is free.
+fn named<T>(prefix: &str, make: impl Fn(&OsString) -> io::Result<T>) -> io::Result<(OsString, T)> {
+    let mut tries = 0;
+    loop {
+        let name = OsString::from(format!("{prefix}{}", random()));
+        match make(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < TRIES => {
+                tries += 1;
+            }
+            result => return result.map(|made| (name, made)),
+        }
+    }
+}
+
 impl OpenFolder {
     /// Makes a file named `prefix` and a random number, with the permission bits `mode` as the umask allows.
     pub fn temp(&self, prefix: &str, mode: u32) -> io::Result<TempFile> {
-        let mut tries = 0;
-        loop {
-            let name = OsString::from(format!("{prefix}{}", random()));
-            match self.create_file(&name, mode) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < TRIES => {
-                    tries += 1;
-                }
-                file => {
-                    return Ok(TempFile {
-                        folder: self.clone(),
-                        name,
-                        file: file?,
-                        is_named: true,
-                    });
-                }
-            }
-        }
+        let (name, file) = named(prefix, |name| self.create_file(name, mode))?;
+        Ok(TempFile {
+            folder: self.clone(),
+            name,
+            file,
+            is_named: true,
+        })
+    }
+
+    /// Makes a folder named in the same way, and opens it. Nobody removes it.
+    pub fn temp_folder(&self, prefix: &str, mode: u32) -> io::Result<(OsString, Self)> {
+        let mode = Mode::from_raw_mode(mode);
+        let make = |name: &OsString| Ok(rustix::fs::mkdirat(self.as_fd(), name, mode)?);
+        let (name, ()) = named(prefix, make)?;
+        let folder = self.folder(&name)?;
+        Ok((name, folder))
     }
 }
 
@@ -115,6 +128,12 @@ impl TempFile {
     /// After an error the file still has its temporary name.
     pub fn replace(&mut self, to: &OpenFolder, name: impl AsRef<Path>) -> io::Result<()> {
         self.file.sync_all()?;
+        self.rename(to, &name)?;
+        to.sync_folder_of(name)
+    }
+
+    /// Gives the file the name `name` in `to`, replacing what was there. Nothing is flushed to disk.
+    pub fn rename(&mut self, to: &OpenFolder, name: impl AsRef<Path>) -> io::Result<()> {
         let (parent, last) = resolve::parent(to.as_fd(), name.as_ref())?;
         let own = Path::new(&self.name);
         match calls::rename(
@@ -129,7 +148,7 @@ impl TempFile {
             Err(error) => return Err(error.into()),
         }
         self.is_named = false;
-        to.sync_folder_of(name)
+        Ok(())
     }
 
     /// Flushes the file and gives it the name `name` in `to` unless that name exists.

@@ -5,8 +5,8 @@
 //! nor times, and never the end of the tool.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use pcocc_core::cancel::Cancel;
@@ -65,8 +65,8 @@ impl Layout for StagedImage {
         }
     }
 
-    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
-        self.blobs.get(&layer.digest)?.source()?.path()
+    fn layer_file(&self, layer: &Layer) -> Option<File> {
+        self.blobs.get(&layer.digest)?.source()?.whole_file()
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::blob::{BlobFile, read_full_at};
@@ -48,11 +46,11 @@ impl Source {
         }
     }
 
-    /// Path of the file with exactly this content: the store's own file for a whole blob.
-    pub fn path(&self) -> Option<PathBuf> {
+    /// The file that is exactly this content: the store's own for a whole blob.
+    pub fn whole_file(&self) -> Option<File> {
         match &self.file {
-            FileOf::Blob(blob) => (blob.size == self.size).then(|| blob.path.clone()),
-            FileOf::Local(file) => Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into()),
+            FileOf::Blob(blob) if blob.size != self.size => None,
+            _ => self.file().try_clone().ok(),
         }
     }
 

@@ -4,7 +4,6 @@
 //! image. Other processes wait for the same export; when the last of them is ended, the export stops. An opened
 //! layout keeps its files from being removed, so an unused layout is closed.
 
-use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use pcocc_image::transfer::Layout;
 use pcocc_layers::Digest;
 
 use crate::blob::{BlobFile, read_full_at};
-use crate::errno::{Errno, Result, errno_of_io, io_to_errno};
+use crate::errno::{Errno, Result, io_to_errno};
 use crate::status::Status;
 use crate::tree::Tree;
 use crate::tree::flight::SingleFlight;
@@ -169,18 +168,16 @@ impl ImageView {
             .iter()
             .find(|layer| layer.digest == digest)
             .ok_or(Errno::NOENT)?;
-        let path = self
+        let file = self
             .layout
             .as_ref()
             .and_then(|layout| layout.layer_file(layer))
-            .ok_or(Errno::STALE)?;
-        let file = File::open(&path).map_err(|error| {
-            tracing::warn!(path = %path.display(), %error, "cannot open a layer");
-            errno_of_io(&error)
-        })?;
+            .ok_or_else(|| {
+                tracing::warn!(%digest, "cannot open a layer");
+                Errno::STALE
+            })?;
         let blob = Arc::new(BlobFile {
             file,
-            path,
             digest,
             size: layer.size,
         });

@@ -8,9 +8,9 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use pcocc_core::beneath::TempFile;
 use serde_json::json;
 use tar::{EntryType, Header};
-use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::meter;
@@ -66,18 +66,14 @@ impl Sink for ArchiveSink {
 struct ArchiveReceiver<'a> {
     sink: &'a ArchiveSink,
     reference: Option<DockerReference>,
-    file: NamedTempFile,
+    file: TempFile,
     /// The layers in the archive so far.
     written: Vec<Layer>,
 }
 
 impl ArchiveReceiver<'_> {
     /// Writes an entry; `fill` writes the content at the file's position and returns its size.
-    fn entry(
-        &mut self,
-        name: &str,
-        fill: impl FnOnce(&mut NamedTempFile) -> Result<u64>,
-    ) -> Result<()> {
+    fn entry(&mut self, name: &str, fill: impl FnOnce(&mut TempFile) -> Result<u64>) -> Result<()> {
         let path = &self.sink.path;
         let failed = |error| Error::io("write", path)(error);
         let start = self.file.stream_position().map_err(failed)?;

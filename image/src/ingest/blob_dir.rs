@@ -1,9 +1,10 @@
 //! The folder that received blobs go to.
 
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tempfile::NamedTempFile;
+use pcocc_core::beneath::TempFile;
 
 use crate::error::{Error, Result};
 use crate::oci::Layer;
@@ -17,15 +18,15 @@ pub trait BlobDir: Send + Sync {
     /// blob as used.
     fn size_of(&self, digest: Digest) -> Result<Option<u64>>;
 
-    /// The file of a blob that is there.
-    fn path_of(&self, digest: Digest) -> PathBuf;
+    /// Opens a blob that is there, at its start.
+    fn open(&self, digest: Digest) -> Result<File>;
 
-    /// Creates an empty file on the same file system, deleted when dropped.
-    fn temp(&self) -> Result<NamedTempFile>;
+    /// Creates an empty file on the same file system, gone when dropped.
+    fn temp(&self) -> Result<TempFile>;
 
-    /// Flushes `temp` to disk and publishes it. The caller has verified that the content is `digest`. If the
-    /// blob is there already, the file may be dropped.
-    fn publish(&self, temp: NamedTempFile, digest: Digest, size: u64) -> Result<()>;
+    /// Flushes `temp` to disk and gives it its place. Its content was verified to be `digest`.
+    /// It takes the place of a blob that is there already, whose content nobody has looked at.
+    fn publish(&self, temp: TempFile, digest: Digest, size: u64) -> Result<()>;
 
     /// The layer with this diff ID, if the folder has its blob.
     ///

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use tempfile::NamedTempFile;
+use pcocc_core::beneath::TempFile;
 
 use super::BlobDir;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use pcocc_layers::digest::Hashing;
 /// A layer in a temporary file, deleted when dropped.
 #[derive(Debug)]
 pub(super) struct Written {
-    pub(super) temp: NamedTempFile,
+    pub(super) temp: TempFile,
     pub(super) digest: Digest,
     pub(super) size: u64,
 }
@@ -34,7 +34,7 @@ pub(super) enum Store {
 /// A temporary file whose errors are explained for its folder.
 pub(super) struct Temp<'a> {
     dir: &'a dyn BlobDir,
-    file: NamedTempFile,
+    file: TempFile,
 }
 
 impl Write for Temp<'_> {
@@ -42,7 +42,7 @@ impl Write for Temp<'_> {
         let result = self.file.as_file_mut().write(buf);
         result.map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => error,
-            _ => self.dir.write_failed(self.file.path(), error).into(),
+            _ => self.dir.write_failed(&self.file.path(), error).into(),
         })
     }
 

@@ -4,12 +4,10 @@
 //! layer is stored; `pass.rs` reads the stream.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Read, Write};
-use std::path::Path;
 
+use pcocc_core::beneath::{self, TempFile};
 use pcocc_core::progress::BlobKind;
-use tempfile::NamedTempFile;
 
 use super::output::Store;
 use super::pass::{Pass, Passed};
@@ -17,6 +15,7 @@ use super::{BlobDir, Options, runtime_config};
 use crate::error::{Error, Result};
 use crate::meter::{self, BlobMeter};
 use crate::oci::{Image, Layer};
+use crate::stream;
 use crate::transfer::{Context, Offer};
 use pcocc_layers::squashfs::{self, LayerTree, RootfsWriter};
 use pcocc_layers::{Compression, DiffId, Digest};
@@ -25,7 +24,7 @@ use pcocc_layers::{Compression, DiffId, Digest};
 #[derive(Debug)]
 pub struct Rootfs {
     /// The file.
-    pub file: NamedTempFile,
+    pub file: TempFile,
     /// What it holds.
     pub summary: squashfs::Summary,
 }
@@ -33,7 +32,7 @@ pub struct Rootfs {
 /// The unfinished squashfs file with the layers so far.
 #[derive(Debug)]
 struct Root {
-    file: NamedTempFile,
+    file: TempFile,
     writer: RootfsWriter,
     /// A layer that occurs twice in an image has two trees.
     trees: HashMap<DiffId, Vec<LayerTree>>,
@@ -60,11 +59,7 @@ impl std::fmt::Debug for Ingest<'_> {
 impl<'a> Ingest<'a> {
     /// Starts to receive an image into `dir`. The root filesystem is written to the empty file `rootfs`, if
     /// there is one.
-    pub fn new(
-        dir: &'a dyn BlobDir,
-        options: Options,
-        rootfs: Option<NamedTempFile>,
-    ) -> Result<Self> {
+    pub fn new(dir: &'a dyn BlobDir, options: Options, rootfs: Option<TempFile>) -> Result<Self> {
         if options.compression == Compression::Zstd {
             return Err(Error::invalid(
                 "layer compression zstd",
@@ -75,9 +70,9 @@ impl<'a> Ingest<'a> {
             None => None,
             Some(file) => {
                 let path = file.path();
-                let handle = file.reopen().map_err(Error::io("open", path))?;
+                let handle = file.reopen().map_err(Error::io("open", &path))?;
                 Some(Root {
-                    writer: RootfsWriter::create(handle, path, options.squashfs)?,
+                    writer: RootfsWriter::create(handle, &path, options.squashfs)?,
                     file,
                     trees: HashMap::new(),
                 })
@@ -159,7 +154,7 @@ impl<'a> Ingest<'a> {
     /// Publishes config and manifest as blobs.
     pub fn documents(&mut self, image: &Image, context: &Context) -> Result<()> {
         let config = image.config();
-        if self.dir.size_of(image.id())? == Some(config.len() as u64) {
+        if self.has(image.id(), config)? {
             meter::skipped(&context.progress, BlobKind::Config, &image.id().to_string());
         } else {
             self.document(image.id(), config)?;
@@ -258,14 +253,19 @@ impl<'a> Ingest<'a> {
         if !kept || self.dir.size_of(digest)? != Some(size) {
             return Ok(None);
         }
-        let path = self.dir.path_of(digest);
+        // A damaged blob is replaced by the offered one.
+        if stream::digest(self.dir.open(digest)?, context)? != digest {
+            tracing::warn!(%digest, "a blob is damaged and is replaced");
+            return Ok(None);
+        }
+        let dir = self.dir;
         let present = Offer {
             blob: offer.blob,
             compression: offer.compression,
             diff_id: offer.diff_id,
             size: offer.size,
             file: None,
-            open: &|| open(&path),
+            open: &|| open(dir, digest),
         };
         meter::skipped(&context.progress, BlobKind::Layer, name);
         let passed = self.pass(&present, name, Store::Nothing, None, context)?;
@@ -281,14 +281,14 @@ impl<'a> Ingest<'a> {
 
     /// Feeds the squashfs from the blob of a layer that is there.
     fn read_blob(&mut self, layer: &Layer, context: &Context) -> Result<()> {
-        let path = self.dir.path_of(layer.digest);
+        let dir = self.dir;
         let offer = Offer {
             blob: None,
             compression: layer.compression,
             diff_id: Some(layer.diff_id),
             size: Some(layer.size),
             file: None,
-            open: &|| open(&path),
+            open: &|| open(dir, layer.digest),
         };
         let name = layer.digest.to_string();
         let passed = self.pass(&offer, &name, Store::Nothing, None, context)?;
@@ -335,18 +335,27 @@ impl<'a> Ingest<'a> {
     }
 
     fn document(&self, digest: Digest, content: &[u8]) -> Result<()> {
-        let size = content.len() as u64;
-        if self.dir.size_of(digest)? == Some(size) {
+        if self.has(digest, content)? {
             return Ok(());
         }
         let mut temp = self.dir.temp()?;
         if let Err(error) = temp.as_file_mut().write_all(content) {
-            return Err(self.dir.write_failed(temp.path(), error));
+            return Err(self.dir.write_failed(&temp.path(), error));
         }
-        self.dir.publish(temp, digest, size)
+        self.dir.publish(temp, digest, content.len() as u64)
+    }
+
+    /// Whether the blob is there with this content.
+    fn has(&self, digest: Digest, content: &[u8]) -> Result<bool> {
+        let size = content.len() as u64;
+        if self.dir.size_of(digest)? != Some(size) {
+            return Ok(false);
+        }
+        let stored = beneath::read(self.dir.open(digest)?, size);
+        Ok(stored.is_ok_and(|stored| stored == content))
     }
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
-    Ok(Box::new(File::open(path).map_err(Error::io("open", path))?))
+fn open(dir: &dyn BlobDir, digest: Digest) -> Result<Box<dyn Read + Send>> {
+    Ok(Box::new(dir.open(digest)?))
 }

@@ -1,12 +1,13 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use pcocc_core::beneath::{OpenFolder, TempFile};
 use pcocc_core::progress::{BlobKind, Event, Progress, Reporter};
 use proptest::prelude::ProptestConfig;
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
 
 use super::*;
 use crate::error::{Error, Result};
@@ -54,8 +55,12 @@ impl Blobs {
         files
     }
 
-    fn rootfs(&self) -> NamedTempFile {
-        NamedTempFile::new_in(self.dir.path()).unwrap()
+    fn rootfs(&self) -> TempFile {
+        TempFile::new_in(self.dir.path()).unwrap()
+    }
+
+    fn path_of(&self, digest: Digest) -> std::path::PathBuf {
+        self.dir.path().join(digest.hex())
     }
 }
 
@@ -68,29 +73,30 @@ impl BlobDir for Blobs {
         Ok(fs::metadata(self.path_of(digest)).ok().map(|m| m.len()))
     }
 
-    fn path_of(&self, digest: Digest) -> PathBuf {
-        self.dir.path().join(digest.hex())
+    fn open(&self, digest: Digest) -> Result<File> {
+        Ok(File::open(self.path_of(digest)).unwrap())
     }
 
-    fn temp(&self) -> Result<NamedTempFile> {
-        let temp = NamedTempFile::new_in(self.dir.path()).unwrap();
+    fn temp(&self) -> Result<TempFile> {
+        let temp = TempFile::new_in(self.dir.path()).unwrap();
         match self.fails {
             Some(Step::Temp) => Err(Error::io("create", self.dir.path())(full())),
             Some(Step::Write) => {
-                let path = temp.into_temp_path();
-                Ok(NamedTempFile::from_parts(File::open(&path).unwrap(), path))
+                let read_only = File::open(temp.path()).unwrap();
+                Ok(temp.with_handle(read_only))
             }
             _ => Ok(temp),
         }
     }
 
-    fn publish(&self, temp: NamedTempFile, digest: Digest, size: u64) -> Result<()> {
+    fn publish(&self, mut temp: TempFile, digest: Digest, size: u64) -> Result<()> {
         if self.fails == Some(Step::Publish) {
             return Err(Error::io("publish", temp.path())(full()));
         }
         let content = fs::read(temp.path()).unwrap();
         assert_eq!((Digest::of(&content), content.len() as u64), (digest, size));
-        temp.persist(self.path_of(digest)).unwrap();
+        let folder = OpenFolder::open(self.dir.path()).unwrap();
+        temp.rename(&folder, digest.hex()).unwrap();
         Ok(())
     }
 
@@ -546,14 +552,14 @@ fn the_root_filesystem_has_the_layers_in_the_images_order() {
         assert!(output.status.success());
         output.stdout
     };
-    assert_eq!(list(rootfs.file.path()), b"samesames");
+    assert_eq!(list(&rootfs.file.path()), b"samesames");
     // From what is stored alone, nothing offered: the same file.
     let again = ingest(&blobs, true)
         .finish(&image, &context)
         .unwrap()
         .unwrap();
     assert_eq!(again.summary.inodes, rootfs.summary.inodes);
-    assert_eq!(list(again.file.path()), b"samesames");
+    assert_eq!(list(&again.file.path()), b"samesames");
     assert!(
         ingest(&blobs, false)
             .finish(&image, &context)

@@ -155,15 +155,6 @@ impl LayoutReceiver<'_> {
 }
 
 impl Receiver for LayoutReceiver<'_> {
-    fn holds(&mut self, image: &Image) -> Result<bool> {
-        for layer in image.layers() {
-            if !self.has_layer_blob(layer, &Context::silent())? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         Ok(self.staged.iter().any(|layer| layer.diff_id == diff_id))
     }

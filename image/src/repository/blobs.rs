@@ -1,20 +1,20 @@
-//! Blob files: found by digest, written under a temporary name, published by link.
+//! Blob files: found by digest, written under a temporary name, published by rename.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use pcocc_core::publish;
-use tempfile::NamedTempFile;
+use pcocc_core::beneath::{self, Found, OpenFolder, Refusal, TempFile};
+use pcocc_core::trust;
 
 use crate::error::{Error, Result};
-use crate::repository::folder::Repository;
+use crate::repository::folder::{DATA, Repository};
 use crate::repository::meta::Meta;
-use crate::repository::temp;
 use pcocc_layers::Digest;
+use pcocc_layers::digest::Hashing;
 
 /// Age below which a reused blob keeps its time.
 const FRESH: Duration = Duration::from_secs(600);
@@ -23,86 +23,134 @@ const FRESH: Duration = Duration::from_secs(600);
 const INTERVAL: Duration = Duration::from_millis(10);
 const PATIENCE: u32 = 100;
 
+/// The name of a blob's file in the repository.
+pub(crate) fn blob_name(digest: Digest) -> PathBuf {
+    let hex = digest.hex();
+    let mut name = PathBuf::with_capacity(DATA.len() + 4 + hex.len());
+    name.push(DATA);
+    name.push(hex.get(..2).unwrap_or(""));
+    name.push(hex);
+    name
+}
+
 impl Repository {
-    /// The file of a blob, whether there or not.
+    /// The place of a blob, whether there or not, for messages.
     pub fn blob_path(&self, digest: Digest) -> PathBuf {
-        let hex = digest.hex();
-        self.data_dir().join(hex.get(..2).unwrap_or("")).join(hex)
+        self.path().join(blob_name(digest))
+    }
+
+    /// Makes a closure for `map_err` that names a blob.
+    pub(crate) fn on_blob(
+        &self,
+        action: &'static str,
+        digest: Digest,
+    ) -> impl FnOnce(io::Error) -> Error {
+        let path = self.blob_path(digest);
+        move |error| match Refusal::of(&error) {
+            Some(refusal) => {
+                Error::invalid(format!("blob {}", path.display()), refusal.to_string())
+            }
+            None => Error::io(action, path)(error),
+        }
     }
 
     /// Size of a blob in bytes; `None` when the repository does not have it.
     pub fn blob_size(&self, digest: Digest) -> Result<Option<u64>> {
-        let path = self.blob_path(digest);
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
-            Ok(_) => Err(Error::invalid(
-                format!("blob {}", path.display()),
-                "is not a regular file",
-            )),
+        match self.root()?.stat(blob_name(digest)) {
+            Ok(found) if found.is_file() => Ok(Some(found.size)),
+            Ok(_) => Err(self.on_blob("look for", digest)(Refusal::NotRegular.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("look for", &path)(error)),
+            Err(error) => Err(self.on_blob("look for", digest)(error)),
+        }
+    }
+
+    /// Opens a blob.
+    ///
+    /// Fails with [`Error::NotFound`] when the repository does not have it.
+    pub fn open_blob(&self, digest: Digest) -> Result<File> {
+        match self.root()?.open_file(blob_name(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NotFound(format!(
+                "blob {digest} in {}",
+                self.title()
+            ))),
+            opened => opened.map_err(self.on_blob("open", digest)),
         }
     }
 
     /// Starts a new blob in the repository's folder for work in progress.
-    pub fn temp_blob(&self) -> Result<NamedTempFile> {
-        temp::file_in(&self.temp_dir(), 0o666).map_err(|e| self.write_error(e))
+    pub fn temp_blob(&self) -> Result<TempFile> {
+        self.temp(0o666)
     }
 
-    /// Flushes a blob to disk and publishes it; the caller has verified that its content is `digest`.
-    ///
-    /// A blob that the repository has already only gets the present time.
-    pub fn publish_blob(&self, temp: NamedTempFile, digest: Digest) -> Result<()> {
-        let path = self.blob_path(digest);
-        let size = temp
-            .as_file()
-            .metadata()
-            .map_err(Error::io("read", temp.path()))?;
-        // A blob of another size was left by a writer that crashed; it is replaced.
-        if self.blob_size(digest)? == Some(size.len()) && self.refresh_blob(digest)? {
-            return Ok(());
+    /// Flushes a blob to disk and gives it its place. The content must have been verified to be
+    /// `digest`. What has the place already is replaced: nobody knows whether it is still as good.
+    pub fn publish_blob(&self, mut temp: TempFile, digest: Digest) -> Result<()> {
+        match self.place(&mut temp, digest) {
+            // The directory may be one in which only its owner can replace a blob.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                if self.is_intact(digest)? && self.refresh_blob(digest)? {
+                    return Ok(());
+                }
+                Err(self.write_error(blob_name(digest), error))
+            }
+            result => result.map_err(|error| self.write_error(blob_name(digest), error)),
         }
-        self.place(&temp, &path).map_err(|e| self.write_error(e))
+    }
+
+    /// Whether the blob is there and its content has its digest.
+    pub(crate) fn is_intact(&self, digest: Digest) -> Result<bool> {
+        let mut content = match self.root()?.open_file(blob_name(digest)) {
+            Ok(file) => Hashing::new(file),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound || Refusal::of(&error).is_some() =>
+            {
+                return Ok(false);
+            }
+            Err(error) => return Err(self.on_blob("open", digest)(error)),
+        };
+        io::copy(&mut content, &mut io::sink()).map_err(self.on_blob("read", digest))?;
+        Ok(content.finish().0 == digest)
     }
 
     /// Links a blob of another repository into this one; `false` when file system, owner or size forbid it.
     pub(crate) fn link_blob(&self, other: &Self, digest: Digest, size: u64) -> Result<bool> {
-        let (from, to) = (other.blob_path(digest), self.blob_path(digest));
-        let Ok(metadata) = fs::symlink_metadata(&from) else {
+        let name = blob_name(digest);
+        let (from, to) = (other.root()?, self.root()?);
+        let Ok(found) = from.stat(&name) else {
             return Ok(false);
         };
-        let is_trusted = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid())
-            && metadata.mode() & 0o222 == 0;
-        if !metadata.is_file() || metadata.len() != size || !is_trusted {
+        let is_read_only = found.mode & 0o222 == 0;
+        if !found.is_file() || found.size != size || !trust::is_trusted(&found) || !is_read_only {
             return Ok(false);
         }
-        let parent = to.parent().unwrap_or(&to);
-        let linked = fs::create_dir_all(parent)
-            .and_then(|()| fs::hard_link(&from, &to))
-            .and_then(|()| publish::sync_parent(&to));
+        let linked = create_parent(&to, &name)
+            .and_then(|()| from.link(&name, &to, &name))
+            .and_then(|()| to.sync_folder_of(&name));
         match linked {
             Ok(()) => self.reuse_blob(digest, size),
             Err(error) => {
-                tracing::debug!(%error, from = %from.display(), "a blob is copied, not linked");
+                tracing::debug!(%error, %digest, "a blob is copied, not linked");
                 Ok(false)
             }
         }
     }
 
-    fn place(&self, temp: &NamedTempFile, path: &Path) -> io::Result<()> {
+    /// Whether `file` is the blob.
+    pub(crate) fn has_as_blob(&self, digest: Digest, file: &Found) -> bool {
+        let found = self.root().map(|root| root.stat(blob_name(digest)));
+        matches!(found, Ok(Ok(found)) if found.identity == file.identity)
+    }
+
+    fn place(&self, temp: &mut TempFile, digest: Digest) -> io::Result<()> {
+        let root = self.root()?;
+        let name = blob_name(digest);
         temp.as_file()
             .set_permissions(fs::Permissions::from_mode(0o444))?;
-        temp.as_file().sync_all()?;
-        let parent = path.parent().unwrap_or(path);
         let mut tries = 0;
         loop {
-            match fs::create_dir(parent) {
-                Ok(()) => publish::sync_parent(parent)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-            match publish::replace(temp.path(), path) {
-                // Garbage collection, ours or pcocc 0.7's, has just removed the empty folder.
+            create_parent(&root, &name)?;
+            match temp.replace(&root, &name) {
+                // Garbage collection, ours or pcocc 0.7's, removed the empty folder just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 5 => tries += 1,
                 result => return result,
             }
@@ -113,24 +161,21 @@ impl Repository {
     ///
     /// Returns `false` when the blob cannot be relied on: it is gone, or it is old and of another owner.
     pub fn refresh_blob(&self, digest: Digest) -> Result<bool> {
-        let path = self.blob_path(digest);
-        let metadata = match fs::symlink_metadata(&path) {
-            Ok(metadata) => metadata,
+        let (root, name) = (self.root()?, blob_name(digest));
+        let found = match root.stat(&name) {
+            Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(Error::io("look for", &path)(error)),
+            Err(error) => return Err(self.on_blob("look for", digest)(error)),
         };
-        let age = metadata
-            .modified()
-            .ok()
-            .and_then(|time| SystemTime::now().duration_since(time).ok());
+        let age = SystemTime::now().duration_since(found.modified).ok();
         if age.is_some_and(|age| age < FRESH) {
             return Ok(true);
         }
-        match publish::touch(&path) {
+        match root.touch(&name) {
             Ok(()) => Ok(true),
             Err(error) => {
-                // Publishing checks all blobs once more: at worst the caller has to try again.
-                tracing::debug!(%error, path = %path.display(), "cannot refresh the time of a blob");
+                // Publishing checks its blobs once more, so this costs nothing but a retry.
+                tracing::debug!(%error, %digest, "cannot refresh the time of a blob");
                 Ok(false)
             }
         }
@@ -175,25 +220,17 @@ impl Repository {
 
     /// Reads a whole small blob, such as a manifest, and verifies its digest.
     pub(crate) fn read_blob(&self, digest: Digest, limit: u64) -> Result<Vec<u8>> {
-        let path = self.blob_path(digest);
-        match self.blob_size(digest)? {
-            None => {
-                return Err(Error::NotFound(format!(
-                    "blob {digest} in {}",
-                    self.title()
-                )));
-            }
-            Some(size) if size > limit => {
-                return Err(Error::invalid(
-                    format!("blob {digest}"),
-                    format!("has {size} bytes, more than the {limit} allowed for a document"),
-                ));
-            }
-            Some(_) => {}
-        }
-        let content = fs::read(&path).map_err(Error::io("read", &path))?;
+        let file = self.open_blob(digest)?;
+        let content = beneath::read(file, limit).map_err(|error| match Refusal::of(&error) {
+            Some(_) => Error::invalid(
+                format!("blob {digest}"),
+                format!("has more than the {limit} bytes allowed for a document"),
+            ),
+            None => self.on_blob("read", digest)(error),
+        })?;
         let found = Digest::of(&content);
         if found != digest {
+            let path = self.blob_path(digest);
             return Err(Error::Corrupt {
                 expected: digest,
                 found: format!("{found} of {} bytes, in {}", content.len(), path.display()),
@@ -201,4 +238,10 @@ impl Repository {
         }
         Ok(content)
     }
+}
+
+/// Makes the folder of a blob when it is missing.
+pub(crate) fn create_parent(root: &OpenFolder, name: &Path) -> io::Result<()> {
+    let parent = name.parent().unwrap_or(name);
+    root.folder_or_new(parent, 0o777).map(drop)
 }

@@ -1,11 +1,10 @@
 //! Changes of images without a transfer: adding and copying virtual machines' disks, deleting images.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tempfile::NamedTempFile;
+use pcocc_core::beneath::TempFile;
 
 use crate::error::{Error, Result};
 use crate::reference::ImageUri;
@@ -75,14 +74,13 @@ impl Repositories {
     pub fn add_virtual_machine(
         &self,
         uri: &ImageUri,
-        disk: NamedTempFile,
+        disk: TempFile,
         context: &Context,
     ) -> Result<Meta> {
         let repository = self.destination(uri)?;
         repositories_allow(self, repository, &uri.name, context)?;
-        // The file is opened again: a converter may have replaced it.
-        let mut reader =
-            Hashing::new(File::open(disk.path()).map_err(Error::io("open", disk.path()))?);
+        let reader = disk.reopen().map_err(Error::io("open", disk.path()))?;
+        let mut reader = Hashing::new(reader);
         pump(&mut reader, &mut io::sink(), context).map_err(Error::io("read", disk.path()))?;
         let (digest, _, _) = reader.finish();
         repository.publish_blob(disk, digest)?;
@@ -132,7 +130,7 @@ fn copy_blob(
     if target.reuse_blob(digest, size)? {
         return Ok(());
     }
-    let mut reader = Hashing::new(File::open(&path).map_err(Error::io("open", &path))?);
+    let mut reader = Hashing::new(source.open_blob(digest)?);
     let mut temp = target.temp_blob()?;
     pump(&mut reader, temp.as_file_mut(), context).map_err(Error::io("copy", &path))?;
     let (found, size, _) = reader.finish();

@@ -4,14 +4,15 @@
 //! place.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
+use pcocc_core::beneath::{OpenFolder, Refusal, TempFile};
 use pcocc_core::hex::hex;
 use pcocc_core::publish;
 use pcocc_core::repos::LayerCompression;
-use rustix::fs::OFlags;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -26,13 +27,25 @@ use pcocc_layers::Compression;
 /// Version of the repositories pcocc writes.
 const VERSION: u32 = 2;
 
-/// A repository of images in one directory. Shared between threads; its only state is the path.
+/// Directory of blobs.
+pub(crate) const DATA: &str = "data";
+/// Directory of metadata.
+pub(crate) const META: &str = "meta";
+/// Directory for work in progress.
+pub(crate) const TEMP: &str = ".tmp";
+
+/// Largest `.config` that is read, in bytes.
+const MAX_CONFIG: u64 = 64 << 10;
+
+/// A repository of images in one directory. Shared between threads; holds no state but its place.
 #[derive(Debug)]
 pub struct Repository {
     name: String,
     path: PathBuf,
     options: Options,
-    pub(crate) layers: parking_lot::Mutex<crate::repository::layer_index::LayerIndex>,
+    /// The directory, as it was opened last: another may be in its place when the version is read again.
+    root: Mutex<Option<OpenFolder>>,
+    pub(crate) layers: Mutex<crate::repository::layer_index::LayerIndex>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +61,7 @@ impl Repository {
             name: name.into(),
             path: path.into(),
             options: Options::default(),
+            root: Mutex::default(),
             layers: Default::default(),
         }
     }
@@ -104,20 +118,61 @@ impl Repository {
         }
     }
 
+    /// Opens the directory anew.
+    pub(crate) fn reopen(&self) -> io::Result<OpenFolder> {
+        let root = OpenFolder::open(&self.path)?;
+        *self.root.lock() = Some(root.clone());
+        Ok(root)
+    }
+
+    /// The directory, below which nothing is reached through a link.
+    pub(crate) fn root(&self) -> Result<OpenFolder> {
+        if let Some(root) = &*self.root.lock() {
+            return Ok(root.clone());
+        }
+        self.reopen()
+            .map_err(|error| self.unusable(format!("cannot be read: {error}")))
+    }
+
+    /// The directory of metadata.
+    pub(crate) fn metas(&self) -> Result<OpenFolder> {
+        let metas = self.root()?.folder(META);
+        metas.map_err(|error| self.unusable(format!("has no readable meta/: meta/ {error}")))
+    }
+
+    /// Makes a closure for `map_err` that names what is at `name` in the repository.
+    pub(crate) fn below(
+        &self,
+        action: &'static str,
+        name: impl AsRef<Path>,
+    ) -> impl FnOnce(io::Error) -> Error {
+        let path = self.path.join(name);
+        move |error| refused(action, &path, error)
+    }
+
     pub(super) fn existing_version(&self) -> Result<Option<u32>> {
-        let file = self.path.join(".config");
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
+        const CONFIG: &str = ".config";
+        let root = match self.reopen() {
+            Ok(root) => root,
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 return Err(self.unusable("is a file, not a directory"));
             }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.unusable(format!("cannot be read: {error}"))),
+        };
+        let bad = |why: String| self.unusable(format!("has a bad config file: {why}"));
+        let text = match root.read(CONFIG, MAX_CONFIG) {
+            Ok(text) => String::from_utf8(text).map_err(|_| bad(".config is not UTF-8".into()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.missing_config();
+                return self.missing_config(&root);
+            }
+            Err(error) if Refusal::of(&error).is_some() => {
+                return Err(bad(format!(".config {error}")));
             }
             Err(error) => return Err(self.unusable(format!("cannot be read: {error}"))),
         };
-        let config: Config = pcocc_core::yaml::parse(&text, &file)
-            .map_err(|error| self.unusable(format!("has a bad config file: {error}")))?;
+        let config: Config = pcocc_core::yaml::parse(&text, &self.path.join(CONFIG))
+            .map_err(|error| bad(error.to_string()))?;
         if config.version == 1.0 {
             Ok(Some(1))
         } else if config.version == 2.0 {
@@ -130,20 +185,14 @@ impl Repository {
         }
     }
 
-    /// Tells a directory that may be made from a directory of something else.
-    fn missing_config(&self) -> Result<Option<u32>> {
-        match fs::read_dir(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                Err(self.unusable("is a file, not a directory"))
-            }
+    /// Tells a directory that may be made from one that is something else.
+    fn missing_config(&self, root: &OpenFolder) -> Result<Option<u32>> {
+        match root.names() {
             Err(error) => Err(self.unusable(format!("cannot be read: {error}"))),
-            Ok(mut entries) => match entries.next() {
-                None => Ok(None),
-                Some(_) => Err(self.unusable(
-                    "is a directory with other content and no .config file: not a repository; name an empty or missing one",
-                )),
-            },
+            Ok(names) if names.is_empty() => Ok(None),
+            Ok(_) => Err(self.unusable(
+                "is a directory with other content and no .config file: not a repository; name an empty or missing one",
+            )),
         }
     }
 
@@ -153,21 +202,23 @@ impl Repository {
             what: self.title(),
             why: format!("cannot be created: {error}"),
         };
-        fs::create_dir_all(parent).map_err(denied)?;
+        publish::create_folders(parent, 0o777).map_err(denied)?;
         let draft = tempfile::Builder::new()
             .prefix(&format!(".{}", temp::prefix()))
             // The umask decides, as for any directory.
             .permissions(fs::Permissions::from_mode(0o777))
             .tempdir_in(parent)
             .map_err(denied)?;
-        for dir in ["data", "meta", ".tmp"] {
-            fs::create_dir(draft.path().join(dir)).map_err(denied)?;
-        }
-        let mut config = fs::File::create(draft.path().join(".config")).map_err(denied)?;
+        let root = OpenFolder::open(draft.path()).map_err(denied)?;
+        let mut config = root.create_file(".config", 0o666).map_err(denied)?;
         config
             .write_all(format!("version: {VERSION}\n").as_bytes())
             .and_then(|()| config.sync_all())
             .map_err(denied)?;
+        // The last one flushes all names.
+        for dir in [DATA, META, TEMP] {
+            root.create_folder(dir, 0o777).map_err(denied)?;
+        }
         match fs::rename(draft.path(), &self.path) {
             Ok(()) => publish::sync_parent(&self.path).map_err(denied),
             // Another process was faster.
@@ -187,42 +238,48 @@ impl Repository {
     /// Makes the repository if it is missing; fails with [`Error::Denied`] unless new images can be written.
     pub fn check_writable(&self) -> Result<()> {
         self.version()?;
-        temp::file_in(&self.temp_dir(), 0o666)
-            .map(drop)
-            .map_err(|error| self.write_error(error))
+        self.temp(0o666).map(drop)
     }
 
-    /// Turns a failed write into an error that says what kind of failure it is.
-    pub(crate) fn write_error(&self, error: io::Error) -> Error {
+    /// The directory for work in progress; made when it is missing.
+    pub(crate) fn temp_folder(&self) -> Result<OpenFolder> {
+        let folder = self.root()?.folder_or_new(TEMP, 0o777);
+        folder.map_err(|error| self.write_error(TEMP, error))
+    }
+
+    /// Makes a temporary file with the permission bits `mode` as the umask allows.
+    pub(crate) fn temp(&self, mode: u32) -> Result<TempFile> {
+        let temp = self.temp_folder()?.temp(&temp::prefix(), mode);
+        temp.map_err(|error| self.write_error(TEMP, error))
+    }
+
+    /// Turns a failed write of what is at `name` into an error that says what kind of failure it is.
+    pub(crate) fn write_error(&self, name: impl AsRef<Path>, error: io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::Denied {
                 what: self.title(),
                 why: format!("cannot be written: {error}; choose another with REPO:IMAGE"),
             },
+            _ if Refusal::of(&error).is_some() => self.below("write", name)(error),
             _ => Error::io("write to repository", &self.path)(error),
         }
     }
 
-    pub(crate) fn temp_dir(&self) -> PathBuf {
-        self.path.join(".tmp")
-    }
-
-    pub(crate) fn data_dir(&self) -> PathBuf {
-        self.path.join("data")
-    }
-
-    pub(crate) fn meta_dir(&self) -> PathBuf {
-        self.path.join("meta")
-    }
-
-    /// The file that holds the metadata of a revision.
-    pub(crate) fn meta_path(&self, version: u32, name: &str, revision: u64) -> PathBuf {
+    /// The name in `meta/` of the file that holds the metadata of a revision.
+    pub(crate) fn meta_name(version: u32, name: &str, revision: u64) -> PathBuf {
         if version >= 2 {
-            return self.meta_dir().join(format!("{name}@{revision}"));
+            return format!("{name}@{revision}").into();
         }
         let hash = Sha256::digest(format!("{name}\n{revision}"));
         let hex = hex(&hash);
-        self.meta_dir().join(hex.get(..2).unwrap_or("")).join(hex)
+        Path::new(hex.get(..2).unwrap_or("")).join(&hex)
+    }
+
+    /// Where that file is, for messages.
+    pub(crate) fn meta_path(&self, version: u32, name: &str, revision: u64) -> PathBuf {
+        self.path
+            .join(META)
+            .join(Self::meta_name(version, name, revision))
     }
 
     /// The metadata of the revision, or of the image's highest revision.
@@ -248,8 +305,9 @@ impl Repository {
                 .copied()
                 .ok_or_else(|| not_found(None))?,
         };
+        let file = Self::meta_name(version, name, revision);
         let path = self.meta_path(version, name, revision);
-        let meta = match self.read_meta(version, &path) {
+        let meta = match self.read_meta(version, &self.metas()?, &file) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(not_found(Some(revision)));
             }
@@ -264,46 +322,30 @@ impl Repository {
         Ok(meta)
     }
 
-    pub(crate) fn read_meta(&self, version: u32, path: &Path) -> Result<Meta> {
-        // Opening must not block: a pipe in place of the file would hold everything up.
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::NONBLOCK.bits() as i32)
-            .open(path)
-            .map_err(Error::io("read", path))?;
-        let metadata = file.metadata().map_err(Error::io("read", path))?;
+    /// Reads the file `name` of the directory `metas`.
+    pub(crate) fn read_meta(&self, version: u32, metas: &OpenFolder, name: &Path) -> Result<Meta> {
+        let path = || metas.path().join(name);
+        let what = || format!("metadata {}", path().display());
         let named = |error| match error {
-            Error::Invalid { what, why } if what == "metadata" => {
-                Error::invalid(format!("metadata {}", path.display()), why)
+            Error::Invalid { what: bad, why } if bad == "metadata" => Error::invalid(what(), why),
+            Error::Invalid { what: bad, why } => {
+                Error::invalid(what(), format!("is bad: {bad} {why}"))
             }
-            Error::Invalid { what, why } => Error::invalid(
-                format!("metadata {}", path.display()),
-                format!("is bad: {what} {why}"),
-            ),
             other => other,
         };
-        if !metadata.is_file() {
-            return Err(Error::invalid(
-                format!("metadata {}", path.display()),
-                "is not a regular file",
-            ));
-        }
-        if metadata.len() > MAX_DOCUMENT {
-            return Err(Error::invalid(
-                format!("metadata {}", path.display()),
-                format!("is larger than {MAX_DOCUMENT} bytes"),
-            ));
-        }
-        let mut content = Vec::with_capacity(metadata.len() as usize + 1);
-        file.take(MAX_DOCUMENT + 1)
-            .read_to_end(&mut content)
-            .map_err(Error::io("read", path))?;
+        let content =
+            metas
+                .read(name, MAX_DOCUMENT)
+                .map_err(|error| match Refusal::of(&error) {
+                    Some(refusal) => Error::invalid(what(), refusal.to_string()),
+                    None => Error::io("read", path())(error),
+                })?;
         let text = String::from_utf8(content)
             .map_err(|_| named(Error::invalid("metadata", "is not UTF-8")))?;
         if version >= 2 {
             Meta::parse(&text).map_err(named)
         } else {
-            Meta::parse_yaml(&text, path).map_err(named)
+            Meta::parse_yaml(&text, &path()).map_err(named)
         }
     }
 
@@ -335,19 +377,15 @@ impl Repository {
 
     /// Names of the files in `meta/` of a version 2 repository, dot files left out as pcocc 0.7 does.
     pub(crate) fn meta_files(&self) -> Result<Vec<String>> {
-        let dir = self.meta_dir();
-        let mut files = Vec::new();
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) => return Err(self.unusable(format!("has no readable meta/: {error}"))),
-        };
-        for entry in entries {
-            let entry = entry.map_err(Error::io("list", &dir))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.starts_with('.') {
-                files.push(name);
-            }
-        }
+        let names = self
+            .metas()?
+            .names()
+            .map_err(|error| self.unusable(format!("has no readable meta/: {error}")))?;
+        let mut files: Vec<String> = names
+            .into_iter()
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        files.retain(|name| !name.starts_with('.'));
         Ok(files)
     }
 
@@ -358,27 +396,29 @@ impl Repository {
     pub fn publish(&self, meta: &Meta) -> Result<()> {
         let version = self.version()?;
         self.check_blobs_patiently(meta)?;
-        let path = self.meta_path(version, meta.name(), meta.revision());
-        let mut temp = temp::file_in(&self.temp_dir(), 0o666).map_err(|e| self.write_error(e))?;
-        temp.write_all(meta.render().as_bytes())
-            .and_then(|()| temp.as_file().sync_all())
-            .map_err(|e| self.write_error(e))?;
+        let metas = self.metas()?;
+        let file = Self::meta_name(version, meta.name(), meta.revision());
+        let failed = |error| self.write_error(Path::new(META).join(&file), error);
+        // Others of the user's group could change what is theirs to write, and it would be believed as the user's.
+        let mut temp = self.temp(0o644)?;
+        temp.write_all(meta.render().as_bytes()).map_err(failed)?;
         if version < 2
-            && let Some(parent) = path.parent()
+            && let Some(parent) = file.parent()
         {
-            fs::create_dir_all(parent).map_err(|e| self.write_error(e))?;
+            metas.folder_or_new(parent, 0o777).map_err(failed)?;
         }
-        publish::create_new(temp.path(), &path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                Error::Exists(format!("image {}:{}", self.name, meta.name()))
-            }
-            _ => self.write_error(error),
-        })?;
-        // Garbage collection may have taken a blob between the check and the publishing. It reads the metadata
-        // once more before it deletes for good, so either the writer or the collector notices.
+        temp.create_new(&metas, &file)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    Error::Exists(format!("image {}:{}", self.name, meta.name()))
+                }
+                _ => failed(error),
+            })?;
+        // Garbage collection may have taken a blob between the check and the publishing. It looks at
+        // the metadata once more before it deletes for good, so one of the two sees the other.
         if let Err(error) = self.check_blobs_patiently(meta) {
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(%error, path = %path.display(), "metadata without blobs stays");
+            if let Err(error) = metas.remove_file(&file) {
+                tracing::warn!(%error, path = %file.display(), "metadata without blobs stays");
             }
             return Err(error);
         }
@@ -397,19 +437,20 @@ impl Repository {
             None => self.revisions(name)?,
         };
         let mut deleted = Vec::new();
-        // The highest revision goes last: until then the image's name means the same image.
+        let metas = self.metas()?;
+        // The highest revision goes last: the image stays what it is until it is gone.
         for revision in revisions {
-            let path = self.meta_path(version, name, revision);
-            match fs::remove_file(&path) {
+            let file = Self::meta_name(version, name, revision);
+            match metas.remove_file(&file) {
                 Ok(()) => deleted.push(revision),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(self.write_error(error)),
+                Err(error) => return Err(self.write_error(Path::new(META).join(file), error)),
             }
             if version < 2
-                && let Some(parent) = path.parent()
+                && let Some(parent) = file.parent()
             {
-                // The folder stays if other files are in it.
-                let _ = fs::remove_dir(parent);
+                // Fails when others are in it.
+                let _ = metas.remove_folder(parent);
             }
         }
         if deleted.is_empty() {
@@ -419,10 +460,18 @@ impl Repository {
                 self.name
             )));
         }
-        publish::sync_parent(&self.meta_path(version, name, 0))
-            .map_err(|e| self.write_error(e))
-            .or_else(|error| if version < 2 { Ok(()) } else { Err(error) })?;
+        metas
+            .sync()
+            .map_err(|error| self.write_error(META, error))?;
         Ok(deleted)
+    }
+}
+
+/// What went wrong with the file `path` in a repository or cache; what is refused there is invalid, not a failed call.
+pub(crate) fn refused(action: &'static str, path: &Path, error: io::Error) -> Error {
+    match Refusal::of(&error) {
+        Some(refusal) => Error::invalid(path.display().to_string(), refusal.to_string()),
+        None => Error::io(action, path)(error),
     }
 }
 

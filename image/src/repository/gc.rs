@@ -7,18 +7,16 @@
 //! So either the collector sees the metadata, or the writer sees the loss.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use pcocc_core::publish;
+use pcocc_core::beneath::{OpenFolder, Refusal};
 
 use crate::error::{Error, Result};
-use crate::repository::cache::remove;
-use crate::repository::folder::Repository;
+use crate::repository::blobs::{blob_name, create_parent};
+use crate::repository::folder::{DATA, Repository, TEMP};
 use crate::repository::temp;
 use crate::transfer::Context;
 use pcocc_layers::Digest;
@@ -60,6 +58,15 @@ pub struct Collected {
     pub upgraded: bool,
 }
 
+/// What is in `data/`.
+#[derive(Debug, Default)]
+pub(crate) struct BlobFiles {
+    /// Digests of the blobs.
+    pub(crate) blobs: Vec<Digest>,
+    /// Why some of it is not looked at.
+    pub(crate) refused: Vec<Error>,
+}
+
 impl Repository {
     /// Deletes what no image needs, and upgrades a version 1 repository as pcocc 0.7 does.
     ///
@@ -75,7 +82,7 @@ impl Repository {
         ));
         let used = self.used_blobs()?;
         collected.temporary = self.collect_temporary(&used, options)?;
-        let (candidates, spared) = self.unused_blobs(&used, options)?;
+        let (candidates, spared) = self.unused_blobs(&used, options, context)?;
         collected.spared = spared;
         let mut looked_at = 0;
         for batch in candidates.chunks(BATCH) {
@@ -124,14 +131,20 @@ impl Repository {
         &self,
         used: &HashSet<Digest>,
         options: GcOptions,
+        context: &Context,
     ) -> Result<(Vec<Digest>, u64)> {
+        let root = self.root()?;
         let mut candidates = Vec::new();
         let mut spared = 0;
-        for (digest, path) in self.blob_files()? {
+        let files = self.blob_files()?;
+        for refused in files.refused {
+            context.progress.warn(format!("left alone: {refused}"));
+        }
+        for digest in files.blobs {
             if used.contains(&digest) {
                 continue;
             }
-            if is_young(&path, options.grace) {
+            if is_young(&root, &blob_name(digest), options.grace) {
                 spared += 1;
             } else {
                 candidates.push(digest);
@@ -140,13 +153,14 @@ impl Repository {
         Ok((candidates, spared))
     }
 
-    /// All files in `data/` that have the name of a blob.
-    pub(crate) fn blob_files(&self) -> Result<Vec<(Digest, PathBuf)>> {
-        let data = self.data_dir();
-        let mut blobs = Vec::new();
-        for folder in fs::read_dir(&data).map_err(Error::io("list", &data))? {
-            let folder = folder.map_err(Error::io("list", &data))?.path();
-            let files = match fs::read_dir(&folder) {
+    /// Finds all files in `data/` that are named as blobs are.
+    pub(crate) fn blob_files(&self) -> Result<BlobFiles> {
+        let data = self.root()?.folder(DATA);
+        let data = data.map_err(self.below("list", DATA))?;
+        let (mut blobs, mut refused) = (Vec::new(), Vec::new());
+        for folder in data.names().map_err(self.below("list", DATA))? {
+            let path = Path::new(DATA).join(&folder);
+            let files = match data.folder(&folder).and_then(|folder| folder.names()) {
                 Ok(files) => files,
                 Err(error)
                     if matches!(
@@ -156,20 +170,24 @@ impl Repository {
                 {
                     continue;
                 }
-                Err(error) => return Err(Error::io("list", &folder)(error)),
+                Err(error) if Refusal::of(&error).is_some() => {
+                    refused.push(self.below("list", path)(error));
+                    continue;
+                }
+                Err(error) => return Err(self.below("list", path)(error)),
             };
             for file in files {
-                let file = file.map_err(Error::io("list", &folder))?;
-                let digest = file.file_name().to_str().map(Digest::from_hex);
-                match digest {
-                    Some(Ok(digest)) if self.blob_path(digest) == file.path() => {
-                        blobs.push((digest, file.path()));
+                let path = path.join(&file);
+                match file.to_str().map(Digest::from_hex) {
+                    Some(Ok(digest)) if blob_name(digest) == path => blobs.push(digest),
+                    _ => {
+                        let path = self.path().join(path);
+                        tracing::warn!(path = %path.display(), "not a blob; left alone");
                     }
-                    _ => tracing::warn!(path = %file.path().display(), "not a blob; left alone"),
                 }
             }
         }
-        Ok(blobs)
+        Ok(BlobFiles { blobs, refused })
     }
 
     fn delete_batch(
@@ -183,15 +201,14 @@ impl Repository {
         let nonce = COLLECTIONS.fetch_add(1, Ordering::Relaxed);
         let mut aside = Vec::new();
         let mut failure = None;
+        let (root, temp) = (self.root()?, self.temp_folder()?);
         for digest in batch {
-            let trash =
-                self.temp_dir()
-                    .join(format!("{}{nonce}{TRASH}{}", temp::prefix(), digest.hex()));
-            match fs::rename(self.blob_path(*digest), &trash) {
+            let trash = format!("{}{nonce}{TRASH}{}", temp::prefix(), digest.hex());
+            match root.rename(blob_name(*digest), &temp, &trash) {
                 Ok(()) => aside.push((*digest, trash)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    failure = Some(self.write_error(error));
+                    failure = Some(self.write_error(blob_name(*digest), error));
                     break;
                 }
             }
@@ -200,89 +217,92 @@ impl Repository {
             Ok(used) => used,
             Err(error) => {
                 for (digest, trash) in &aside {
-                    self.put_back(*digest, trash)?;
+                    self.put_back(*digest, &temp, trash)?;
                 }
                 return Err(error);
             }
         };
         for (digest, trash) in aside {
-            if used.contains(&digest) || is_young(&trash, options.grace) {
-                self.put_back(digest, &trash)?;
+            if used.contains(&digest) || is_young(&temp, Path::new(&trash), options.grace) {
+                self.put_back(digest, &temp, &trash)?;
                 collected.spared += 1;
                 continue;
             }
-            let size = fs::metadata(&trash).map_or(0, |metadata| metadata.len());
-            match fs::remove_file(&trash) {
-                Ok(()) => {
-                    collected.blobs += 1;
-                    collected.bytes += size;
-                }
-                // Another collection found the blob in use and put it back.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(self.write_error(error)),
-            }
+            // Another collection may have seen it used and put it back.
+            let Ok(found) = temp.stat(&trash) else {
+                continue;
+            };
+            temp.remove_all(&trash)
+                .map_err(|error| self.write_error(TEMP, error))?;
+            collected.blobs += 1;
+            collected.bytes += found.size;
         }
         failure.map_or(Ok(()), Err)
     }
 
     /// Whether one of the blobs was moved aside, to be deleted or put back.
     pub(crate) fn is_any_aside(&self, blobs: &[Digest]) -> Result<bool> {
-        let dir = self.temp_dir();
-        for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
-            let entry = entry.map_err(Error::io("list", &dir))?;
-            if trash_of(&entry.file_name().to_string_lossy()).is_some_and(|d| blobs.contains(&d)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let names = self.temp_folder()?.names();
+        let names = names.map_err(self.below("list", TEMP))?;
+        let mut moved = names.iter().filter_map(|name| trash_of(name.to_str()?));
+        Ok(moved.any(|digest| blobs.contains(&digest)))
     }
 
-    fn put_back(&self, digest: Digest, trash: &Path) -> Result<()> {
-        let path = self.blob_path(digest);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|e| self.write_error(e))?;
-        }
-        match publish::create_new(trash, &path) {
+    fn put_back(&self, digest: Digest, temp: &OpenFolder, trash: &str) -> Result<()> {
+        let (root, name) = (self.root()?, blob_name(digest));
+        let put_back = create_parent(&root, &name)
+            .and_then(|()| temp.link(trash, &root, &name))
+            .and_then(|()| root.sync_folder_of(&name))
+            .and_then(|()| temp.remove_file(trash));
+        match put_back {
             Ok(()) => Ok(()),
-            // Another collection was faster, or a writer has stored the blob again.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
-                ) =>
-            {
-                Ok(())
+            // A writer has made the blob anew.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                match temp.remove_file(trash) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        Err(self.write_error(TEMP, error))
+                    }
+                    _ => Ok(()),
+                }
             }
-            Err(error) => Err(self.write_error(error)),
+            // Another collection was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // No hard links here. Nobody but a writer of the very same bytes can be replaced.
+            Err(_) => match temp.rename(trash, &root, &name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(self.write_error(name, error))
+                }
+                _ => Ok(()),
+            },
         }
     }
 
     /// Deletes the temporary files of dead writers. Puts back blobs that a dead collection moved aside, and
     /// blobs that a live collection moved aside although they are in use.
     fn collect_temporary(&self, used: &HashSet<Digest>, options: GcOptions) -> Result<u64> {
-        let dir = self.temp_dir();
+        let temp = self.temp_folder()?;
         let mut deleted = 0;
-        for entry in fs::read_dir(&dir).map_err(Error::io("list", &dir))? {
-            let entry = entry.map_err(Error::io("list", &dir))?;
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Ok(metadata) = fs::symlink_metadata(&path) else {
+        for entry in temp.names().map_err(self.below("list", TEMP))? {
+            let name = entry.to_string_lossy();
+            let Ok(found) = temp.stat(&entry) else {
                 continue;
             };
-            if let Some(digest) = trash_of(&name) {
-                // Moving a blob aside keeps its time and changes the time of its status. A blob moved by a dead
-                // collection is an unused blob like any other: the caller looks at it again.
-                let moved = UNIX_EPOCH + Duration::from_secs(metadata.ctime().max(0) as u64);
-                if used.contains(&digest) || temp::is_abandoned(&name, moved, options.grace) {
-                    self.put_back(digest, &path)?;
+            if found.is_file()
+                && let Some(digest) = trash_of(&name)
+            {
+                // A blob keeps its old time; when it was moved, its status changed. What a dead
+                // collection moved is an unused blob like others again, looked at once more below.
+                if used.contains(&digest) || temp::is_abandoned(&name, found.changed, options.grace)
+                {
+                    self.put_back(digest, &temp, &name)?;
                 }
                 continue;
             }
-            let modified = metadata.modified().unwrap_or_else(|_| SystemTime::now());
-            if !temp::is_abandoned(&name, modified, options.grace) {
+            if !temp::is_abandoned(&name, found.modified, options.grace) {
                 continue;
             }
-            remove(&path).map_err(|e| self.write_error(e))?;
+            temp.remove_all(&entry)
+                .map_err(|error| self.write_error(Path::new(TEMP).join(&entry), error))?;
             deleted += 1;
         }
         Ok(deleted)
@@ -294,10 +314,7 @@ fn trash_of(name: &str) -> Option<Digest> {
     Digest::from_hex(name.rsplit_once(TRASH)?.1).ok()
 }
 
-/// Whether the file was changed within the grace time; an unreadable file counts as young.
-fn is_young(path: &Path, grace: Duration) -> bool {
-    match fs::symlink_metadata(path).and_then(|metadata| metadata.modified()) {
-        Ok(modified) => modified.elapsed().unwrap_or_default() < grace,
-        Err(_) => true,
-    }
+/// Whether the file was changed within the grace time; one that cannot be looked at is spared.
+fn is_young(folder: &OpenFolder, name: &Path, grace: Duration) -> bool {
+    folder.stat(name).map_or(true, |found| found.age() < grace)
 }

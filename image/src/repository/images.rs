@@ -2,11 +2,11 @@
 //! layers. Every reading verifies the digests of manifest and config.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
+
+use pcocc_core::trust;
 
 use crate::error::{Error, Result};
 use crate::oci::{Documents, Image, Layer, MAX_DOCUMENT};
@@ -72,16 +72,27 @@ impl Repository {
         let Ok(version) = self.version() else {
             return false;
         };
-        let path = self.meta_path(version, meta.name(), meta.revision());
-        fs::symlink_metadata(path).is_ok_and(|metadata| {
-            metadata.uid() == 0 || metadata.uid() == rustix::process::geteuid().as_raw()
+        let file = Self::meta_name(version, meta.name(), meta.revision());
+        self.metas().is_ok_and(|metas| {
+            metas
+                .stat(file)
+                .is_ok_and(|found| trust::is_trusted(&found))
         })
     }
 
-    /// The image with this ID, if the repository has an image of that ID with all its blobs.
+    /// The image with this ID, when an image in the repository has it and all its blobs are there.
+    ///
+    /// Images of others do not count: their layers may be other ones than the image with this ID has.
     pub fn recall(&self, id: Digest) -> Result<Option<Image>> {
         for meta in self.list()?.metas {
             if meta.kind() != Kind::Container || !meta.data_blobs().contains(&id) {
+                continue;
+            }
+            if !self.is_trusted(&meta) {
+                tracing::debug!(
+                    image = meta.name(),
+                    "an image of somebody else is not recalled"
+                );
                 continue;
             }
             match self.image(&meta) {
@@ -137,26 +148,29 @@ impl Layout for RepositoryImage {
     }
 
     fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
+        let file = match self.repository.open_blob(layer.digest) {
+            Err(Error::NotFound(_)) => {
+                return Err(Error::NotFound(format!(
+                    "blob {} of image {}:{}",
+                    layer.digest,
+                    self.repository.name(),
+                    self.meta.name()
+                )));
+            }
+            opened => opened?,
+        };
         let path = self.repository.blob_path(layer.digest);
-        match self.repository.blob_size(layer.digest)? {
-            None => Err(Error::NotFound(format!(
-                "blob {} of image {}:{}",
-                layer.digest,
-                self.repository.name(),
-                self.meta.name()
-            ))),
-            Some(size) if size != layer.size => Err(Error::Corrupt {
+        let size = file.metadata().map_err(Error::io("open", &path))?.len();
+        if size != layer.size {
+            return Err(Error::Corrupt {
                 expected: layer.digest,
                 found: format!("{size} bytes, not {}, in {}", layer.size, path.display()),
-            }),
-            Some(_) => {
-                let file = File::open(&path).map_err(Error::io("open", &path))?;
-                Ok(Box::new(file))
-            }
+            });
         }
+        Ok(Box::new(file))
     }
 
-    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
-        Some(self.repository.blob_path(layer.digest))
+    fn layer_file(&self, layer: &Layer) -> Option<File> {
+        self.repository.open_blob(layer.digest).ok()
     }
 }

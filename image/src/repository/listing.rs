@@ -1,11 +1,14 @@
 //! Listing all images of a repository, ten thousand in a fraction of a second.
 
+use std::io;
 use std::num::NonZero;
-use std::path::PathBuf;
-use std::{fs, thread};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use pcocc_core::beneath::{OpenFolder, Refusal};
 
 use crate::error::{Error, Result};
-use crate::repository::folder::{Repository, split_meta_name};
+use crate::repository::folder::{META, Repository, split_meta_name};
 use crate::repository::meta::Meta;
 use crate::repository::upgrade::is_old_folder;
 
@@ -45,28 +48,24 @@ impl Repository {
         let Some(version) = self.version_to_read()? else {
             return Ok(Listing::default());
         };
-        let paths: Vec<PathBuf> = if version >= 2 {
-            let dir = self.meta_dir();
-            self.meta_files()?
-                .iter()
-                // An interrupted upgrade left these folders; their content is converted.
-                .filter(|file| !is_old_folder(file))
-                .map(|file| dir.join(file))
-                .collect()
-        } else {
-            self.hashed_meta_paths()?
+        let metas = &self.metas()?;
+        let mut files = match version {
+            2.. => self.meta_files()?,
+            _ => self.hashed_meta_names()?,
         };
+        // What an interrupted upgrade left; its content has been converted.
+        files.retain(|file| !is_old_folder(file));
         let threads = thread::available_parallelism()
             .map_or(1, NonZero::get)
             .min(8)
-            .min(paths.len().div_ceil(PER_THREAD))
+            .min(files.len().div_ceil(PER_THREAD))
             .max(1);
-        let share = paths.len().div_ceil(threads).max(1);
+        let share = files.len().div_ceil(threads).max(1);
         let mut listing = Listing::default();
         thread::scope(|scope| {
-            let workers: Vec<_> = paths
+            let workers: Vec<_> = files
                 .chunks(share)
-                .map(|paths| scope.spawn(move || self.read_metas(version, paths)))
+                .map(|files| scope.spawn(move || self.read_metas(version, metas, files)))
                 .collect();
             for worker in workers {
                 // A panic in a worker is a bug: it continues in the caller.
@@ -108,19 +107,18 @@ impl Repository {
         Ok(names)
     }
 
-    fn read_metas(&self, version: u32, paths: &[PathBuf]) -> Listing {
+    fn read_metas(&self, version: u32, metas: &OpenFolder, files: &[String]) -> Listing {
         let mut part = Listing::default();
-        for path in paths {
-            match self.read_meta(version, path) {
+        for file in files {
+            let path = || metas.path().join(file);
+            match self.read_meta(version, metas, Path::new(file)) {
                 Ok(meta) => {
-                    let named = path.file_name().and_then(|name| name.to_str());
-                    if version >= 2
-                        && named.and_then(split_meta_name) != Some((meta.name(), meta.revision()))
-                    {
+                    let named = split_meta_name(file);
+                    if version >= 2 && named != Some((meta.name(), meta.revision())) {
                         part.bad.push(BadMeta {
-                            path: path.clone(),
+                            path: path(),
                             error: Error::invalid(
-                                format!("metadata {}", path.display()),
+                                format!("metadata {}", path().display()),
                                 format!("is of {}@{}", meta.name(), meta.revision()),
                             ),
                         });
@@ -128,10 +126,10 @@ impl Repository {
                         part.metas.push(meta);
                     }
                 }
-                // The file was deleted after the directory was read.
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                // Deleted since the directory was read.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => part.bad.push(BadMeta {
-                    path: path.clone(),
+                    path: path(),
                     error,
                 }),
             }
@@ -139,22 +137,28 @@ impl Repository {
         part
     }
 
-    /// Metadata files of a version 1 repository, `meta/xx/<hash>`.
-    pub(crate) fn hashed_meta_paths(&self) -> Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
+    /// Names in `meta/` of the metadata files of a version 1 repository, `xx/<hash>`.
+    pub(crate) fn hashed_meta_names(&self) -> Result<Vec<String>> {
+        let metas = self.metas()?;
+        let mut files = Vec::new();
         for folder in self.meta_files()? {
-            let dir = self.meta_dir().join(folder);
-            match fs::read_dir(&dir) {
-                Ok(entries) => {
-                    for entry in entries {
-                        paths.push(entry.map_err(Error::io("list", &dir))?.path());
-                    }
+            match metas.folder(&folder).and_then(|folder| folder.names()) {
+                Ok(names) => files.extend(
+                    names
+                        .iter()
+                        .map(|name| format!("{folder}/{}", name.to_string_lossy())),
+                ),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotADirectory | io::ErrorKind::NotFound
+                    ) => {}
+                Err(error) if Refusal::of(&error).is_some() => {
+                    tracing::warn!(folder, %error, "not a folder of metadata; left alone");
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::io("list", &dir)(error)),
+                Err(error) => return Err(self.below("list", Path::new(META).join(folder))(error)),
             }
         }
-        Ok(paths)
+        Ok(files)
     }
 }

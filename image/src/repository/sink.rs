@@ -7,13 +7,14 @@
 //! files and unnamed blobs for garbage collection.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard};
+use pcocc_core::beneath::{Found, TempFile};
 use pcocc_core::progress::BlobKind;
-use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
@@ -22,7 +23,7 @@ use crate::oci::{Image, Layer};
 use crate::origin::Origin;
 use crate::reference::{ImageUri, check_name};
 use crate::repository::cache::{Cache, CacheKey};
-use crate::repository::folder::Repository;
+use crate::repository::folder::{Repository, TEMP};
 use crate::repository::meta::Meta;
 use crate::repository::set::Repositories;
 use crate::transfer::{Context, Offer, Receiver, Sink};
@@ -176,8 +177,9 @@ impl<'a> RepositoryReceiver<'a> {
             compression: offer.compression,
             diff_id,
         };
+        let offered = Found::of_file(file).map_err(Error::io("look at", "an offered layer"))?;
         for other in self.sink.repositories.iter() {
-            if other.path() == self.repository().path() || other.blob_path(digest) != *file {
+            if other.path() == self.repository().path() || !other.has_as_blob(digest, &offered) {
                 continue;
             }
             if other.known_layers()?.get(&diff_id) == Some(&layer)
@@ -190,13 +192,8 @@ impl<'a> RepositoryReceiver<'a> {
         Ok(None)
     }
 
-    /// Puts the root filesystem into the cache under `key`: the new file, or the entry of the same image.
-    fn fill_cache(
-        &self,
-        rootfs: Option<NamedTempFile>,
-        image: &Image,
-        key: &CacheKey,
-    ) -> Result<()> {
+    /// Puts the root filesystem into the cache under `key`, new or from the same image's entry.
+    fn fill_cache(&self, rootfs: Option<TempFile>, image: &Image, key: &CacheKey) -> Result<()> {
         let Some(cache) = self.cache() else {
             return Ok(());
         };
@@ -288,7 +285,7 @@ impl Drop for RepositoryReceiver<'_> {
 pub(crate) struct RepositoryBlobs {
     repository: Arc<Repository>,
     layers: Mutex<Option<HashMap<DiffId, Layer>>>,
-    staged: Mutex<HashMap<Digest, (NamedTempFile, u64)>>,
+    staged: Mutex<HashMap<Digest, (TempFile, u64)>>,
 }
 
 impl RepositoryBlobs {
@@ -300,7 +297,7 @@ impl RepositoryBlobs {
         }
     }
 
-    fn staged(&self) -> MutexGuard<'_, HashMap<Digest, (NamedTempFile, u64)>> {
+    fn staged(&self) -> MutexGuard<'_, HashMap<Digest, (TempFile, u64)>> {
         self.staged.lock()
     }
 
@@ -339,22 +336,22 @@ impl BlobDir for RepositoryBlobs {
         Ok(size)
     }
 
-    fn path_of(&self, digest: Digest) -> PathBuf {
+    fn open(&self, digest: Digest) -> Result<File> {
         if let Some((temp, _)) = self.staged().get(&digest) {
-            return temp.path().to_owned();
+            return temp.reopen().map_err(Error::io("open", temp.path()));
         }
-        self.repository.blob_path(digest)
+        self.repository.open_blob(digest)
     }
 
-    fn temp(&self) -> Result<NamedTempFile> {
+    fn temp(&self) -> Result<TempFile> {
         self.repository.temp_blob()
     }
 
-    fn publish(&self, temp: NamedTempFile, digest: Digest, size: u64) -> Result<()> {
-        // The flush overlaps with the next layers: publishing has little left to flush.
+    fn publish(&self, temp: TempFile, digest: Digest, size: u64) -> Result<()> {
+        // Flushed while the next layers come; when it gets its place little is left to flush.
         temp.as_file()
             .sync_all()
-            .map_err(|error| self.write_failed(temp.path(), error))?;
+            .map_err(|error| self.write_failed(&temp.path(), error))?;
         self.staged().insert(digest, (temp, size));
         Ok(())
     }
@@ -374,7 +371,7 @@ impl BlobDir for RepositoryBlobs {
     }
 
     fn write_failed(&self, path: &Path, error: std::io::Error) -> Error {
-        match self.repository.write_error(error) {
+        match self.repository.write_error(TEMP, error) {
             Error::Io { action, source, .. } => Error::io(action, path)(source),
             other => other,
         }

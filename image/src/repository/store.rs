@@ -4,10 +4,10 @@
 //! revision.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -16,7 +16,7 @@ use crate::ingest::Options;
 use crate::origin::Origin;
 use crate::reference::{ImageUri, check_name};
 use crate::repository::cache::CacheKey;
-use crate::repository::folder::Repository;
+use crate::repository::folder::{META, Repository};
 use crate::repository::images::RepositoryImage;
 use crate::repository::meta::{Kind, Meta};
 use crate::repository::set::Repositories;
@@ -118,17 +118,16 @@ impl Store for RepositoryStore {
     }
 
     fn version(&self) -> Result<u64> {
-        let dir = self.repository.meta_dir();
-        let metadata = match fs::metadata(&dir) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(Error::io("look at", &dir)(error)),
+        // Another repository may be in its place.
+        let found = match self.repository.reopen().and_then(|root| root.stat(META)) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(self.repository.below("look at", META)(error)),
         };
-        let nanoseconds = (metadata.mtime() as u64)
-            .wrapping_mul(1_000_000_000)
-            .wrapping_add(metadata.mtime_nsec() as u64);
-        // These fields tell a replaced directory, and two entries within one tick of the clock.
-        Ok(nanoseconds ^ metadata.ino().rotate_left(48) ^ metadata.size().rotate_left(24))
+        let since = found.modified.duration_since(UNIX_EPOCH);
+        let nanoseconds = since.map_or(0, |since| since.as_nanos() as u64);
+        // Another directory in its place, or an entry within one tick of the clock, changes these.
+        Ok(nanoseconds ^ found.identity.1.rotate_left(48) ^ found.size.rotate_left(24))
     }
 
     fn check_name(&self, name: &str) -> Result<()> {

@@ -4,24 +4,24 @@
 //! has added meanwhile → move the old folders to `meta.old/`. At every instant one version is complete, and
 //! readers of each version ignore the files of the other.
 
-use std::fs;
 use std::io::{self, Write};
-
-use pcocc_core::publish;
+use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::repository::folder::Repository;
-use crate::repository::temp;
+use crate::repository::folder::{META, Repository};
+
+/// Directory for the metadata of version 1.
+const ATTIC: &str = "meta.old";
 
 impl Repository {
     pub(crate) fn upgrade(&self) -> Result<()> {
         self.convert_metas()?;
-        let mut config = temp::file_in(&self.temp_dir(), 0o666).map_err(|e| self.write_error(e))?;
+        let root = self.root()?;
+        let mut config = self.temp(0o666)?;
         config
             .write_all(b"version: 2\n")
-            .and_then(|()| config.as_file().sync_all())
-            .and_then(|()| publish::replace(config.path(), &self.path().join(".config")))
-            .map_err(|e| self.write_error(e))?;
+            .and_then(|()| config.replace(&root, ".config"))
+            .map_err(|error| self.write_error(".config", error))?;
         self.finish_upgrade()
     }
 
@@ -32,17 +32,18 @@ impl Repository {
             return Ok(());
         }
         self.convert_metas()?;
-        let attic = self.path().join("meta.old");
-        fs::create_dir_all(&attic).map_err(|e| self.write_error(e))?;
+        let attic = self.root()?.folder_or_new(ATTIC, 0o777);
+        let attic = attic.map_err(|error| self.write_error(ATTIC, error))?;
+        let metas = self.metas()?;
         for folder in folders {
-            let from = self.meta_dir().join(&folder);
-            match fs::rename(&from, attic.join(&folder)) {
+            let failed = |error| self.write_error(Path::new(META).join(&folder), error);
+            match metas.rename(&folder, &attic, &folder) {
                 Ok(()) => {}
                 // An earlier upgrade left this folder in `meta.old/`; the files are converted.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                    fs::remove_dir_all(&from).map_err(|e| self.write_error(e))?;
+                    metas.remove_all(&folder).map_err(failed)?;
                 }
-                Err(error) => return Err(self.write_error(error)),
+                Err(error) => return Err(failed(error)),
             }
         }
         Ok(())
@@ -50,24 +51,24 @@ impl Repository {
 
     /// Folders of version 1 in `meta/`.
     fn old_meta_folders(&self) -> Result<Vec<String>> {
+        let metas = self.metas()?;
         let mut folders = self.meta_files()?;
-        folders.retain(|name| is_old_folder(name) && self.meta_dir().join(name).is_dir());
+        let is_folder = |name: &String| metas.stat(name).is_ok_and(|found| found.is_folder());
+        folders.retain(|name| is_old_folder(name) && is_folder(name));
         Ok(folders)
     }
 
     fn convert_metas(&self) -> Result<()> {
-        for path in self.hashed_meta_paths()? {
-            let meta = self.read_meta(1, &path)?.canonical()?;
-            let target = self.meta_path(2, meta.name(), meta.revision());
-            let mut temp =
-                temp::file_in(&self.temp_dir(), 0o666).map_err(|e| self.write_error(e))?;
-            temp.write_all(meta.render().as_bytes())
-                .and_then(|()| temp.as_file().sync_all())
-                .map_err(|e| self.write_error(e))?;
-            match publish::create_new(temp.path(), &target) {
+        let metas = self.metas()?;
+        for name in self.hashed_meta_names()? {
+            let meta = self.read_meta(1, &metas, Path::new(&name))?.canonical()?;
+            let new = Self::meta_name(2, meta.name(), meta.revision());
+            let mut temp = self.temp(0o644)?;
+            let written = temp.write_all(meta.render().as_bytes());
+            match written.and_then(|()| temp.create_new(&metas, &new)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io("upgrade", &target)(error)),
+                Err(error) => return Err(Error::io("upgrade", metas.path().join(&new))(error)),
             }
         }
         Ok(())

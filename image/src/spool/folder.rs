@@ -1,18 +1,18 @@
 //! The spool's folder: its locks, its entries, and their removal.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use pcocc_core::beneath::{Found, OpenFolder, Refusal};
 use pcocc_core::publish;
 use rustix::fs::FlockOperation;
-use tempfile::TempDir;
 
-use super::{ROOTFS, is_missing};
+use super::{BLOBS, ROOTFS, is_missing};
 use crate::error::{Error, Result};
 use crate::layout::LayoutFolder;
 use crate::oci::Layer;
@@ -28,34 +28,45 @@ const INTERVAL: Duration = Duration::from_millis(30);
 /// A spool's folder.
 #[derive(Debug)]
 pub(super) struct Folder {
-    dir: PathBuf,
+    dir: OpenFolder,
 }
 
 /// An unfinished entry, deleted when dropped.
 #[derive(Debug)]
 pub(super) struct Temp {
-    folder: TempDir,
-    lock: File,
+    dir: OpenFolder,
+    name: OsString,
+    folder: OpenFolder,
+    lock: Option<File>,
 }
 
 impl Temp {
-    pub(super) fn path(&self) -> &Path {
-        self.folder.path()
+    pub(super) fn folder(&self) -> &OpenFolder {
+        &self.folder
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        // Its name is another once it is published.
+        if self.lock.is_some() {
+            discard(&self.dir, &self.name);
+        }
     }
 }
 
 /// The right to export one image, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
-    path: PathBuf,
+    dir: OpenFolder,
+    name: OsString,
     _lock: File,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // The file is removed while it is locked: a waiting process sees that its file is gone, and makes
-        // another.
-        discard_file(&self.path);
+        // Removed while it is locked: whoever waits sees that its file is gone, and makes another.
+        discard(&self.dir, &self.name);
     }
 }
 
@@ -70,7 +81,7 @@ pub(super) struct Evicted {
 
 /// An entry, as eviction needs it.
 struct Entry {
-    path: PathBuf,
+    name: OsString,
     used: SystemTime,
     bytes: u64,
 }
@@ -78,37 +89,45 @@ struct Entry {
 impl Folder {
     /// Opens the folder and removes the remains of killed processes.
     pub(super) fn open(dir: PathBuf) -> Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(Error::io("create", &dir))?;
-        let folder = Self { dir };
+        let opened = publish::create_folders(&dir, 0o700).and_then(|()| OpenFolder::open(&dir));
+        let folder = Self {
+            dir: opened.map_err(Error::io("create", &dir))?,
+        };
         folder.sweep()?;
         Ok(folder)
     }
 
     /// The folder itself.
     pub(super) fn path(&self) -> &Path {
-        &self.dir
+        self.dir.path()
     }
 
-    /// The path of the image's entry, whether there or not.
-    pub(super) fn entry(&self, id: Digest) -> PathBuf {
-        self.dir.join(id.hex())
+    /// Opens the image's entry.
+    pub(super) fn entry(&self, id: Digest) -> Result<OpenFolder> {
+        let entry = self.dir.folder(id.hex());
+        entry.map_err(self.failed("open", id.hex()))
+    }
+
+    /// Makes a closure for `map_err` that names what is at `name` in the folder.
+    fn failed<N: AsRef<Path>>(
+        &self,
+        action: &'static str,
+        name: N,
+    ) -> impl FnOnce(io::Error) -> Error + use<N> {
+        Error::io(action, self.path().join(name))
     }
 
     /// Locks the image's entry against removal and marks it as used; `None` when there is no entry.
     pub(super) fn lock_entry(&self, id: Digest) -> Result<Option<File>> {
         let _guard = self.guard()?;
-        let path = self.entry(id);
-        let lock = match File::open(&path) {
+        let name = id.hex();
+        let lock = match self.dir.open_to_lock(&name) {
             Err(error) if is_missing(&error) => return Ok(None),
-            opened => opened.map_err(Error::io("open", &path))?,
+            opened => opened.map_err(self.failed("open", &name))?,
         };
         // An entry is locked exclusively only under the guard.
         if !try_lock(&lock, FlockOperation::NonBlockingLockShared)
-            .map_err(Error::io("lock", &path))?
+            .map_err(self.failed("lock", &name))?
         {
             return Ok(None);
         }
@@ -118,27 +137,28 @@ impl Folder {
 
     /// Marks the image as used now.
     pub(super) fn touch(&self, id: Digest) {
-        if let Err(error) = publish::touch(&self.entry(id)) {
+        if let Err(error) = self.dir.touch(id.hex()) {
             tracing::debug!(%error, %id, "cannot mark an image of the spool as used");
         }
     }
 
     /// Waits until no other process or thread exports this image.
     pub(super) fn turn(&self, id: Digest, context: &Context) -> Result<Turn> {
-        let path = self.dir.join(format!("{}{EXPORT}", id.hex()));
+        let name = OsString::from(format!("{}{EXPORT}", id.hex()));
         loop {
             context.check()?;
-            let lock = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(Error::io("create", &path))?;
+            let lock = self.dir.open_or_create(&name, 0o600);
+            let lock = lock.map_err(self.failed("create", &name))?;
             if try_lock(&lock, FlockOperation::NonBlockingLockExclusive)
-                .map_err(Error::io("lock", &path))?
-                && is_at(&lock, &path)
+                .map_err(self.failed("lock", &name))?
+                && is_at(&lock, &self.dir, &name)
             {
-                return Ok(Turn { path, _lock: lock });
+                let dir = self.dir.clone();
+                return Ok(Turn {
+                    dir,
+                    name,
+                    _lock: lock,
+                });
             }
             thread::sleep(INTERVAL);
         }
@@ -147,42 +167,39 @@ impl Folder {
     /// Starts an entry.
     pub(super) fn temp(&self) -> Result<Temp> {
         let _guard = self.guard()?;
-        let io = |error| Error::io("create a folder in", &self.dir)(error);
-        let folder = tempfile::Builder::new()
-            .prefix(TEMP)
-            .tempdir_in(&self.dir)
-            .map_err(io)?;
-        let lock = File::open(folder.path()).map_err(io)?;
-        // Other processes look at the folder only under the guard.
+        let io = |error| Error::io("create a folder in", self.path())(error);
+        let (name, folder) = self.dir.temp_folder(TEMP, 0o700).map_err(io)?;
+        let lock = self.dir.open_to_lock(&name).map_err(io)?;
+        // Nobody else looks at it without the guard.
         try_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io)?;
-        Ok(Temp { folder, lock })
+        Ok(Temp {
+            dir: self.dir.clone(),
+            name,
+            folder,
+            lock: Some(lock),
+        })
     }
 
-    /// Publishes a complete entry under the image's ID; the returned lock keeps the entry.
-    pub(super) fn publish(&self, temp: Temp, id: Digest) -> Result<File> {
+    /// Makes a complete entry the image's; the lock that is returned keeps it.
+    pub(super) fn publish(&self, mut temp: Temp, id: Digest) -> Result<File> {
         let _guard = self.guard()?;
-        let path = self.entry(id);
-        fs::rename(temp.path(), &path).map_err(Error::io("publish", &path))?;
-        let Temp { folder, lock } = temp;
-        // The folder has another name now.
-        let _ = folder.keep();
-        try_lock(&lock, FlockOperation::NonBlockingLockShared).map_err(Error::io("lock", &path))?;
+        let name = id.hex();
+        let renamed = self.dir.rename(&temp.name, &self.dir, &name);
+        renamed.map_err(self.failed("publish", &name))?;
+        let lock = temp.lock.take().ok_or(Error::Cancelled)?;
+        try_lock(&lock, FlockOperation::NonBlockingLockShared)
+            .map_err(self.failed("lock", &name))?;
         Ok(lock)
     }
 
     /// Removes a useless entry, even when other processes have it open.
     pub(super) fn remove(&self, id: Digest) -> Result<()> {
         let guard = self.guard()?;
-        let path = self.entry(id);
-        match File::open(&path) {
-            Err(error) if is_missing(&error) => return Ok(()),
-            Err(error) => return Err(Error::io("open", &path)(error)),
-            Ok(lock) => {
-                let out = self.set_aside(&path)?;
-                drop(guard);
-                discard(&out);
-                drop(lock);
-            }
+        let name = OsString::from(id.hex());
+        if self.dir.has(&name) {
+            let out = self.set_aside(&name)?;
+            drop(guard);
+            discard(&self.dir, &out);
         }
         Ok(())
     }
@@ -200,43 +217,45 @@ impl Folder {
                 if left <= max_bytes {
                     break;
                 }
-                let Some(lock) = lock_alone(&entry.path)? else {
+                let Some(lock) = self.lock_alone(entry.name.as_ref())? else {
                     continue;
                 };
-                // A process may use the root file system alone. A broken entry has none.
-                let rootfs = entry.path.join(ROOTFS);
-                if lock_alone(&rootfs)?.is_none() && rootfs.exists() {
+                // Its root file system may be in use without the rest; a broken one has none.
+                let rootfs = Path::new(&entry.name).join(ROOTFS);
+                if self.lock_alone(&rootfs)?.is_none() && self.dir.has(&rootfs) {
                     continue;
                 }
-                out.push((self.set_aside(&entry.path)?, lock));
+                out.push((self.set_aside(&entry.name)?, lock));
                 left -= entry.bytes;
                 freed += entry.bytes;
             }
         }
-        // The entries have lost their names: other processes need not wait for the removal.
-        for (path, _lock) in out {
-            discard(&path);
+        // Nobody finds them any more, so that others need not wait for this.
+        for (name, _lock) in out {
+            discard(&self.dir, &name);
         }
         Ok(Evicted { freed, left })
     }
 
-    /// The layers of all entries with their files, for links in another entry.
-    pub(super) fn layers(&self) -> HashMap<DiffId, (Layer, PathBuf)> {
+    /// The layers of all entries and the folders of their blobs, to be linked into another entry.
+    pub(super) fn layers(&self) -> HashMap<DiffId, (Layer, OpenFolder)> {
         let mut layers = HashMap::new();
         let Ok(entries) = self.entries() else {
             return layers;
         };
         for entry in entries {
-            // An entry that is broken, or is being removed, has no usable layers.
-            let Ok(folder) = LayoutFolder::open(&entry.path, None) else {
+            // One that is broken, or goes right now, has no layers for us.
+            let opened = self.dir.folder(&entry.name).map(LayoutFolder::inside);
+            let Ok(Ok(folder)) = opened else {
                 continue;
             };
-            let Ok(image) = folder.image(&Context::silent()) else {
+            let blobs = self.dir.folder(Path::new(&entry.name).join(BLOBS));
+            let (Ok(image), Ok(blobs)) = (folder.image(&Context::silent()), blobs) else {
                 continue;
             };
             for layer in image.layers() {
-                if let Some(file) = folder.layer_file(layer) {
-                    layers.insert(layer.diff_id, (layer.clone(), file));
+                if folder.layer_file(layer).is_some() {
+                    layers.insert(layer.diff_id, (layer.clone(), blobs.clone()));
                 }
             }
         }
@@ -245,18 +264,14 @@ impl Folder {
 
     /// Locks the spool while folders are added, removed or locked.
     fn guard(&self) -> Result<File> {
-        let path = self.dir.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        const LOCK: &str = "lock";
+        let lock = self.dir.open_or_create(LOCK, 0o600);
+        let lock = lock.map_err(self.failed("open", LOCK))?;
         loop {
             match rustix::fs::flock(&lock, FlockOperation::LockExclusive) {
                 Ok(()) => return Ok(lock),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(Error::io("lock", &path)(error.into())),
+                Err(error) => return Err(self.failed("lock", LOCK)(error.into())),
             }
         }
     }
@@ -265,29 +280,29 @@ impl Folder {
         let mut out = Vec::new();
         {
             let _guard = self.guard()?;
-            for path in self.children()? {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let is_export = name.ends_with(EXPORT);
-                if (is_export || name.starts_with(TEMP))
-                    && let Some(lock) = lock_alone(&path)?
+            for name in self.children()? {
+                let text = name.to_string_lossy();
+                let is_export = text.ends_with(EXPORT);
+                if (is_export || text.starts_with(TEMP))
+                    && let Some(lock) = self.lock_alone(name.as_ref())?
                 {
                     if is_export {
-                        discard_file(&path);
+                        discard(&self.dir, &name);
                     } else {
-                        out.push((path, lock));
+                        out.push((name, lock));
                     }
                 }
             }
             if !self.is_of_this_boot()? {
                 for entry in self.entries()? {
-                    if let Some(lock) = lock_alone(&entry.path)? {
-                        out.push((self.set_aside(&entry.path)?, lock));
+                    if let Some(lock) = self.lock_alone(entry.name.as_ref())? {
+                        out.push((self.set_aside(&entry.name)?, lock));
                     }
                 }
             }
         }
-        for (path, _lock) in out {
-            discard(&path);
+        for (name, _lock) in out {
+            discard(&self.dir, &name);
         }
         Ok(())
     }
@@ -301,67 +316,64 @@ impl Folder {
                 return Ok(true);
             }
         };
-        let path = self.dir.join("boot");
-        match fs::read(&path) {
+        const BOOT: &str = "boot";
+        match self.dir.read(BOOT, 4096) {
             Ok(then) if then == now => return Ok(true),
             Ok(_) => {}
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(Error::io("read", &path)(error)),
+            Err(error) => return Err(self.failed("read", BOOT)(error)),
         }
-        fs::write(&path, now).map_err(Error::io("write", &path))?;
+        let written = self.dir.temp(TEMP, 0o600).and_then(|mut temp| {
+            temp.write_all(&now)?;
+            temp.replace(&self.dir, BOOT)
+        });
+        written.map_err(self.failed("write", BOOT))?;
         Ok(false)
     }
 
-    fn children(&self) -> Result<Vec<PathBuf>> {
-        let io = |error| Error::io("list", &self.dir)(error);
-        fs::read_dir(&self.dir)
-            .map_err(io)?
-            .map(|child| child.map(|child| child.path()).map_err(io))
-            .collect()
+    fn children(&self) -> Result<Vec<OsString>> {
+        self.dir.names().map_err(Error::io("list", self.path()))
     }
 
     fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        for path in self.children()? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if Digest::from_hex(&name).is_err() {
+        for name in self.children()? {
+            if Digest::from_hex(&name.to_string_lossy()).is_err() {
                 continue;
             }
-            match fs::metadata(&path).and_then(|metadata| metadata.modified()) {
-                Ok(used) => entries.push(Entry {
-                    bytes: bytes_in(&path),
-                    used,
-                    path,
+            match self.dir.stat(&name) {
+                Ok(found) => entries.push(Entry {
+                    bytes: bytes_in(&self.dir, &name),
+                    used: found.modified,
+                    name,
                 }),
                 Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(Error::io("read", &path)(error)),
+                Err(error) => return Err(self.failed("read", &name)(error)),
             }
         }
         Ok(entries)
     }
 
-    /// Takes an entry's name away; the caller or [`Self::sweep`] removes the folder later.
-    fn set_aside(&self, path: &Path) -> Result<PathBuf> {
-        let io = |error| Error::io("remove", path)(error);
-        let out = tempfile::Builder::new()
-            .prefix(TEMP)
-            .tempdir_in(&self.dir)
-            .map_err(io)?
-            .keep();
-        // Rename replaces an empty folder.
-        fs::rename(path, &out).map_err(io)?;
+    /// Takes an entry's name away; it is removed later, or by [`Self::sweep`].
+    fn set_aside(&self, name: &OsString) -> Result<OsString> {
+        let io = |error| Error::io("remove", self.path().join(name))(error);
+        let (out, _) = self.dir.temp_folder(TEMP, 0o700).map_err(io)?;
+        // Nothing but a folder takes an empty folder's place.
+        self.dir.remove_folder(&out).map_err(io)?;
+        self.dir.rename(name, &self.dir, &out).map_err(io)?;
         Ok(out)
     }
-}
 
-/// Takes the exclusive lock of a folder or file; `None` when it is in use or gone.
-fn lock_alone(path: &Path) -> Result<Option<File>> {
-    let file = match File::open(path) {
-        Err(error) if is_missing(&error) => return Ok(None),
-        opened => opened.map_err(Error::io("open", path))?,
-    };
-    let locked = try_lock(&file, FlockOperation::NonBlockingLockExclusive);
-    Ok(locked.map_err(Error::io("lock", path))?.then_some(file))
+    /// Takes the lock of a folder or file; `None` when somebody uses it or it is gone.
+    fn lock_alone(&self, name: &Path) -> Result<Option<File>> {
+        let file = match self.dir.open_to_lock(name) {
+            // What is neither file nor folder is left alone.
+            Err(error) if is_missing(&error) || Refusal::of(&error).is_some() => return Ok(None),
+            opened => opened.map_err(self.failed("open", name))?,
+        };
+        let locked = try_lock(&file, FlockOperation::NonBlockingLockExclusive);
+        Ok(locked.map_err(self.failed("lock", name))?.then_some(file))
+    }
 }
 
 /// Locks an entry's root file system while the file is open; the caller holds the lock of the entry.
@@ -377,37 +389,31 @@ fn try_lock(file: &File, how: FlockOperation) -> io::Result<bool> {
     }
 }
 
-/// Whether `path` names `file` now.
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(file), Ok(named)) = (file.metadata(), fs::metadata(path)) else {
+/// Whether `file` is what `name` names now.
+fn is_at(file: &File, folder: &OpenFolder, name: &OsString) -> bool {
+    let (Ok(file), Ok(named)) = (Found::of_file(file), folder.stat(name)) else {
         return false;
     };
-    (file.dev(), file.ino()) == (named.dev(), named.ino())
+    file.identity == named.identity
 }
 
-fn bytes_in(path: &Path) -> u64 {
-    let Ok(children) = fs::read_dir(path) else {
+fn bytes_in(folder: &OpenFolder, name: &OsString) -> u64 {
+    let Ok(opened) = folder.folder(name) else {
         return 0;
     };
-    let children = children.flatten();
-    children
-        .map(|child| match child.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_in(&child.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
+    let names = opened.names().unwrap_or_default();
+    let sizes = names.iter().map(|name| match opened.stat(name) {
+        Ok(found) if found.is_folder() => bytes_in(&opened, name),
+        Ok(found) => found.size,
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
-fn discard(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path) {
+fn discard(folder: &OpenFolder, name: &OsString) {
+    if let Err(error) = folder.remove_all(name) {
         // The next process that opens the spool tries again.
-        tracing::debug!(%error, path = %path.display(), "cannot remove a folder of the spool");
-    }
-}
-
-fn discard_file(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
-        tracing::debug!(%error, path = %path.display(), "cannot remove a lock of the spool");
+        let path = folder.path().join(name);
+        tracing::debug!(%error, path = %path.display(), "cannot remove what is no use in the spool");
     }
 }

@@ -31,6 +31,7 @@ use std::sync::{Arc, Weak};
 
 use folder::Folder;
 use parking_lot::Mutex;
+use pcocc_core::beneath::{OpenFolder, Refusal};
 use receive::SpoolSink;
 
 use crate::error::{Error, Result};
@@ -42,6 +43,9 @@ use pcocc_layers::Digest;
 
 /// The squashfs file of an entry.
 const ROOTFS: &str = "rootfs.squashfs";
+
+/// The folder of an entry's blobs.
+const BLOBS: &str = "blobs/sha256";
 
 /// A folder of exported images, shared by any number of processes of one machine.
 #[derive(Debug)]
@@ -139,10 +143,20 @@ impl Spool {
             return Ok(Some(image));
         }
         let folder = &self.bounded.folder;
-        let Some(lock) = folder.lock_entry(id)? else {
-            return Ok(None);
+        let lock = match folder.lock_entry(id) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(None),
+            // A link, or whatever else is no folder.
+            Err(Error::Io { source, .. }) if Refusal::of(&source).is_some() => {
+                folder.remove(id)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
         };
-        match SpoolImage::load(folder.entry(id), lock, &self.bounded) {
+        let loaded = folder
+            .entry(id)
+            .and_then(|entry| SpoolImage::load(entry, lock, &self.bounded));
+        match loaded {
             Ok(image) => {
                 let image = Arc::new(image);
                 open.retain(|_, image| image.strong_count() > 0);
@@ -165,7 +179,7 @@ impl Spool {
     ) -> Result<Arc<SpoolImage>> {
         let folder = &self.bounded.folder;
         let temp = folder.temp()?;
-        let sink = SpoolSink::new(temp.path(), folder.layers(), self.options)?;
+        let sink = SpoolSink::new(temp.folder().clone(), folder.layers(), self.options)?;
         transfer::copy(source, &sink, context)?;
         context.check()?;
         drop(sink);
@@ -220,16 +234,16 @@ impl Drop for ShrinkOnDrop {
 }
 
 impl SpoolImage {
-    fn load(path: PathBuf, lock: File, spool: &Arc<Bounded>) -> Result<Self> {
-        let folder = LayoutFolder::open(&path, None)?;
+    fn load(entry: OpenFolder, lock: File, spool: &Arc<Bounded>) -> Result<Self> {
+        let folder = LayoutFolder::inside(entry.clone())?;
         let image = folder.image(&Context::silent())?;
         for layer in image.layers() {
             if folder.layer_file(layer).is_none() {
                 return Err(Error::NotFound(format!("blob {}", layer.digest)));
             }
         }
-        let path = path.join(ROOTFS);
-        let rootfs = File::open(&path).map_err(Error::io("open", &path))?;
+        let path = entry.path().join(ROOTFS);
+        let rootfs = entry.open_file(ROOTFS).map_err(Error::io("open", &path))?;
         folder::keep(&rootfs).map_err(Error::io("lock", &path))?;
         Ok(Self {
             rootfs: Arc::new(rootfs),
@@ -255,7 +269,7 @@ impl Layout for SpoolImage {
         self.folder.open_layer(layer)
     }
 
-    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
+    fn layer_file(&self, layer: &Layer) -> Option<File> {
         self.folder.layer_file(layer)
     }
 }

@@ -1,12 +1,12 @@
 //! Receiving one image into an entry of the spool.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Write as _};
 
-use tempfile::NamedTempFile;
+use pcocc_core::beneath::{OpenFolder, TempFile};
 
-use super::{ROOTFS, is_missing};
+use super::{BLOBS, ROOTFS, is_missing};
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
 use crate::layout::{MARKER, MARKER_NAME};
@@ -24,15 +24,18 @@ pub(super) struct SpoolSink {
 impl SpoolSink {
     /// Receives into the empty `folder`; layers of other entries are linked.
     pub(super) fn new(
-        folder: &Path,
-        others: HashMap<DiffId, (Layer, PathBuf)>,
+        folder: OpenFolder,
+        others: HashMap<DiffId, (Layer, OpenFolder)>,
         options: Options,
     ) -> Result<Self> {
-        let blobs = folder.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+        let made = folder
+            .folder_or_new("blobs", 0o700)
+            .and_then(|_| folder.folder_or_new(BLOBS, 0o700));
+        let blobs = made.map_err(Error::io("create", folder.path().join(BLOBS)))?;
         Ok(Self {
             blobs: EntryBlobs {
-                folder: folder.to_owned(),
+                folder,
+                blobs,
                 others,
             },
             options,
@@ -72,15 +75,15 @@ impl Receiver for SpoolReceiver<'_> {
                 image.id()
             )));
         };
-        let path = self.blobs.folder.join(ROOTFS);
-        rootfs
-            .file
-            .persist(&path)
-            .map_err(|error| Error::io("write", &path)(error.error))?;
+        let folder = &self.blobs.folder;
+        let failed = |name: &str| Error::io("write", folder.path().join(name));
+        let mut rootfs = rootfs.file;
+        rootfs.rename(folder, ROOTFS).map_err(failed(ROOTFS))?;
         let index = image.index(None)?;
         for (name, content) in [(MARKER_NAME, MARKER), ("index.json", &index)] {
-            let path = self.blobs.folder.join(name);
-            fs::write(&path, content).map_err(Error::io("write", &path))?;
+            let file = folder.create_file(name, 0o600);
+            file.and_then(|mut file| file.write_all(content))
+                .map_err(failed(name))?;
         }
         Ok(())
     }
@@ -89,42 +92,52 @@ impl Receiver for SpoolReceiver<'_> {
 /// The blobs of an unfinished entry.
 #[derive(Debug)]
 struct EntryBlobs {
-    folder: PathBuf,
-    /// Layers of other entries, verified when they were received.
-    others: HashMap<DiffId, (Layer, PathBuf)>,
+    folder: OpenFolder,
+    blobs: OpenFolder,
+    /// Layers of other entries with the folders of their blobs, verified when they came.
+    others: HashMap<DiffId, (Layer, OpenFolder)>,
+}
+
+impl EntryBlobs {
+    fn failed(
+        &self,
+        action: &'static str,
+        digest: Digest,
+    ) -> impl FnOnce(io::Error) -> Error + use<> {
+        Error::io(action, self.blobs.path().join(digest.hex()))
+    }
 }
 
 impl BlobDir for EntryBlobs {
     fn size_of(&self, digest: Digest) -> Result<Option<u64>> {
-        let path = self.path_of(digest);
-        match fs::metadata(&path) {
-            Ok(metadata) => Ok(Some(metadata.len())),
+        match self.blobs.stat(digest.hex()) {
+            Ok(found) => Ok(Some(found.size)),
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(Error::io("look for", &path)(error)),
+            Err(error) => Err(self.failed("look for", digest)(error)),
         }
     }
 
-    fn path_of(&self, digest: Digest) -> PathBuf {
-        self.folder.join("blobs/sha256").join(digest.hex())
+    fn open(&self, digest: Digest) -> Result<File> {
+        let file = self.blobs.open_file(digest.hex());
+        file.map_err(self.failed("open", digest))
     }
 
-    fn temp(&self) -> Result<NamedTempFile> {
-        NamedTempFile::new_in(&self.folder).map_err(Error::io("create a file in", &self.folder))
+    fn temp(&self) -> Result<TempFile> {
+        let temp = self.folder.temp(".tmp-", 0o600);
+        temp.map_err(Error::io("create a file in", self.folder.path()))
     }
 
-    fn publish(&self, temp: NamedTempFile, digest: Digest, _size: u64) -> Result<()> {
-        let path = self.path_of(digest);
-        temp.persist(&path)
-            .map_err(|error| Error::io("publish", &path)(error.error))?;
-        Ok(())
+    fn publish(&self, mut temp: TempFile, digest: Digest, _size: u64) -> Result<()> {
+        let renamed = temp.rename(&self.blobs, digest.hex());
+        renamed.map_err(self.failed("publish", digest))
     }
 
     fn known_layer(&self, diff_id: DiffId) -> Result<Option<Layer>> {
-        let Some((layer, file)) = self.others.get(&diff_id) else {
+        let Some((layer, blobs)) = self.others.get(&diff_id) else {
             return Ok(None);
         };
         if self.size_of(layer.digest)?.is_none()
-            && let Err(error) = fs::hard_link(file, self.path_of(layer.digest))
+            && let Err(error) = blobs.link(layer.digest.hex(), &self.blobs, layer.digest.hex())
         {
             // The other entry may be gone: then the layer is received like any other.
             tracing::debug!(%error, %diff_id, "cannot link a layer of another image of the spool");

@@ -132,7 +132,10 @@ fn an_image_is_exported_once_and_kept() {
     for (layer, plain) in image.image.layers().iter().zip(daemon.layers()) {
         assert_eq!(layer.diff_id, DiffId(Digest::of(&plain)));
         let file = image.layer_file(layer).unwrap();
-        assert_eq!(Digest::of(&fs::read(file).unwrap()), layer.digest);
+        assert_eq!(
+            Digest::of(&pcocc_core::beneath::read(file, u64::MAX).unwrap()),
+            layer.digest
+        );
         let mut content = Vec::new();
         image
             .open_layer(layer)
@@ -152,7 +155,7 @@ fn layers_of_other_images_are_linked() {
         let daemon = Daemon::new(name);
         let image = spool.get(daemon.id(), &daemon, &Context::silent()).unwrap();
         let base = image.layer_file(&image.image.layers()[0]).unwrap();
-        fs::metadata(base).unwrap().ino()
+        base.metadata().unwrap().ino()
     });
     assert_eq!(inodes[0], inodes[1]);
 }
@@ -218,7 +221,7 @@ fn the_least_recently_used_goes_first_and_never_one_in_use() {
     // A little less room than is used: `a` is in use, and `c` was used before `b` was.
     let total: u64 = daemons[..3]
         .iter()
-        .map(|daemon| bytes_in(&spool.bounded.folder.entry(daemon.id())))
+        .map(|daemon| bytes_in(&dir.path().join(daemon.id().hex())))
         .sum();
     assert!(spool.bounded.folder.evict(total - 1).unwrap().freed > 0);
     let mut left = [&daemons[0], &daemons[1]].map(|daemon| daemon.id().hex());
@@ -279,6 +282,36 @@ fn a_full_disk_is_told_with_its_folder() {
     let text = error.to_string();
     assert!(text.contains(&*dir.path().to_string_lossy()), "{text}");
     assert!(text.contains("TMPDIR"), "{text}");
+}
+
+#[test]
+fn links_in_it_are_not_followed() {
+    let dir = TempDir::new().unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    fs::write(elsewhere.path().join("precious"), "").unwrap();
+    let daemon = Daemon::new("a");
+    let context = Context::silent();
+    let entry = dir.path().join(daemon.id().hex());
+    for name in [&*daemon.id().hex(), "tmp-link"] {
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(name)).unwrap();
+    }
+    drop(spool(&dir, 1).get(daemon.id(), &daemon, &context).unwrap());
+    drop(
+        spool(&dir, u64::MAX)
+            .get(daemon.id(), &daemon, &context)
+            .unwrap(),
+    );
+    assert!(fs::symlink_metadata(&entry).unwrap().is_dir());
+    // A link in the entry makes it broken.
+    let index = entry.join("index.json");
+    fs::copy(&index, elsewhere.path().join("index.json")).unwrap();
+    fs::remove_file(&index).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("index.json"), &index).unwrap();
+    spool(&dir, u64::MAX)
+        .get(daemon.id(), &daemon, &context)
+        .unwrap();
+    assert!(fs::symlink_metadata(&index).unwrap().is_file());
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 2);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 )]
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -109,7 +110,7 @@ impl Layout for MemoryImage {
         }
     }
 
-    fn layer_file(&self, _: &Layer) -> Option<PathBuf> {
+    fn layer_file(&self, _: &Layer) -> Option<File> {
         None
     }
 }

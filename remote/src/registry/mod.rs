@@ -205,7 +205,7 @@ impl Layout for RegistryImage {
         )?))
     }
 
-    fn layer_file(&self, _layer: &Layer) -> Option<PathBuf> {
+    fn layer_file(&self, _layer: &Layer) -> Option<std::fs::File> {
         None
     }
 }

@@ -28,9 +28,9 @@ fn only_what_is_old_and_unused_goes() {
     assert_eq!(repository.blob_size(young).unwrap(), None);
     let young = put_blob(repository, b"an import in progress");
     repository.delete("a", None).unwrap();
-    for (_, path) in repository.blob_files().unwrap() {
-        if path != repository.blob_path(young) {
-            age(&path, 2 * DAY);
+    for digest in repository.blob_files().unwrap().blobs {
+        if digest != young {
+            age(&repository.blob_path(digest), 2 * DAY);
         }
     }
     let collected = collect(repository, DAY);
@@ -77,9 +77,10 @@ fn what_dead_processes_left_goes() {
     let site = Site::new(&["user"]);
     let repository = site.repo();
     repository.version().unwrap();
-    let tmp = repository.temp_dir();
+    let tmp = repository.path().join(".tmp");
     let mine = repository.temp_blob().unwrap();
-    let name = mine.path().file_name().unwrap().to_str().unwrap();
+    let path = mine.path();
+    let name = path.file_name().unwrap().to_str().unwrap();
     let own_pid = format!(".{}.", std::process::id());
     let dead = tmp.join(name.replace(&own_pid, ".4194999."));
     fs::write(&dead, "x").unwrap();
@@ -105,14 +106,20 @@ fn a_collection_that_died_is_undone_or_completed() {
         let digest = Digest::of(content);
         let host = temp::prefix().replace(&format!(".{}.", std::process::id()), ".4194999.");
         let trash = repository
-            .temp_dir()
+            .path()
+            .join(".tmp")
             .join(format!("{host}trash-{}", digest.hex()));
         fs::rename(repository.blob_path(digest), trash).unwrap();
     }
     collect(repository, Duration::ZERO);
     assert_eq!(repository.blob_size(Digest::of(b"used")).unwrap(), Some(4));
     assert_eq!(repository.blob_size(Digest::of(b"unused")).unwrap(), None);
-    assert_eq!(fs::read_dir(repository.temp_dir()).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(repository.path().join(".tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 /// Without any grace, every published image keeps all its blobs, however the steps interleave.
@@ -168,7 +175,12 @@ fn writers_and_collectors_at_once() {
     let verified = repository.verify(&Context::silent()).unwrap();
     assert!(verified.problems.is_empty(), "{:?}", verified.problems);
     collect(repository, Duration::ZERO);
-    assert_eq!(fs::read_dir(repository.temp_dir()).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(repository.path().join(".tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 /// With the grace everybody has, no writer is ever disturbed.

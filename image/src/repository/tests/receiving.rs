@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
 
@@ -24,8 +23,8 @@ use pcocc_layers::Compression;
 use pcocc_layers::DiffId;
 
 /// An image in memory.
-struct Memory {
-    image: Image,
+pub(super) struct Memory {
+    pub(super) image: Image,
     blobs: HashMap<Digest, Vec<u8>>,
 }
 
@@ -41,7 +40,7 @@ impl Layout for Memory {
         }
     }
 
-    fn layer_file(&self, _: &Layer) -> Option<PathBuf> {
+    fn layer_file(&self, _: &Layer) -> Option<fs::File> {
         None
     }
 }
@@ -79,18 +78,24 @@ fn memory_claiming(plain: &[u8], claimed: &[u8]) -> Memory {
     }
 }
 
-fn memory(content: &str) -> Memory {
+pub(super) fn memory(content: &str) -> Memory {
     let plain = tar("file", content);
     memory_claiming(&plain, &plain)
 }
 
-fn sink(site: &Site, uri: &str) -> RepositorySink {
+pub(super) fn sink(site: &Site, uri: &str) -> RepositorySink {
     let uri: ImageUri = uri.parse().unwrap();
     RepositorySink::new(Arc::clone(&site.repositories), &uri, Options::default()).unwrap()
 }
 
 #[derive(Default)]
-struct Warnings(Mutex<Vec<String>>);
+pub(super) struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    pub(super) fn texts(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 impl Progress for Warnings {
     fn event(&self, event: Event) {
@@ -100,7 +105,7 @@ impl Progress for Warnings {
     }
 }
 
-fn watched() -> (Context, Arc<Warnings>) {
+pub(super) fn watched() -> (Context, Arc<Warnings>) {
     let warnings = Arc::new(Warnings::default());
     let context = Context {
         progress: Reporter::new(Arc::clone(&warnings) as Arc<dyn Progress>),
@@ -111,7 +116,7 @@ fn watched() -> (Context, Arc<Warnings>) {
 
 fn nothing_is_left_over(site: &Site) {
     for repository in site.repositories.iter() {
-        if let Ok(entries) = fs::read_dir(repository.temp_dir()) {
+        if let Ok(entries) = fs::read_dir(repository.path().join(".tmp")) {
             assert_eq!(entries.count(), 0, "{}", repository.name());
         }
     }
@@ -173,11 +178,11 @@ fn an_image_arrives_with_its_root_filesystem() {
     assert_eq!(entry(&CacheKey::of_meta(&meta, "user")), by_id);
 
     // Under a new name and in another repository: no new content, and the same root filesystem.
-    let blobs = site.repo().blob_files().unwrap().len();
+    let blobs = site.repo().blob_files().unwrap().blobs.len();
     transfer::copy(&source, &sink(&site, "b"), &context).unwrap();
     let meta = site.repo().meta("b", None).unwrap();
     assert_eq!(entry(&CacheKey::of_meta(&meta, "user")), by_id);
-    assert_eq!(site.repo().blob_files().unwrap().len(), blobs);
+    assert_eq!(site.repo().blob_files().unwrap().blobs.len(), blobs);
     let again = RepositoryImage::new(Arc::clone(site.repo()), meta);
     transfer::copy(&again, &sink(&site, "site:c"), &context).unwrap();
     let other = site.repositories.get("site").unwrap();
@@ -323,7 +328,8 @@ fn the_store_lists_renames_and_removes() {
     for name in ["a", "a@0"] {
         let layout = store.layout(name, &context).unwrap();
         let image = layout.image(&context).unwrap();
-        assert!(layout.layer_file(&image.layers()[0]).unwrap().is_file());
+        let file = layout.layer_file(&image.layers()[0]).unwrap();
+        assert!(file.metadata().unwrap().is_file());
     }
     for taken in ["a", "vm"] {
         assert!(matches!(store.check_new(taken), Err(Error::Exists(_))));

@@ -98,7 +98,12 @@ fn names_are_never_overwritten() {
     assert!(matches!(again, Error::Exists(_)), "{again}");
     assert_eq!(again.to_string(), "image user:a already exists");
     assert_eq!(repository.meta("a", None).unwrap(), before);
-    assert_eq!(fs::read_dir(repository.temp_dir()).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(repository.path().join(".tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -167,7 +172,12 @@ fn blobs_are_read_only_and_repaired() {
     put_blob(repository, b"content");
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
     assert!(modified.elapsed().unwrap() < Duration::from_secs(60));
-    assert_eq!(fs::read_dir(repository.temp_dir()).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(repository.path().join(".tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod leftovers;
 mod source;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 pub use config::HistoryEntry;
@@ -96,7 +97,7 @@ impl Layout for Bare<'_> {
         self.files.open_layer(layer)
     }
 
-    fn layer_file(&self, layer: &Layer) -> Option<PathBuf> {
+    fn layer_file(&self, layer: &Layer) -> Option<File> {
         self.files.layer_file(layer)
     }
 }

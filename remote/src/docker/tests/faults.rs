@@ -201,7 +201,7 @@ impl Layout for Plain {
         Ok(Box::new(&data.unwrap()[..]))
     }
 
-    fn layer_file(&self, _layer: &Layer) -> Option<std::path::PathBuf> {
+    fn layer_file(&self, _layer: &Layer) -> Option<std::fs::File> {
         None
     }
 }
@@ -256,8 +256,8 @@ impl Layout for TwoMembers {
         Ok(Box::new(std::fs::File::open(path).unwrap()))
     }
 
-    fn layer_file(&self, layer: &Layer) -> Option<std::path::PathBuf> {
-        Some(self.folder.path().join(layer.digest.hex()))
+    fn layer_file(&self, layer: &Layer) -> Option<std::fs::File> {
+        std::fs::File::open(self.folder.path().join(layer.digest.hex())).ok()
     }
 }
 
