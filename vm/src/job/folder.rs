@@ -94,7 +94,7 @@ impl JobFolder {
         self.path.join(STATE)
     }
 
-    /// Makes the folder; fails with [`io::ErrorKind::AlreadyExists`] inside [`Error::Io`] when it is there.
+    /// Makes the folder; fails with [`io::ErrorKind::AlreadyExists`] inside [`Error::File`] when it is there.
     pub fn create(&self) -> Result<()> {
         let (conf, name) = self.place();
         publish::create_folders(conf, 0o777).map_err(Error::io("create", conf))?;
