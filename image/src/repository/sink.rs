@@ -197,6 +197,10 @@ impl<'a> RepositoryReceiver<'a> {
         let Some(cache) = self.cache() else {
             return Ok(());
         };
+        // The user knows already that nothing was made.
+        if rootfs.is_none() && self.cached.is_none() {
+            return Ok(());
+        }
         let by_id = CacheKey::of_image(image.id());
         if let Some(rootfs) = rootfs
             && !cache.contains(&by_id)
