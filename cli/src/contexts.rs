@@ -9,13 +9,13 @@
 //! a note, for instance of a job's folder that was removed by hand, are removed when the next context is made.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use pcocc_core::beneath::OpenFolder;
 use pcocc_shellenv::DockerEnvironment;
 use pcocc_vm::job::{Job, JobFolder, JobId};
 
@@ -23,6 +23,10 @@ use crate::errors::{Failure, Outcome, While as _};
 use crate::host::Host;
 use crate::program::run_for;
 
+/// The file in a job's folder that names the stores of its contexts.
+const NOTE: &str = "contexts";
+/// Most bytes it may have.
+const MAX_NOTE: u64 = 1 << 20;
 /// Prefix of our contexts' names.
 const PREFIX: &str = "pcocc-";
 /// How long the docker command may take; it contacts no daemon here.
@@ -83,7 +87,7 @@ pub(crate) fn forget(host: &Host, folder: &JobFolder) {
                 store.remove(&name)?;
             }
         }
-        Ok(fs::remove_file(note_file(folder))?)
+        Ok(OpenFolder::open(folder.path())?.remove_file(NOTE)?)
     });
     if let Err(failure) = removed {
         tracing::debug!(?failure, "a context stays");
@@ -112,11 +116,6 @@ fn name(id: JobId) -> String {
     format!("{PREFIX}{id}")
 }
 
-/// The file in a job's folder that names the stores of its contexts.
-fn note_file(folder: &JobFolder) -> PathBuf {
-    folder.path().join("contexts")
-}
-
 /// Notes that a context is in the store of this configuration folder of docker.
 fn note(folder: &JobFolder, store: &Path) -> io::Result<()> {
     let mut all = noted(folder);
@@ -129,12 +128,16 @@ fn note(folder: &JobFolder, store: &Path) -> io::Result<()> {
         text.extend(store.as_os_str().as_bytes());
         text.push(0);
     }
-    fs::write(note_file(folder), text)
+    let job = OpenFolder::open(folder.path())?;
+    let mut temp = job.temp(".new-", 0o600)?;
+    temp.write_all(&text)?;
+    temp.replace(&job, NOTE)
 }
 
 /// The noted configuration folders of docker.
 fn noted(folder: &JobFolder) -> Vec<PathBuf> {
-    let text = fs::read(note_file(folder)).unwrap_or_default();
+    let read = OpenFolder::open(folder.path()).and_then(|job| job.read(NOTE, MAX_NOTE));
+    let text = read.unwrap_or_default();
     text.split(|byte| *byte == 0)
         .filter(|path| !path.is_empty())
         .map(|path| OsStr::from_bytes(path).into())

@@ -1,9 +1,9 @@
 //! The end of a console's log, for a VM that does not start.
 
-use std::fs;
 use std::io::{self, BufRead as _, Seek as _, SeekFrom};
 use std::path::Path;
 
+use pcocc_core::beneath;
 use pcocc_vm::job::JobFolder;
 
 use crate::messages;
@@ -28,7 +28,7 @@ pub(crate) fn show_console(folder: &JobFolder) {
 
 /// The last lines of a file; none when the file cannot be read.
 fn last_lines(path: &Path, count: usize) -> Vec<String> {
-    let Ok(mut file) = fs::File::open(path) else {
+    let Ok(mut file) = beneath::open_file(path) else {
         return Vec::new();
     };
     let length = file.metadata().map_or(0, |metadata| metadata.len());
@@ -55,6 +55,7 @@ pub(super) fn last_line(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_last_lines_of_a_console() {

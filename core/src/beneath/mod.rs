@@ -307,6 +307,23 @@ impl OpenFolder {
     }
 }
 
+/// Opens the regular file at `path` for reading. Its folder may be reached by a link, the file may not.
+///
+/// Fails with [`Refusal::NotRegular`] for anything else, without waiting for a pipe's other end.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let name = path.file_name().unwrap_or_default();
+    OpenFolder::open(path.parent().unwrap_or(path))?.open_file(name)
+}
+
+/// Opens the regular file at `path` so that what is written goes to its end; makes the file when it is missing, with the
+/// permission bits `mode`.
+pub fn append_to(path: &Path, mode: u32) -> io::Result<File> {
+    let name = path.file_name().unwrap_or_default();
+    let file = OpenFolder::open(path.parent().unwrap_or(path))?.open_or_create(name, mode)?;
+    fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
+}
+
 /// Reads an open file of at most `limit` bytes to its end.
 pub fn read(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let size = Found::of_file(&file)?.size;

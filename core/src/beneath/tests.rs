@@ -150,6 +150,42 @@ fn only_regular_files_are_opened_and_at_once() {
 }
 
 #[test]
+fn a_file_at_a_path_is_no_link_and_no_pipe() {
+    let (dir, _) = bed();
+    let at = |name: &str| dir.path().join("root").join(name);
+    let mut text = String::new();
+    open_file(&at("inner/file"))
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(text, "root/data/file");
+    append_to(&at("data/file"), 0o600)
+        .unwrap()
+        .write_all(b"+")
+        .unwrap();
+    append_to(&at("data/new"), 0o600)
+        .unwrap()
+        .write_all(b"+")
+        .unwrap();
+    assert_eq!(paths::read(at("data/file")).unwrap(), b"root/data/file+");
+    assert_eq!(paths::read(at("data/new")).unwrap(), b"+");
+    let made = Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+    assert!(made.success());
+    for (name, why) in [
+        ("link", Refusal::Link),
+        ("zero", Refusal::Link),
+        ("pipe", Refusal::NotRegular),
+    ] {
+        assert_eq!(refusal(open_file(&at(name))), why, "{name}");
+        assert_eq!(refusal(append_to(&at(name), 0o600)), why, "{name}");
+    }
+    assert_eq!(
+        paths::read(dir.path().join("elsewhere/file")).unwrap(),
+        b"elsewhere/file"
+    );
+}
+
+#[test]
 fn a_tree_of_any_depth_goes() {
     let (dir, root) = bed();
     let mut folder = root.folder_or_new("deep", 0o700).unwrap();

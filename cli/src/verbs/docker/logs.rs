@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use pcocc_core::beneath;
 use pcocc_vm::job::older;
 
 use crate::errors::{Failure, Outcome, WRITE_RESULT, While as _};
@@ -136,7 +137,7 @@ impl Log {
 
     /// Writes new lines to stdout.
     fn show(&mut self) -> Result<(), LogError> {
-        let open = |path: &Path| match File::open(path) {
+        let open = |path: &Path| match beneath::open_file(path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(LogError::Read(error)),

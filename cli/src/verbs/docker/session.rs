@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use pcocc_core::beneath;
 use pcocc_vm::job::{Backend, JobId};
 use pcocc_vm::lifeline::HeldLauncher;
 use pcocc_vm::slurm;
@@ -106,10 +107,7 @@ fn session(invocation: &Invocation, request: SessionRequest, id: JobId) -> Outco
     record.mount.clone_from(&request.mount);
     record.launcher = Some(jobs.here().holder(std::process::id())?);
     folder.write(&record)?;
-    let log = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(folder.launcher_log())?;
+    let log = beneath::append_to(&folder.launcher_log(), 0o600)?;
     let launch = LaunchRequest {
         held: true,
         machine: request.machine,

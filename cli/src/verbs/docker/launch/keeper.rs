@@ -4,11 +4,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use pcocc_core::beneath;
 use pcocc_vm::job::{Backend, Jobs, Presence};
 use pcocc_vm::lifeline;
 use pcocc_vm::report::Report;
@@ -79,12 +79,8 @@ fn leave_session() -> Outcome {
 fn redirect_stderr(invocation: &Invocation, assignment: &Assignment) -> Outcome {
     let folder = assignment.folder(invocation)?;
     let log = folder.launcher_log();
-    let file = fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&log)
-        .when(|| format!("open the log {}", log.display()))?;
+    let file =
+        beneath::append_to(&log, 0o600).when(|| format!("open the log {}", log.display()))?;
     rustix::stdio::dup2_stderr(&file).map_err(io::Error::from)?;
     Ok(())
 }
