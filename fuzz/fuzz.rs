@@ -2,15 +2,15 @@
 
 #![no_main]
 
+mod targets;
+
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use pcocc_image::testing::parsers::{TARGETS, Target};
 
-static TARGET: LazyLock<Target> = LazyLock::new(|| {
+static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let wanted = std::env::var("PCOCC_FUZZ_TARGET").unwrap_or_default();
-    let mut all = TARGETS.iter().chain(&pcocc_fs::testing::TARGETS);
-    let found = all.find(|(name, _)| *name == wanted);
+    let found = targets::TARGETS.iter().find(|(name, _)| *name == wanted);
     found.expect("PCOCC_FUZZ_TARGET names a target").1
 });
 

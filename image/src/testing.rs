@@ -2,7 +2,6 @@
 //! every layer.
 
 pub mod memory;
-pub mod parsers;
 
 use std::collections::BTreeMap;
 use std::fs::File;
