@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 
+/// Longest value of a variable. Variables that name each other double a value with every line.
+const LONGEST_VALUE: usize = 64 << 10;
+
 /// The images in a Dockerfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dockerfile {
@@ -211,7 +214,7 @@ fn unquoted(text: &str) -> &str {
     text
 }
 
-/// Replaces variables by their values; `None` when a variable has no value.
+/// Replaces variables by their values; `None` when a variable has no value, or the text becomes too long.
 fn expand(text: &str, variables: &BTreeMap<String, String>) -> Option<String> {
     let mut made = String::new();
     let mut rest = text;
@@ -231,6 +234,9 @@ fn expand(text: &str, variables: &BTreeMap<String, String>) -> Option<String> {
             }
         };
         made.push_str(&value);
+        if made.len() > LONGEST_VALUE {
+            return None;
+        }
         rest = left;
     }
     made.push_str(rest);
@@ -321,6 +327,8 @@ mod tests {
 
     #[test]
     fn endless_and_odd_texts_are_read() {
+        let doubled = format!("ARG a=xxxxxxxx\n{}FROM $a", "ARG a=$a$a\n".repeat(60));
+        assert!(parse(&doubled).images()[0].len() <= LONGEST_VALUE);
         for text in [
             "\\",
             "FROM a\\",
