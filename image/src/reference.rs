@@ -263,7 +263,8 @@ impl FromStr for DockerReference {
                 "has an illegal tag (at most 128 letters, digits, \"_\", \".\" and \"-\")",
             ));
         }
-        if Digest::from_hex(name).is_ok() {
+        // With a tag or a digest it is a name, for docker as well.
+        if Digest::from_hex(text).is_ok() {
             return Err(bad("looks like an image ID; give the image a tag first"));
         }
         let (domain, path) = split_domain(name);

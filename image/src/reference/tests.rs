@@ -51,6 +51,11 @@ fn docker_references() {
         ),
         ("debian:12", "docker.io/library/debian:12", "debian:12"),
         (
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855:1",
+            "docker.io/library/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855:1",
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855:1",
+        ),
+        (
             "docker.io/library/x",
             "docker.io/library/x:latest",
             "x:latest",
