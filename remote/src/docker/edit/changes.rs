@@ -114,7 +114,10 @@ fn parts(mut changes: Vec<(String, Change)>) -> Option<Vec<Part>> {
         let relative = path.strip_prefix('/')?;
         let name = relative.rsplit('/').next()?;
         // Bytes that are not text have become these marks in the list.
-        if name.is_empty() || name.starts_with(".wh.") || path.contains(['\u{fffd}', '\0']) {
+        if name.starts_with(".wh.") || path.contains(['\u{fffd}', '\0']) {
+            return None;
+        }
+        if relative.split('/').any(|name| ["", ".", ".."].contains(&name)) {
             return None;
         }
         if change == Change::Added {

@@ -83,7 +83,16 @@ fn what_is_below_an_added_folder_comes_with_it() {
         part("n.x", Added),
     ];
     assert_eq!(parts, expected);
-    for name in ["relative", "/a/.wh.b", "/\u{fffd}", "/"] {
+    for name in [
+        "relative",
+        "/a/.wh.b",
+        "/\u{fffd}",
+        "/",
+        "/..",
+        "/a/../../b",
+        "/a//b",
+        "/./a",
+    ] {
         assert_eq!(super::parts(vec![(name.to_owned(), Added)]), None, "{name}");
     }
 }
