@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
-static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+static TARGET: LazyLock<targets::Target> = LazyLock::new(|| {
     let wanted = std::env::var("PCOCC_FUZZ_TARGET").unwrap_or_default();
     let found = targets::TARGETS.iter().find(|(name, _)| *name == wanted);
     found.expect("PCOCC_FUZZ_TARGET names a target").1

@@ -5,13 +5,49 @@
 //! function for a private parser stands in the module `testing` of the parser's crate.
 
 mod image;
+mod layers;
+mod layouts;
+mod machines;
+mod names;
+mod settings;
 
-/// A parser of foreign bytes by its name, which is also the name of its corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+use pcocc_remote::docker::testing as docker;
+use pcocc_remote::registry::testing as registry;
+
+/// Takes bytes, as a parser's function does.
+pub type Target = fn(&[u8]);
+
+/// Every parser of foreign bytes by its name, which is also the name of its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("accounts", settings::accounts),
+    ("agent", machines::agent),
     ("archive", image::archive),
+    ("attach", docker::frames),
+    ("challenge", registry::challenge),
+    ("changes", docker::changes),
+    ("daemon", docker::answers),
+    ("disk", machines::disk),
+    ("docker-config", registry::docker_config),
+    ("dockerfile", names::dockerfile),
     ("documents", image::documents),
+    ("guest-archive", machines::guest_archive),
+    ("gzip", layers::gzip),
+    ("image-config", settings::image_config),
+    ("job", machines::job),
     ("layer", image::layer),
+    ("layout", layouts::layout),
     ("meta", image::meta),
+    ("paths", layouts::paths),
+    ("qmp", pcocc_vm::testing::qmp),
+    ("reference", names::reference),
+    ("registry", registry::answer),
+    ("repository", settings::repository),
+    ("roles", docker::roles),
+    ("save", docker::save),
+    ("spool", layouts::spool),
     ("squashfs", image::squashfs),
     ("staged", pcocc_fs::testing::staged),
+    ("v1", docker::v1),
+    ("yaml", settings::yaml),
+    ("zstd", layers::zstd),
 ];

@@ -182,50 +182,56 @@ pub fn detect(path: &Path) -> Result<Option<DiskFormat>> {
     Ok(has_footer.then_some(DiskFormat::Vpc))
 }
 
+impl DiskInfo {
+    /// Parses the output of `qemu-img info --output=json`.
+    pub fn parse(output: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Answer {
+            virtual_size: u64,
+            backing_filename: Option<String>,
+            format_specific: Option<Specific>,
+        }
+        #[derive(Deserialize)]
+        struct Specific {
+            data: Option<Data>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Data {
+            data_file: Option<String>,
+            extents: Option<Vec<Extent>>,
+        }
+        #[derive(Deserialize)]
+        struct Extent {
+            filename: String,
+        }
+        let answer: Answer = serde_json::from_slice(output)
+            .map_err(|error| Error::invalid("the answer of qemu-img", error.to_string()))?;
+        let data = answer.format_specific.and_then(|specific| specific.data);
+        let (data_file, extents) = match data {
+            Some(data) => (data.data_file, data.extents.unwrap_or_default()),
+            None => (None, Vec::new()),
+        };
+        Ok(Self {
+            virtual_size: answer.virtual_size,
+            backing_file: answer.backing_filename,
+            extents: extents
+                .into_iter()
+                .map(|extent| extent.filename)
+                .chain(data_file)
+                .collect(),
+        })
+    }
+}
+
 /// Inspects the disk image at `path` without following it into other files.
 pub fn info(path: &Path, format: DiskFormat, context: &Context) -> Result<DiskInfo> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Answer {
-        virtual_size: u64,
-        backing_filename: Option<String>,
-        format_specific: Option<Specific>,
-    }
-    #[derive(Deserialize)]
-    struct Specific {
-        data: Option<Data>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Data {
-        data_file: Option<String>,
-        extents: Option<Vec<Extent>>,
-    }
-    #[derive(Deserialize)]
-    struct Extent {
-        filename: String,
-    }
     let path = absolute(path)?;
     let mut command = Command::new("qemu-img");
     command.args(["info", "--output=json", "-U", "-f", format.name(), "--"]);
     command.arg(&path);
-    let output = run(command, "inspect", &path, context)?;
-    let answer: Answer = serde_json::from_slice(&output)
-        .map_err(|error| Error::invalid("the answer of qemu-img", error.to_string()))?;
-    let data = answer.format_specific.and_then(|specific| specific.data);
-    let (data_file, extents) = match data {
-        Some(data) => (data.data_file, data.extents.unwrap_or_default()),
-        None => (None, Vec::new()),
-    };
-    Ok(DiskInfo {
-        virtual_size: answer.virtual_size,
-        backing_file: answer.backing_filename,
-        extents: extents
-            .into_iter()
-            .map(|extent| extent.filename)
-            .chain(data_file)
-            .collect(),
-    })
+    DiskInfo::parse(&run(command, "inspect", &path, context)?)
 }
 
 /// Converts the disk image at `source` to a stand-alone qcow2 at `temp`, the absolute path of a new or empty file

@@ -1,6 +1,9 @@
-//! Machines in memory, also with faults, for the tests of code that uses machines.
+//! Machines in memory, also with faults, for the tests of code that uses machines, and what guests and QEMU say, for the
+//! fuzzer in `fuzz/`.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +11,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use pcocc_core::cancel::Cancel;
 
 use crate::machine::{Exit, Hypervisor, Machine, MachineError, MachineEvent, MachineSpec, Stage};
+use crate::qemu::channel;
+use crate::qemu::qmp::Qmp;
 
 /// A test's control over machines in memory. Clones control the same machines.
 #[derive(Clone, Debug, Default)]
@@ -174,4 +179,43 @@ impl Drop for TestMachine {
     fn drop(&mut self) {
         self.end(Exit::ShutDown);
     }
+}
+
+/// What a guest's agent says, line by line: texts are short, and what is read of a message is read again.
+pub fn from_guest(data: &[u8]) {
+    for line in data.split(|byte| *byte == b'\n') {
+        if let Some(message) = channel::parse(line) {
+            let written = serde_json::to_vec(&message).unwrap_or_default();
+            assert!(
+                written.len() < 256 << 10,
+                "a message of {} bytes",
+                written.len()
+            );
+            assert_eq!(channel::parse(&written).as_ref(), Some(&message));
+        }
+    }
+}
+
+/// All that QEMU says on its socket, whatever it is asked.
+pub fn qmp(data: &[u8]) {
+    let Ok(folder) = tempfile::tempdir() else {
+        return;
+    };
+    let path = folder.path().join("qmp");
+    let Ok(listener) = UnixListener::bind(&path) else {
+        return;
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Ok((mut socket, _)) = listener.accept() {
+                let _ = socket.write_all(data);
+                let _ = socket.shutdown(Shutdown::Write);
+                let _ = socket.read_to_end(&mut Vec::new());
+            }
+        });
+        if let Ok(mut qmp) = Qmp::connect(&path) {
+            let _ = qmp.execute("query-status", serde_json::json!({}));
+            let _ = (qmp.shutdown_reason().is_some(), qmp.disk_was_full());
+        }
+    });
 }

@@ -210,7 +210,7 @@ async fn read(
 }
 
 /// Takes the first frame off `buffer`, if it is complete.
-fn frame(buffer: &mut BytesMut) -> Result<Option<(Stream, Bytes)>, String> {
+pub(super) fn frame(buffer: &mut BytesMut) -> Result<Option<(Stream, Bytes)>, String> {
     let Some((header, _)) = buffer.split_first_chunk::<8>() else {
         return Ok(None);
     };

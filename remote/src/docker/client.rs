@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use bollard::models::ImageInspect;
+use bollard::models::{ImageInspect, ImageSummary};
 use bollard::query_parameters::{
     ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
@@ -235,23 +235,7 @@ impl Daemon {
     pub fn list(&self) -> Result<Vec<Entry>> {
         let options = ListImagesOptionsBuilder::default().build();
         let images = self.call("list images", self.docker().list_images(Some(options)))?;
-        let mut entries = Vec::new();
-        for image in images {
-            let id = image.id.parse::<Digest>()?;
-            for name in image.repo_tags {
-                if name.contains("<none>") {
-                    continue;
-                }
-                entries.push(Entry {
-                    name,
-                    id: Some(id),
-                    size: u64::try_from(image.size).unwrap_or(0),
-                    created: time(image.created),
-                });
-            }
-        }
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        entries(images)
     }
 
     /// Chain IDs of the layers of all images, unnamed and intermediate images included.
@@ -358,7 +342,28 @@ impl Daemon {
     }
 }
 
-fn inspected(image: ImageInspect) -> Result<Inspected> {
+/// One entry for each name in the daemon's list, sorted by name.
+pub(super) fn entries(images: Vec<ImageSummary>) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for image in images {
+        let id = image.id.parse::<Digest>()?;
+        for name in image.repo_tags {
+            if name.contains("<none>") {
+                continue;
+            }
+            entries.push(Entry {
+                name,
+                id: Some(id),
+                size: u64::try_from(image.size).unwrap_or(0),
+                created: time(image.created),
+            });
+        }
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+pub(super) fn inspected(image: ImageInspect) -> Result<Inspected> {
     let diff_ids = image.root_fs.and_then(|root_fs| root_fs.layers);
     let layers = diff_ids.as_ref().map_or(0, Vec::len);
     if layers > MAX_LAYERS {

@@ -233,15 +233,7 @@ impl Daemon {
                     .explain(&format!("compare container {name} with its image"), error)
             })
         })?;
-        let kind = |kind| match kind {
-            bollard::models::ChangeType::_0 => Change::Modified,
-            bollard::models::ChangeType::_1 => Change::Added,
-            bollard::models::ChangeType::_2 => Change::Deleted,
-        };
-        let changes = changes.unwrap_or_default().into_iter();
-        Ok(changes
-            .map(|change| (change.path, kind(change.kind)))
-            .collect())
+        Ok(listed_changes(changes.unwrap_or_default()))
     }
 
     /// Whether a container has a file at `path`; links are not followed.
@@ -323,6 +315,20 @@ impl Daemon {
     pub(super) fn patient<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
         self.in_transfer().quick(request)
     }
+}
+
+/// The changes in the daemon's list.
+pub(super) fn listed_changes(
+    list: Vec<bollard::models::FilesystemChange>,
+) -> Vec<(String, Change)> {
+    let kind = |kind| match kind {
+        bollard::models::ChangeType::_0 => Change::Modified,
+        bollard::models::ChangeType::_1 => Change::Added,
+        bollard::models::ChangeType::_2 => Change::Deleted,
+    };
+    let list = list.into_iter();
+    list.map(|change| (change.path, kind(change.kind)))
+        .collect()
 }
 
 /// The fate of the parents of a removed image.

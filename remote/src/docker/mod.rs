@@ -23,6 +23,7 @@ mod save;
 mod store;
 mod stream;
 mod tarball;
+pub mod testing;
 mod v1;
 
 pub use attach::{Attached, Input, Received, Stream};

@@ -58,9 +58,7 @@ struct Auth {
 
 /// Finds the credentials for `host` in the text of a `config.json`.
 pub(super) fn find(config: &str, host: &str, context: &Context) -> Result<Option<Credentials>> {
-    let config: Config = serde_json::from_str(config).map_err(|error| {
-        Error::invalid("docker's config.json", format!("does not parse: {error}"))
-    })?;
+    let config = Config::parse(config)?;
     let key = if host == "docker.io" {
         DOCKER_HUB
     } else {
@@ -77,12 +75,29 @@ pub(super) fn find(config: &str, host: &str, context: &Context) -> Result<Option
     {
         return Ok(Some(found));
     }
-    for (name, auth) in &config.auths {
-        if names(name, host) {
-            return of_auth(auth, host);
+    config.stored(host)
+}
+
+impl Config {
+    fn parse(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| {
+            Error::invalid("docker's config.json", format!("does not parse: {error}"))
+        })
+    }
+
+    /// The credentials for `host` that stand in the file itself.
+    fn stored(&self, host: &str) -> Result<Option<Credentials>> {
+        let mut auths = self.auths.iter();
+        match auths.find(|(name, _)| names(name, host)) {
+            Some((_, auth)) => of_auth(auth, host),
+            None => Ok(None),
         }
     }
-    Ok(None)
+}
+
+/// As [`find`], without asking a helper.
+pub(super) fn find_stored(config: &str, host: &str) -> Result<Option<Credentials>> {
+    Config::parse(config)?.stored(host)
 }
 
 /// Whether a key of `auths` means `host`: docker writes hosts, older versions wrote URLs.
@@ -133,12 +148,6 @@ fn of_auth(auth: &Auth, host: &str) -> Result<Option<Credentials>> {
 
 /// Asks a credential helper; `None` when it does not know the host.
 fn ask(helper: &str, key: &str, context: &Context) -> Result<Option<Credentials>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        username: String,
-        secret: String,
-    }
     let is_name = helper
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
@@ -177,14 +186,25 @@ fn ask(helper: &str, key: &str, context: &Context) -> Result<Option<Credentials>
             words.chars().take(500).collect::<String>()
         )));
     }
-    let answer: Answer = serde_json::from_slice(&finished.output)
-        .map_err(|_| failed("gave an answer that does not parse".to_owned()))?;
-    Ok(Some(if answer.username == "<token>" {
-        Credentials::IdentityToken(answer.secret)
-    } else {
-        Credentials::Password {
+    of_helper(&finished.output)
+        .map(Some)
+        .map_err(|_| failed("gave an answer that does not parse".to_owned()))
+}
+
+/// The credentials in the answer of a helper.
+pub(super) fn of_helper(answer: &[u8]) -> serde_json::Result<Credentials> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        username: String,
+        secret: String,
+    }
+    let answer: Answer = serde_json::from_slice(answer)?;
+    Ok(match answer.username.as_str() {
+        "<token>" => Credentials::IdentityToken(answer.secret),
+        _ => Credentials::Password {
             user: answer.username,
             password: answer.secret,
-        }
-    }))
+        },
+    })
 }

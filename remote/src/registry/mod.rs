@@ -14,6 +14,7 @@ mod credentials;
 mod push;
 mod redirects;
 mod session;
+pub mod testing;
 
 use std::io::{self, Read};
 use std::path::PathBuf;

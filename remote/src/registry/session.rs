@@ -40,7 +40,7 @@ const TICK: Duration = Duration::from_millis(100);
 const MAX_ERROR: u64 = 64 << 10;
 
 /// Longest message of a registry that is shown.
-const MAX_MESSAGE: usize = 500;
+pub(super) const MAX_MESSAGE: usize = 500;
 
 /// A connection to one repository of a registry.
 pub(super) struct Session {
@@ -425,11 +425,6 @@ impl Session {
 
     /// Gets a bearer token from the realm of a challenge.
     fn token(&self, realm: &str, service: Option<&str>) -> Result<String> {
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
         let mut url = self.parse(realm)?;
         let is_safe = url.scheme() == "https" || self.base.starts_with("http:");
         if !is_safe {
@@ -467,13 +462,21 @@ impl Session {
         let response = self.wait(|| request.send(), "issue a token")?;
         let response = self.successful(response, "log in")?;
         let bytes = self.document(response, "token")?;
-        let answer: Answer = serde_json::from_slice(&bytes)
-            .map_err(|error| self.failed("issue a token", format!("it does not parse: {error}")))?;
-        answer
-            .token
-            .or(answer.access_token)
+        token_in(&bytes)
+            .map_err(|error| self.failed("issue a token", format!("it does not parse: {error}")))?
             .ok_or_else(|| self.failed("issue a token", "there is none in its answer".to_owned()))
     }
+}
+
+/// The token in the answer of a token server (docker's token specification).
+pub(super) fn token_in(answer: &[u8]) -> serde_json::Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        token: Option<String>,
+        access_token: Option<String>,
+    }
+    let answer: Answer = serde_json::from_slice(answer)?;
+    Ok(answer.token.or(answer.access_token))
 }
 
 impl Challenge {
@@ -513,7 +516,7 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 /// The registry's message in an error answer (OCI distribution spec, "Error Codes").
-fn message(body: &[u8]) -> Option<String> {
+pub(super) fn message(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Answer {
         errors: Option<Vec<Entry>>,

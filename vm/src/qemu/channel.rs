@@ -51,8 +51,8 @@ impl Channel {
                         Ok(_) => {}
                     }
                     // Other lines are not the agent's; the console has a file of its own.
-                    if let Ok(message) = serde_json::from_slice(&line)
-                        && sender.send(shortened(message)).is_err()
+                    if let Some(message) = parse(&line)
+                        && sender.send(message).is_err()
                     {
                         return;
                     }
@@ -129,6 +129,11 @@ impl Channel {
         });
         Ok(())
     }
+}
+
+/// Parses a line of the agent's; the texts of the message are of bearable length. `None` for other lines.
+pub(crate) fn parse(line: &[u8]) -> Option<FromGuest> {
+    serde_json::from_slice(line).ok().map(shortened)
 }
 
 /// The same message with texts of bearable length.

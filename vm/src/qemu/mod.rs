@@ -8,7 +8,7 @@
 
 mod accel;
 mod arguments;
-mod channel;
+pub(crate) mod channel;
 mod checks;
 mod console;
 mod filter;
@@ -16,7 +16,7 @@ mod instance;
 mod migration;
 mod namespace;
 mod process;
-mod qmp;
+pub(crate) mod qmp;
 mod running;
 mod settings;
 mod snapshot;

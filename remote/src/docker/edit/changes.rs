@@ -76,8 +76,29 @@ pub(super) fn layer(daemon: &Daemon, container: &str, image_size: u64) -> Result
     let Some(fetched) = fetched else {
         return Ok(None);
     };
+    assembled(created, &parts, &fetched)
+}
+
+/// As [`layer`], with `archive` as the daemon's answer for every one of the changes `list`.
+pub(in crate::docker) fn layer_of(
+    list: Vec<(String, Change)>,
+    archive: &[u8],
+) -> Result<Option<Vec<u8>>> {
+    let Some(parts) = parts(list) else {
+        return Ok(None);
+    };
+    let answer = |_: &Part| Fetched {
+        archive: archive.to_vec(),
+        modified: None,
+    };
+    let fetched: Vec<Fetched> = parts.iter().map(answer).collect();
+    assembled(Timestamp::UNIX_EPOCH, &parts, &fetched)
+}
+
+/// The plain tar of the changes `parts`, from the daemon's answer for each of them; `None` as in [`layer`].
+fn assembled(created: Timestamp, parts: &[Part], fetched: &[Fetched]) -> Result<Option<Vec<u8>>> {
     let mut layer = Layer::new(created);
-    for (part, fetched) in parts.iter().zip(&fetched) {
+    for (part, fetched) in parts.iter().zip(fetched) {
         match layer.add(part, fetched) {
             Ok(()) => {}
             Err(why) => {
@@ -117,7 +138,10 @@ fn parts(mut changes: Vec<(String, Change)>) -> Option<Vec<Part>> {
         if name.starts_with(".wh.") || path.contains(['\u{fffd}', '\0']) {
             return None;
         }
-        if relative.split('/').any(|name| ["", ".", ".."].contains(&name)) {
+        if relative
+            .split('/')
+            .any(|name| ["", ".", ".."].contains(&name))
+        {
             return None;
         }
         if change == Change::Added {

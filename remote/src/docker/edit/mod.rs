@@ -10,7 +10,7 @@
 //! whose they are. They are removed when the [`EditContainer`] goes, unless the changes in it are worth
 //! keeping; what killed processes left is found by the labels ([`EditContainer::collect`]).
 
-mod changes;
+pub(super) mod changes;
 pub mod config;
 mod leftovers;
 mod source;
