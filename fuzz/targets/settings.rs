@@ -45,7 +45,7 @@ pub fn yaml(data: &[u8]) {
     };
     let file = Path::new(containers::FILE);
     let _ = Runtime::parse(text, file);
-    if let Ok(templates) = containers::Templates::parse(text, file) {
+    if let Ok(templates) = containers::ContainerTemplates::parse(text, file) {
         let modules: Vec<String> = templates.module_names().map(str::to_owned).collect();
         let _ = templates.settings(&["image"], &modules, true);
     }

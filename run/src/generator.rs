@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use pcocc_core::containers::{Settings, TemplateChoiceError, Templates};
+use pcocc_core::containers::{ContainerTemplates, Settings, TemplateChoiceError};
 use pcocc_core::template::Variables;
 
 use crate::mount::{Mount, MountError};
@@ -70,7 +70,7 @@ pub enum GeneratorError {
 /// their mounts.
 pub fn apply(
     settings: &mut Settings,
-    templates: &Templates,
+    templates: &ContainerTemplates,
     variables: &Variables,
     run: &mut dyn FnMut(&str) -> Result<String, GeneratorError>,
 ) -> Result<Vec<Mount>, GeneratorError> {
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn modules_of_generators_bring_their_own() {
         let text = "modules: {mpi: {generator: [two], env: [M=1]}, loop: {generator: [one]}}";
-        let templates = Templates::parse(text, Path::new("containers.yaml")).unwrap();
+        let templates = ContainerTemplates::parse(text, Path::new("containers.yaml")).unwrap();
         let mut settings = Settings {
             generators: vec!["one".into()],
             ..Settings::default()
@@ -150,7 +150,7 @@ mod tests {
             generators: vec!["one".into()],
             ..Settings::default()
         };
-        let templates = Templates::default();
+        let templates = ContainerTemplates::default();
         let variables = Variables::default();
         let error = apply(&mut settings, &templates, &variables, &mut |_| {
             Ok("MODULE nope".into())

@@ -193,7 +193,7 @@ fn template(host: &Host, typed: &str) -> Vec<Candidate> {
 /// Modules of containers.yaml.
 fn module(host: &Host, typed: &str) -> Vec<Candidate> {
     let [system, user] = host.containers_files();
-    let templates = containers::Templates::load(&system, &user).unwrap_or_default();
+    let templates = containers::ContainerTemplates::load(&system, &user).unwrap_or_default();
     named(templates.module_names(), typed)
 }
 

@@ -13,7 +13,7 @@ mod tasks;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use pcocc_core::containers::Templates;
+use pcocc_core::containers::ContainerTemplates;
 use pcocc_run::plan::{Host, Request, plan};
 use pcocc_run::sandbox::{self, Surroundings};
 use pcocc_run::slurm::Tasks;
@@ -217,7 +217,7 @@ impl Args {
         let image = image::open(invocation, name)?;
         let [system, user] = invocation.host.containers_files();
         let templates =
-            Templates::load(&system, &user).when(|| "read what containers are given")?;
+            ContainerTemplates::load(&system, &user).when(|| "read what containers are given")?;
         let runtime = invocation.host.runtime()?;
         let mut settings = templates.settings(&image.names(), &self.module, !self.no_defaults)?;
         let mut sources = Sources::new(&templates);

@@ -1,6 +1,6 @@
 //! `containers.yaml`: how images run, and what they are given.
 //!
-//! Schema of pcocc 0.7. [`Runtime`] is the section `runtime`, for images and docker; [`Templates`] are the sections
+//! Schema of pcocc 0.7. [`Runtime`] is the section `runtime`, for images and docker; [`ContainerTemplates`] are the sections
 //! `containers` and `modules`, for `pcocc run`. Each ignores the other's sections. [`Runtime`] also ignores unknown keys, so
 //! that a site's file is valid for pcocc 0.7 as well.
 
@@ -16,7 +16,7 @@ use crate::yaml::{self, At, ConfigError};
 
 pub(crate) use sections::SectionsFile;
 pub use sections::{Namespace, Settings, TemplateMount};
-pub use templates::{TemplateChoiceError, Templates};
+pub use templates::{ContainerTemplates, TemplateChoiceError};
 
 /// The `runtime` section of `containers.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -1,6 +1,6 @@
 //! The `containers` and `modules` sections of `containers.yaml`: what containers get without asking.
 //!
-//! Data path: [`Templates::load`] reads the system's file, then the user's over it → [`Templates::settings`] merges
+//! Data path: [`ContainerTemplates::load`] reads the system's file, then the user's over it → [`ContainerTemplates::settings`] merges
 //! `default`, the image's own section and each requested module, each after its parents → [`Settings`].
 //!
 //! The schema is pcocc 0.7's. Of two definitions of one mount the more particular one wins: the image's over that of
@@ -59,7 +59,7 @@ type Sections = BTreeMap<String, Template>;
 
 /// The two sections of a site's and a user's file.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Templates {
+pub struct ContainerTemplates {
     containers: Sections,
     modules: Sections,
     /// The files that were there, for messages.
@@ -67,7 +67,7 @@ pub struct Templates {
     files: Vec<PathBuf>,
 }
 
-impl Templates {
+impl ContainerTemplates {
     /// Reads the system's file and the user's over it; files that do not exist are passed over.
     pub fn load(system: &Path, user: &Path) -> Result<Self, ConfigError> {
         let mut templates = Self::default();
@@ -236,8 +236,8 @@ mod tests {
     use super::*;
     use crate::containers::Namespace;
 
-    fn parse(text: &str) -> Templates {
-        Templates::parse(text, Path::new("containers.yaml")).unwrap()
+    fn parse(text: &str) -> ContainerTemplates {
+        ContainerTemplates::parse(text, Path::new("containers.yaml")).unwrap()
     }
 
     const SITE: &str = "
@@ -319,7 +319,7 @@ modules:
             "user",
             "containers: {default: {mounts: {data: {source: /mine}}}}\nmodules:\n",
         );
-        let found = Templates::load(&system, &user)
+        let found = ContainerTemplates::load(&system, &user)
             .unwrap()
             .settings(&[], &[], true)
             .unwrap();
@@ -328,20 +328,21 @@ modules:
         assert_eq!(found.mounts[0].1.source.as_deref(), Some("/mine"));
         let place = found.mounts[0].1.place.as_deref();
         assert_eq!(place, Some(&*format!("{}:1:39", user.display())));
-        let templates = Templates::load(&system, &user).unwrap();
+        let templates = ContainerTemplates::load(&system, &user).unwrap();
         for (item, place) in [("SITE=yes", "7:15"), ("PATH=/scratch/bin", "18:22")] {
             let wanted = format!("{}:{place}", system.display());
             assert_eq!(templates.place_of(item), Some(wanted), "{item}");
         }
         assert_eq!(templates.place_of("/site/data"), None);
         let circle = file("circle", "containers:\n  a: {}\n  b:\n    inherits: [c]\n");
-        let wrong = Templates::load(&system, &circle)
+        let wrong = ContainerTemplates::load(&system, &circle)
             .unwrap()
             .settings(&["b"], &[], true)
             .unwrap_err();
         let start = format!("{}:4:5: \"b\" inherits from \"c\"", circle.display());
         assert!(wrong.to_string().starts_with(&start), "{wrong}");
-        let nothing = Templates::load(&folder.path().join("a"), &folder.path().join("b")).unwrap();
+        let nothing =
+            ContainerTemplates::load(&folder.path().join("a"), &folder.path().join("b")).unwrap();
         assert_eq!(nothing.settings(&[], &[], true), Ok(Settings::default()));
         assert!(nothing.files().is_empty());
     }
@@ -387,7 +388,7 @@ modules:
             "containers:\n  default:\n    ns: [cgroup]\n",
             "modules:\n  a:\n    env: X=1\n",
         ] {
-            let error = Templates::parse(text, Path::new("containers.yaml")).unwrap_err();
+            let error = ContainerTemplates::parse(text, Path::new("containers.yaml")).unwrap_err();
             assert!(error.to_string().starts_with("containers.yaml:"), "{error}");
         }
     }

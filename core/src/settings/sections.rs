@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Files, Origin, Setting, is_empty, written};
-use crate::containers::{SectionsFile, Templates};
+use crate::containers::{ContainerTemplates, SectionsFile};
 use crate::repos::Scope;
 use crate::yaml::ConfigError;
 
@@ -21,7 +21,7 @@ pub(super) fn settings(
         .map(|(scope, file)| Ok((scope, files.json(&SectionsFile::read(file)?)?)))
         .collect::<Result<Vec<_>, ConfigError>>()?;
     let mut settings = Vec::new();
-    for (section, templates) in entries(files.json(&Templates::load(system, user)?)?) {
+    for (section, templates) in entries(files.json(&ContainerTemplates::load(system, user)?)?) {
         for (name, template) in entries(templates) {
             for (key, value) in entries(template) {
                 let mut path = vec![section.clone(), name.clone(), key];

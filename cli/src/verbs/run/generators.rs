@@ -1,6 +1,6 @@
 //! The contribution of the generators of `containers.yaml` to a container.
 
-use pcocc_core::containers::{Settings, Templates};
+use pcocc_core::containers::{ContainerTemplates, Settings};
 use pcocc_image::Error;
 use pcocc_run::generator::{self, GeneratorError};
 use pcocc_run::mount::Mount;
@@ -17,7 +17,7 @@ use crate::invocation::Invocation;
 pub(super) fn generate(
     invocation: &Invocation,
     settings: &mut Settings,
-    templates: &Templates,
+    templates: &ContainerTemplates,
     sources: &mut Sources<'_>,
     image: &RunImage,
     request: &Request,

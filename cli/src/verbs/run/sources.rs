@@ -2,7 +2,7 @@
 //!
 //! The files are read again when a setting is wrong: nothing of them is kept.
 
-use pcocc_core::containers::{Settings, TemplateChoiceError, Templates};
+use pcocc_core::containers::{ContainerTemplates, Settings, TemplateChoiceError};
 use pcocc_run::generator::GeneratorError;
 use pcocc_run::plan::PlanError;
 use pcocc_run::variables::VariableError;
@@ -12,14 +12,14 @@ use crate::errors::Failure;
 /// The sources of settings.
 #[derive(Debug)]
 pub(super) struct Sources<'a> {
-    templates: &'a Templates,
+    templates: &'a ContainerTemplates,
     /// Generators with their output, in order.
     outputs: Vec<(String, String)>,
 }
 
 impl<'a> Sources<'a> {
     /// Sources with these files.
-    pub(super) fn new(templates: &'a Templates) -> Self {
+    pub(super) fn new(templates: &'a ContainerTemplates) -> Self {
         Self {
             templates,
             outputs: Vec::new(),
