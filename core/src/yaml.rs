@@ -20,6 +20,9 @@ pub use positions::{Positions, place};
 /// Largest config file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
+/// Most values that the aliases of a document may repeat: a few bytes could otherwise stand for a million values.
+const MAX_REPEATED: usize = 10_000;
+
 /// Why a config file could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -127,7 +130,9 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 
 /// Parses `text`, the content of `file`.
 pub fn parse<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, ConfigError> {
-    serde_saphyr::from_str(text).map_err(|error| {
+    let mut options = serde_saphyr::Options::default();
+    options.alias_limits.max_total_replayed_events = MAX_REPEATED;
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let (line, column) = match error.location() {
             Some(location) => (location.line(), location.column()),
@@ -225,6 +230,18 @@ mod tests {
             assert!(!error.contains('\n'), "{error}");
             assert_eq!(error.matches("line ").count(), 0, "{error}");
         }
+    }
+
+    #[test]
+    fn aliases_repeat_a_bounded_number_of_values() {
+        let file = Path::new("/etc/pcocc/sample.yaml");
+        let lists = |levels: usize| -> String {
+            let level = |n| format!("l{n}: &l{n} [{}]\n", format!("*l{}, ", n - 1).repeat(9));
+            "l0: &l0 [x]\n".to_owned() + &(1..=levels).map(level).collect::<String>()
+        };
+        assert!(parse::<serde_json::Value>(&lists(2), file).is_ok());
+        let error = parse::<serde_json::Value>(&lists(6), file).unwrap_err();
+        assert!(error.to_string().contains("alias"), "{error}");
     }
 
     #[test]
