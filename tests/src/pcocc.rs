@@ -46,8 +46,11 @@ pub struct Pcocc {
 impl Pcocc {
     /// Makes the environment, for whoever runs the tests. No docker daemon is known in it.
     pub fn new() -> Self {
+        let user = with_temporary(OrdinaryUser::new());
+        user.take_over(&user.home().join("tmp"));
+        user.take_over(user.home());
         Self {
-            user: with_temporary(OrdinaryUser::new()),
+            user,
             program: binary(),
             as_user: false,
             docker_host: None,
