@@ -6,14 +6,11 @@
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 
 use hyper::{Method, StatusCode};
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Most bytes of a list: of images, containers, or changes of one.
 const LIST: u64 = 64 << 20;
@@ -118,7 +115,8 @@ impl Allowance {
         self.0.left.store(most, Ordering::Release);
     }
 
-    fn spend(&self, bytes: usize) -> io::Result<()> {
+    /// Counts bytes that came; fails when they are more than were left.
+    pub(super) fn spend(&self, bytes: usize) -> io::Result<()> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let left = self.0.left.load(Ordering::Acquire);
         if left == u64::MAX {
@@ -133,63 +131,6 @@ impl Allowance {
         let most = self.0.most.load(Ordering::Acquire);
         self.0.last.0.store(most, Ordering::Release);
         Err(io::Error::other(Overrun { most }))
-    }
-}
-
-/// A connection that breaks when more comes than is allowed.
-pub(super) struct Bounded<S> {
-    stream: S,
-    allowance: Allowance,
-}
-
-impl<S> Bounded<S> {
-    pub(super) fn new(stream: S, allowance: &Allowance) -> Self {
-        Self {
-            stream,
-            allowance: allowance.clone(),
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        Poll::Ready(self.allowance.spend(buffer.filled().len() - before))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

@@ -22,7 +22,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use super::bounds::{self, Allowance, Bounded, LastOverrun, Overrun};
+use super::bounds::{self, Allowance, LastOverrun, Overrun};
 use super::endpoint::{Endpoint, TlsFiles};
 use super::liveness::{Liveness, Monitored};
 use pcocc_image::{Error, Result};
@@ -98,10 +98,10 @@ impl Connector {
         let request = self.origin_form(request, prefix)?;
         let stream = self.connect().await?;
         let allowance = Allowance::new(&self.overrun);
-        let monitored = Monitored::new(stream, &self.liveness);
+        let monitored = Monitored::new(stream, &self.liveness, &allowance);
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
             // The monitor is inside of TLS, whose end may be another program than the daemon.
-            .handshake(TokioIo::new(Bounded::new(monitored, &allowance)))
+            .handshake(TokioIo::new(monitored))
             .await
             .map_err(|error| self.broken(&error))?;
         // An attached terminal takes the connection over after the answer.

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::bounds::Allowance;
+
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Time of the last sign of life. Clones share it.
@@ -33,19 +35,21 @@ impl Liveness {
     }
 }
 
-/// A connection whose traffic counts as a sign of life.
+/// A connection whose traffic counts as a sign of life, and which breaks when more comes than is allowed.
 pub(super) struct Monitored<S> {
     stream: S,
     liveness: Liveness,
+    allowance: Allowance,
     /// The last write had to wait: the next successful write shows that the daemon has made room.
     blocked: bool,
 }
 
 impl<S> Monitored<S> {
-    pub(super) fn new(stream: S, liveness: &Liveness) -> Self {
+    pub(super) fn new(stream: S, liveness: &Liveness, allowance: &Allowance) -> Self {
         Self {
             stream,
             liveness: liveness.clone(),
+            allowance: allowance.clone(),
             blocked: false,
         }
     }
@@ -58,11 +62,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Monitored<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
-        if buffer.filled().len() > before {
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let came = buffer.filled().len() - before;
+        if came > 0 {
             self.liveness.note();
         }
-        Poll::Ready(read)
+        Poll::Ready(self.allowance.spend(came))
     }
 }
 
@@ -92,6 +97,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Monitored<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::bounds::LastOverrun;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -102,7 +108,8 @@ mod tests {
         runtime.block_on(async {
             let liveness = Liveness::default();
             let (ours, mut daemon) = tokio::io::duplex(8);
-            let mut ours = Monitored::new(ours, &liveness);
+            let allowance = Allowance::new(&LastOverrun::default());
+            let mut ours = Monitored::new(ours, &liveness, &allowance);
             let pause = || tokio::time::sleep(Duration::from_millis(10));
             let start = Instant::now();
             pause().await;
