@@ -7,6 +7,9 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 /// Writes `text` to stderr. A closed stderr is no failure.
 pub(crate) fn complain(text: &str) {
@@ -47,35 +50,19 @@ fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Whether a character stands for itself: neither a control character (Unicode Cc), nor one that formats others (Cf: marks of
-/// direction, joiners, tags), nor a line or paragraph separator.
+/// Control characters, those that format others (marks of direction, joiners, tags), and separators of lines and paragraphs.
+static HIDDEN: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]").ok());
+
+/// Whether a character stands for itself.
 pub(crate) fn is_shown(c: char) -> bool {
-    if c.is_ascii() {
-        return !c.is_ascii_control();
+    match c.is_ascii() {
+        true => !c.is_ascii_control(),
+        false => {
+            let hides = |hidden: &Regex| hidden.is_match(c.encode_utf8(&mut [0; 4]));
+            HIDDEN.as_ref().is_some_and(|hidden| !hides(hidden))
+        }
     }
-    !c.is_control()
-        && !matches!(
-            c,
-            '\u{ad}'
-                | '\u{600}'..='\u{605}'
-                | '\u{61c}'
-                | '\u{6dd}'
-                | '\u{70f}'
-                | '\u{890}'..='\u{891}'
-                | '\u{8e2}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{110bd}'
-                | '\u{110cd}'
-                | '\u{13430}'..='\u{1343f}'
-                | '\u{1bca0}'..='\u{1bca3}'
-                | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 /// Stderr for log lines, each of which is one write; `color` lets through the colours that the log has of its own.
