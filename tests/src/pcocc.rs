@@ -129,7 +129,9 @@ impl Pcocc {
         let folder = self.home().join(".pcocc");
         fs::create_dir_all(&folder).expect("make the configuration folder");
         fs::write(folder.join("repos.yaml"), yaml).expect("write repos.yaml");
-        self.user.own(&folder);
+        if self.as_user {
+            self.user.own(&folder);
+        }
     }
 
     /// Builds a `pcocc` command with an environment of HOME, PATH, the configuration folders and DOCKER_HOST.
