@@ -100,13 +100,6 @@ impl TempFile {
         path_for_children(&self.file)
     }
 
-    /// The same file with another handle in place of the one it was made with.
-    #[must_use]
-    pub fn with_handle(mut self, file: File) -> Self {
-        self.file = file;
-        self
-    }
-
     /// Opens the file once more, at its start, for reading and writing.
     pub fn reopen(&self) -> io::Result<File> {
         let folder = self.folder.as_fd();

@@ -78,12 +78,12 @@ impl BlobDir for Blobs {
     }
 
     fn temp(&self) -> Result<TempFile> {
-        let temp = TempFile::new_in(self.dir.path()).unwrap();
+        let mut temp = TempFile::new_in(self.dir.path()).unwrap();
         match self.fails {
             Some(Step::Temp) => Err(Error::io("create", self.dir.path())(full())),
             Some(Step::Write) => {
-                let read_only = File::open(temp.path()).unwrap();
-                Ok(temp.with_handle(read_only))
+                *temp.as_file_mut() = File::open(temp.path()).unwrap();
+                Ok(temp)
             }
             _ => Ok(temp),
         }

@@ -13,8 +13,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use pcocc_core::beneath::{Found, OpenFolder};
+use pcocc_core::durable;
 use pcocc_core::progress::BlobKind;
-use pcocc_core::publish;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -129,7 +129,7 @@ impl LayoutReceiver<'_> {
         let path = &self.sink.path;
         let blobs = path.join("blobs/sha256");
         let move_blobs = || {
-            publish::create_folders(&blobs, 0o777)?;
+            durable::create_folders(&blobs, 0o777)?;
             let to = OpenFolder::open(&blobs)?;
             let staged = OpenFolder::open(self.staging.path().join("blobs/sha256"))?;
             for name in staged.names()? {
@@ -239,7 +239,7 @@ impl Receiver for LayoutReceiver<'_> {
         )?;
         write_new(&root.join(MARKER_NAME), MARKER)?;
         for folder in ["blobs/sha256/x", "blobs/x", "x"] {
-            publish::sync_parent(&root.join(folder)).map_err(Error::io("write", root))?;
+            durable::sync_parent(&root.join(folder)).map_err(Error::io("write", root))?;
         }
         let path = &self.sink.path;
         let identity = |path: &Path| {
@@ -277,7 +277,7 @@ impl Receiver for LayoutReceiver<'_> {
         // The staging folder is the layout now.
         let _ = self.staging.keep();
         let path = path.as_path();
-        publish::sync_parent(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+        durable::sync_parent(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
             .map_err(Error::io("write", path))
     }
 }

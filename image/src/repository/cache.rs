@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use pcocc_core::beneath::{Found, OpenFolder, Refusal, TempFile};
 use pcocc_core::hex::hex;
 use pcocc_core::progress::Reporter;
-use pcocc_core::{publish, trust};
+use pcocc_core::{durable, trust};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::error::{Error, Result};
@@ -141,7 +141,7 @@ impl Cache {
 
     /// The directory, made when it is missing.
     fn folder_or_new(&self) -> Result<OpenFolder> {
-        publish::create_folders(&self.path, 0o700).map_err(|error| self.write_error(error))?;
+        durable::create_folders(&self.path, 0o700).map_err(|error| self.write_error(error))?;
         self.folder()?
             .ok_or_else(|| self.write_error(io::ErrorKind::NotFound.into()))
     }

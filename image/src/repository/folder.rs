@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use pcocc_core::beneath::{OpenFolder, Refusal, TempFile};
+use pcocc_core::durable;
 use pcocc_core::hex::hex;
-use pcocc_core::publish;
 use pcocc_core::repos::LayerCompression;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -202,7 +202,7 @@ impl Repository {
             what: self.title(),
             why: format!("cannot be created: {error}"),
         };
-        publish::create_folders(parent, 0o777).map_err(denied)?;
+        durable::create_folders(parent, 0o777).map_err(denied)?;
         let draft = tempfile::Builder::new()
             .prefix(&format!(".{}", temp::prefix()))
             // The umask decides, as for any directory.
@@ -220,7 +220,7 @@ impl Repository {
             root.create_folder(dir, 0o777).map_err(denied)?;
         }
         match fs::rename(draft.path(), &self.path) {
-            Ok(()) => publish::sync_parent(&self.path).map_err(denied),
+            Ok(()) => durable::sync_parent(&self.path).map_err(denied),
             // Another process was faster.
             Err(_) if self.path.join(".config").exists() => Ok(()),
             Err(error) => Err(denied(error)),

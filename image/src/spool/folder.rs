@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use pcocc_core::beneath::{Found, OpenFolder, Refusal};
-use pcocc_core::publish;
+use pcocc_core::durable;
 use rustix::fs::FlockOperation;
 
 use super::{BLOBS, ROOTFS, is_missing};
@@ -89,7 +89,7 @@ struct Entry {
 impl Folder {
     /// Opens the folder and removes the remains of killed processes.
     pub(super) fn open(dir: PathBuf) -> Result<Self> {
-        let opened = publish::create_folders(&dir, 0o700).and_then(|()| OpenFolder::open(&dir));
+        let opened = durable::create_folders(&dir, 0o700).and_then(|()| OpenFolder::open(&dir));
         let folder = Self {
             dir: opened.map_err(Error::io("create", &dir))?,
         };

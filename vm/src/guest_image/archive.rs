@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use pcocc_core::beneath::{OpenFolder, path_for_children};
 use pcocc_core::cancel::Cancel;
-use pcocc_core::publish;
+use pcocc_core::durable;
 use pcocc_core::qcow2::{self, Header};
 use serde::{Deserialize, Serialize};
 
@@ -192,7 +192,7 @@ impl GuestImage {
 fn unpack(source: &GuestDisk, target: &Path) -> Result<(), MachineError> {
     let parent = target.parent().unwrap_or(Path::new("/"));
     let name = target.file_name().unwrap_or_default();
-    let images = publish::create_folders(parent, 0o700)
+    let images = durable::create_folders(parent, 0o700)
         .and_then(|()| OpenFolder::open(parent))
         .map_err(MachineError::io("make the folder", parent))?;
     if !images.has(name) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use pcocc_core::beneath::{Found, OpenFolder, TempFile};
-use pcocc_core::publish;
+use pcocc_core::durable;
 
 use super::record::VERSION;
 use super::{Error, JobId, Record, Result};
@@ -89,15 +89,10 @@ impl JobFolder {
         self.path.join(RECORD)
     }
 
-    /// The line for prompts.
-    pub fn state_file(&self) -> PathBuf {
-        self.path.join(STATE)
-    }
-
     /// Makes the folder; fails with [`io::ErrorKind::AlreadyExists`] inside [`Error::File`] when it is there.
     pub fn create(&self) -> Result<()> {
         let (conf, name) = self.place();
-        publish::create_folders(conf, 0o777).map_err(Error::io("create", conf))?;
+        durable::create_folders(conf, 0o777).map_err(Error::io("create", conf))?;
         OpenFolder::open(conf)
             .and_then(|conf| conf.create_folder(name, 0o700))
             .map_err(Error::io("create", &self.path))?;
@@ -297,7 +292,7 @@ mod tests {
         assert!(!folder.write_first(&record).unwrap());
         folder.write(&record).unwrap();
         assert_eq!(folder.read().unwrap(), record);
-        let line = || fs::read_to_string(folder.state_file()).unwrap();
+        let line = || fs::read_to_string(folder.path().join(STATE)).unwrap();
         assert_eq!(line(), "queued -\n");
         record.state = State::Ready;
         record.deadline = Some(1_800_000_060);

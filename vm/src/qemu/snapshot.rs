@@ -25,8 +25,8 @@ use sha2::{Digest, Sha256};
 
 use crate::machine::MachineError;
 use pcocc_core::beneath::OpenFolder;
+use pcocc_core::durable;
 use pcocc_core::hex::hex;
-use pcocc_core::publish;
 
 /// Version of the folder's layout.
 const VERSION: u32 = 1;
@@ -102,7 +102,7 @@ pub(crate) struct Snapshots {
 impl Snapshots {
     /// Opens the folder `cache`/snapshots, which is made if missing.
     pub(crate) fn open(cache: &Path) -> Result<Self, MachineError> {
-        let opened = publish::create_folders(cache, 0o700)
+        let opened = durable::create_folders(cache, 0o700)
             .and_then(|()| OpenFolder::open(cache))
             .and_then(|cache| cache.folder_or_new("snapshots", 0o700));
         let folder = opened.map_err(MachineError::io("make the folder", cache))?;

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pcocc_core::beneath::OpenFolder;
-use pcocc_core::publish;
+use pcocc_core::durable;
 use pcocc_vm::job::JobId;
 
 use super::node::Node;
@@ -64,7 +64,7 @@ impl NodeFolders {
             if let Some(private) = folder.parent() {
                 private_folder::sweep(private, PREFIX);
             }
-            publish::create_folders(folder, 0o700)?;
+            durable::create_folders(folder, 0o700)?;
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ fn usable_runtime(runtime: Option<&Path>) -> Option<PathBuf> {
     if folder.as_os_str().len() > LONGEST || !is_private(runtime) {
         return None;
     }
-    publish::create_folders(&folder, 0o700).ok()?;
+    durable::create_folders(&folder, 0o700).ok()?;
     is_private(&folder).then_some(folder)
 }
 
@@ -137,7 +137,7 @@ mod tests {
         let link = scratch.path().join("link");
         std::os::unix::fs::symlink(runtime.path(), &link).unwrap();
         let long = runtime.path().join("x".repeat(40));
-        publish::create_folders(&long, 0o700).unwrap();
+        durable::create_folders(&long, 0o700).unwrap();
         for unusable in [&*link, &*long, Path::new("relative"), Path::new("/nowhere")] {
             assert_eq!(sockets(Some(unusable)), elsewhere, "{}", unusable.display());
         }
