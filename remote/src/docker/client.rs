@@ -34,6 +34,9 @@ const NO_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
 /// Most layers of a daemon that are known when an image is sent to it.
 const MOST_CHAIN_IDS: usize = 1_000_000;
 
+/// In docker's answer, status 500, about an image that is being removed: its configuration was there, its layers no longer.
+const LAYERS_REMOVED: &str = "layer does not exist";
+
 /// How a daemon keeps its images, which decides what an image's ID is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageStore {
@@ -277,15 +280,18 @@ impl Daemon {
 
     /// Converts bollard's error, for requests whose likeliest failure is a missing image.
     fn about(&self, name: &str, verb: &str, error: bollard::errors::Error) -> Error {
-        match error {
+        let missing = match &error {
             bollard::errors::Error::DockerResponseServerError {
-                status_code: 404, ..
-            } => Error::NotFound(format!(
-                "image {name} in the docker daemon at {}",
-                self.endpoint()
-            )),
-            error => self.0.link.explain(&format!("{verb} image {name}"), error),
+                status_code,
+                message,
+            } => *status_code == 404 || message.contains(LAYERS_REMOVED),
+            _ => false,
+        };
+        if missing {
+            let endpoint = self.endpoint();
+            return Error::NotFound(format!("image {name} in the docker daemon at {endpoint}"));
         }
+        self.0.link.explain(&format!("{verb} image {name}"), error)
     }
 
     /// Gives the image `source` the further name `repository:tag`; an existing name moves.

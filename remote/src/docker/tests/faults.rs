@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::client::Daemon;
@@ -450,11 +450,7 @@ fn a_load_refused_for_the_layers_it_leaves_out_is_sent_in_full() {
             return true;
         }
         if path.starts_with("/images/json") {
-            let list = serde_json::json!([{
-                "Id": base, "ParentId": "", "RepoTags": null, "RepoDigests": null, "Created": 0,
-                "Size": 1, "SharedSize": -1, "Labels": null, "Containers": -1,
-            }]);
-            exchange.answer("200 OK", &list.to_string());
+            exchange.answer("200 OK", &list_of(base));
             return true;
         }
         if path.contains(&base.hex()) {
@@ -476,6 +472,49 @@ fn a_load_refused_for_the_layers_it_leaves_out_is_sent_in_full() {
     assert_eq!(sizes.len(), 2);
     // The second layer alone was left out: the first is needed again on top.
     assert!(sizes[0] < sizes[1], "{sizes:?}");
+}
+
+#[test]
+fn an_image_removed_during_a_load_does_not_disturb_it() {
+    let other = Digest::of(b"other");
+    // What docker answers if the image goes before its inspection and during it.
+    for (status, message) in [
+        ("404 Not Found", "No such image: other"),
+        ("500 Internal Server Error", "layer does not exist"),
+    ] {
+        let sample = Sample::new();
+        let loads = AtomicUsize::new(0);
+        let asked = Arc::new(AtomicBool::new(false));
+        let inspected = Arc::clone(&asked);
+        let fake = Fake::start(sample.inspected.clone(), move |path, exchange| {
+            if path.starts_with("/images/load") {
+                loads.fetch_add(1, Ordering::SeqCst);
+            } else if path.starts_with("/images/json") {
+                exchange.answer("200 OK", &list_of(other));
+                return true;
+            } else if path.contains(&other.hex()) {
+                asked.store(true, Ordering::SeqCst);
+                exchange.answer(status, &serde_json::json!({"message": message}).to_string());
+                return true;
+            } else if path.ends_with("/json") && loads.load(Ordering::SeqCst) == 0 {
+                exchange.answer("404 Not Found", r#"{"message":"No such image"}"#);
+                return true;
+            }
+            false
+        });
+        let sink = DaemonSink::new(fake.daemon(), "bb").unwrap();
+        copy(&Plain(sample), &sink, &Context::silent()).unwrap();
+        assert!(inspected.load(Ordering::SeqCst), "{message}");
+    }
+}
+
+/// Docker's list of images, with one that has no name.
+fn list_of(id: Digest) -> String {
+    let list = serde_json::json!([{
+        "Id": id, "ParentId": "", "RepoTags": null, "RepoDigests": null, "Created": 0,
+        "Size": 1, "SharedSize": -1, "Labels": null, "Containers": -1,
+    }]);
+    list.to_string()
 }
 
 #[test]
