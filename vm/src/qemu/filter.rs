@@ -12,16 +12,15 @@
 //! | `mknod`, `mknodat` | setuid, setgid, a device | "operation not permitted" |
 //! | `openat2`, `io_uring_setup` | anything | "not implemented": their modes are not among a call's arguments |
 //!
-//! `mkdir` is not in the list because Linux takes no such bits from it. Calls of another architecture are refused as a whole.
+//! `mkdir` is not in the list because Linux takes no such bits from it. A call of another architecture ends QEMU.
 
+use std::collections::BTreeMap;
 use std::io;
 
-use libc::sock_filter;
-
-// Offsets in `struct seccomp_data` (linux/seccomp.h).
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const ARGUMENTS: u32 = 16;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
@@ -29,168 +28,138 @@ const TYPE: u32 = 0o170_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 const BLOCK_DEVICE: u32 = 0o060_000;
 
-#[cfg(target_arch = "x86_64")]
-const NATIVE: u32 = 0xc000_003e;
-#[cfg(target_arch = "aarch64")]
-const NATIVE: u32 = 0xc000_00b7;
-
-/// Numbers from here on are of x32, a second set of calls of the same architecture.
-#[cfg(target_arch = "x86_64")]
-const X32: u32 = 0x4000_0000;
+/// Flags of `open`, each of which alone says that a file is made.
+const MAKES: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
 
 const FCHMODAT2: libc::c_long = 452;
 
-const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
+/// Number of a call, and which argument the mode is.
+type WithMode = (libc::c_long, u8);
 
-fn answer(errno: i32) -> u32 {
-    libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()
-}
+#[cfg(target_arch = "x86_64")]
+const CHMOD: &[WithMode] = &[
+    (libc::SYS_chmod, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const CHMOD: &[WithMode] = &[
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+];
 
-/// A filter, ready to be set between fork and exec.
-#[derive(Clone)]
-pub(crate) struct ModeFilter(Vec<sock_filter>);
+#[cfg(target_arch = "x86_64")]
+const MKNOD: &[WithMode] = &[(libc::SYS_mknod, 1), (libc::SYS_mknodat, 2)];
+#[cfg(not(target_arch = "x86_64"))]
+const MKNOD: &[WithMode] = &[(libc::SYS_mknodat, 2)];
 
-impl std::fmt::Debug for ModeFilter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ModeFilter({} steps)", self.0.len())
-    }
-}
+/// The flags are the argument before the mode.
+#[cfg(target_arch = "x86_64")]
+const OPEN: &[WithMode] = &[(libc::SYS_open, 2), (libc::SYS_openat, 3)];
+#[cfg(not(target_arch = "x86_64"))]
+const OPEN: &[WithMode] = &[(libc::SYS_openat, 3)];
+
+/// x32 has the calls of x86-64 once more, with this bit in their numbers.
+#[cfg(target_arch = "x86_64")]
+const SETS: [libc::c_long; 2] = [0, 0x4000_0000];
+#[cfg(not(target_arch = "x86_64"))]
+const SETS: [libc::c_long; 1] = [0];
+
+/// Filters, ready to be set between fork and exec. Of two that refuse a call, the later one gives the answer.
+#[derive(Clone, Debug)]
+pub(crate) struct ModeFilter(Vec<BpfProgram>);
 
 impl ModeFilter {
-    pub(crate) fn new() -> Self {
-        let mut filter = Self(Vec::new());
-        let denied = answer(libc::EPERM);
-        filter.load(ARCHITECTURE);
-        filter.unless(libc::BPF_JEQ, NATIVE, denied);
-        filter.load(NUMBER);
-        #[cfg(target_arch = "x86_64")]
-        filter.when(libc::BPF_JGE, X32, denied);
-
-        filter.call(libc::SYS_fchmod, Self::chmod(1));
-        filter.call(libc::SYS_fchmodat, Self::chmod(2));
-        filter.call(FCHMODAT2, Self::chmod(2));
-        filter.call(libc::SYS_openat, Self::open(2, 3));
-        filter.call(libc::SYS_mknodat, Self::mknod(2));
-        #[cfg(target_arch = "x86_64")]
-        {
-            filter.call(libc::SYS_chmod, Self::chmod(1));
-            filter.call(libc::SYS_open, Self::open(1, 2));
-            filter.call(libc::SYS_creat, Self::create(1));
-            filter.call(libc::SYS_mknod, Self::mknod(1));
+    /// Fails on an architecture that has no filters.
+    pub(crate) fn new() -> io::Result<Self> {
+        let passed_over = Rules::default().with_bits(CHMOD, &[SETGID])?;
+        let mut denied = Rules::default()
+            .with_bits(CHMOD, &[SETUID])?
+            .with_bits(MKNOD, &[SETUID, SETGID])?;
+        for (call, mode) in MKNOD {
+            for device in [CHARACTER_DEVICE, BLOCK_DEVICE] {
+                denied.add(*call, &[(*mode, TYPE, device)])?;
+            }
         }
-        for number in [libc::SYS_openat2, libc::SYS_io_uring_setup] {
-            let mut missing = Self(Vec::new());
-            missing.end(answer(libc::ENOSYS));
-            filter.call(number, missing);
+        for (call, mode) in OPEN {
+            for makes in MAKES.map(i32::unsigned_abs) {
+                for bit in [SETUID, SETGID] {
+                    denied.add(*call, &[(mode - 1, makes, makes), (*mode, bit, bit)])?;
+                }
+            }
         }
-        filter.end(ALLOWED);
-        filter
+        #[cfg(target_arch = "x86_64")]
+        let denied = denied.with_bits(&[(libc::SYS_creat, 1)], &[SETUID, SETGID])?;
+        let mut missing = Rules::default();
+        for call in [libc::SYS_openat2, libc::SYS_io_uring_setup] {
+            missing.add(call, &[])?;
+        }
+        let programs = [
+            passed_over.answered_by(0),
+            denied.answered_by(libc::EPERM),
+            missing.answered_by(libc::ENOSYS),
+        ];
+        programs.into_iter().collect::<io::Result<_>>().map(Self)
     }
 
     /// Gives up these calls, for this thread and all that it becomes or starts. Async-signal-safe.
-    #[expect(unsafe_code, reason = "prctl")]
     pub(crate) fn enter(&self) -> io::Result<()> {
-        rustix::thread::set_no_new_privs(true)?;
-        let program = libc::sock_fprog {
-            len: u16::try_from(self.0.len()).unwrap_or(u16::MAX),
-            filter: self.0.as_ptr().cast_mut(),
-        };
-        // SAFETY: the kernel copies the program, which outlives the call, and writes nothing.
-        let result = unsafe {
-            libc::prctl(
-                libc::PR_SET_SECCOMP,
-                libc::SECCOMP_MODE_FILTER,
-                std::ptr::from_ref(&program),
-            )
-        };
-        match result {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        for program in &self.0 {
+            // Nothing is allocated here: the errors of the kernel are passed on as they are.
+            apply_filter(program).map_err(|error| match error {
+                seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error,
+                _ => io::ErrorKind::InvalidInput.into(),
+            })?;
         }
+        Ok(())
     }
+}
 
-    /// What is done with `chmod`, whose mode is argument `mode`.
-    fn chmod(mode: u32) -> Self {
-        let mut filter = Self(Vec::new());
-        filter.argument(mode);
-        filter.when(libc::BPF_JSET, SETUID, answer(libc::EPERM));
-        filter.when(libc::BPF_JSET, SETGID, answer(0));
-        filter.end(ALLOWED);
-        filter
-    }
+/// Calls that get one answer.
+#[derive(Default)]
+struct Rules(BTreeMap<i64, Vec<SeccompRule>>);
 
-    /// What is done with a call that makes a file of argument `mode`.
-    fn create(mode: u32) -> Self {
-        let mut filter = Self(Vec::new());
-        filter.argument(mode);
-        filter.when(libc::BPF_JSET, SETUID | SETGID, answer(libc::EPERM));
-        filter.end(ALLOWED);
-        filter
-    }
-
-    /// What is done with `open`, which has a mode only if the flags say that it makes a file.
-    fn open(flags: u32, mode: u32) -> Self {
-        let mut filter = Self(Vec::new());
-        filter.argument(flags);
-        let makes = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY).unsigned_abs();
-        filter.unless(libc::BPF_JSET, makes, ALLOWED);
-        filter.0.extend(Self::create(mode).0);
-        filter
-    }
-
-    fn mknod(mode: u32) -> Self {
-        let mut filter = Self(Vec::new());
-        filter.argument(mode);
-        filter.step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, TYPE);
-        for device in [CHARACTER_DEVICE, BLOCK_DEVICE] {
-            filter.when(libc::BPF_JEQ, device, answer(libc::EPERM));
+impl Rules {
+    /// Adds `calls` with any of `bits` in their mode.
+    fn with_bits(mut self, calls: &[WithMode], bits: &[u32]) -> io::Result<Self> {
+        for (call, mode) in calls {
+            for bit in bits {
+                self.add(*call, &[(*mode, *bit, *bit)])?;
+            }
         }
-        filter.0.extend(Self::create(mode).0);
-        filter
+        Ok(self)
     }
 
-    /// Does `body`, which ends by itself, for the call `number`, which is loaded.
-    fn call(&mut self, number: libc::c_long, body: Self) {
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let length = u8::try_from(body.0.len()).unwrap_or(u8::MAX);
-        self.step(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            0,
-            length,
-            number,
-        );
-        self.0.extend(body.0);
+    /// Adds a call if each of its arguments (number, mask, value) has under the mask the value. Flags and modes have no upper
+    /// half.
+    fn add(&mut self, call: libc::c_long, arguments: &[(u8, u32, u32)]) -> io::Result<()> {
+        for set in SETS {
+            let conditions = arguments.iter().map(|(argument, mask, value)| {
+                let masked = SeccompCmpOp::MaskedEq((*mask).into());
+                SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, masked, (*value).into())
+            });
+            let conditions = conditions
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(io::Error::other)?;
+            let rules = self.0.entry(call | set).or_default();
+            // A call without rules is meant whatever its arguments are.
+            if !conditions.is_empty() {
+                rules.push(SeccompRule::new(conditions).map_err(io::Error::other)?);
+            }
+        }
+        Ok(())
     }
 
-    fn load(&mut self, offset: u32) {
-        self.step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
-    }
-
-    /// Loads the lower half of an argument: flags and modes have no upper one.
-    fn argument(&mut self, index: u32) {
-        let low = if cfg!(target_endian = "big") { 4 } else { 0 };
-        self.load(ARGUMENTS + 8 * index + low);
-    }
-
-    /// Answers if `test` of what is loaded holds.
-    fn when(&mut self, test: u32, value: u32, answer: u32) {
-        self.step(libc::BPF_JMP | test | libc::BPF_K, 0, 1, value);
-        self.end(answer);
-    }
-
-    /// Answers unless `test` of what is loaded holds.
-    fn unless(&mut self, test: u32, value: u32, answer: u32) {
-        self.step(libc::BPF_JMP | test | libc::BPF_K, 1, 0, value);
-        self.end(answer);
-    }
-
-    fn end(&mut self, answer: u32) {
-        self.step(libc::BPF_RET | libc::BPF_K, 0, 0, answer);
-    }
-
-    fn step(&mut self, code: u32, jt: u8, jf: u8, k: u32) {
-        let code = u16::try_from(code).unwrap_or(u16::MAX);
-        self.0.push(sock_filter { code, jt, jf, k });
+    fn answered_by(self, errno: i32) -> io::Result<BpfProgram> {
+        let architecture = std::env::consts::ARCH
+            .try_into()
+            .map_err(io::Error::other)?;
+        let answer = SeccompAction::Errno(errno.unsigned_abs());
+        SeccompFilter::new(self.0, SeccompAction::Allow, answer, architecture)
+            .and_then(BpfProgram::try_from)
+            .map_err(io::Error::other)
     }
 }
 
@@ -222,7 +191,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
         let run = move || {
-            ModeFilter::new().enter().unwrap();
+            ModeFilter::new().unwrap().enter().unwrap();
             test(&path);
         };
         std::thread::spawn(run).join().unwrap();

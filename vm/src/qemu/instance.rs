@@ -142,12 +142,12 @@ impl Instance {
         let namespace = plan
             .namespace
             .then(|| Namespace::new(policy, &spec.plan.reachable));
-        let filter = ModeFilter::new();
+        let program = plan.program.to_path_buf();
+        let filter = ModeFilter::new().map_err(MachineError::io("make a filter for", &program))?;
         let enter = move || {
             namespace.as_ref().map_or(Ok(()), Namespace::enter)?;
             filter.enter()
         };
-        let program = plan.program.to_path_buf();
         // SAFETY: `enter` is async-signal-safe.
         let started = unsafe { Process::start(command, enter) };
         let mut process = started.map_err(|error| match error.kind() {
