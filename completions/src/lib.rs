@@ -3,36 +3,11 @@
 //! Nothing here fails: an error gives no candidates.
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unwrap_used))]
 
+mod candidate;
 pub mod images;
 pub mod jobs;
 mod recent;
 pub mod scheduler;
 
+pub use candidate::Candidate;
 pub use recent::Recent;
-
-/// A word that completes the typed text.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Candidate {
-    /// The word.
-    pub value: String,
-    /// What it is, in a few words.
-    pub help: Option<String>,
-}
-
-impl Candidate {
-    /// A candidate without help.
-    pub fn plain(value: impl Into<String>) -> Self {
-        Self {
-            value: value.into(),
-            help: None,
-        }
-    }
-
-    /// A candidate with help.
-    pub fn new(value: impl Into<String>, help: impl Into<String>) -> Self {
-        Self {
-            value: value.into(),
-            help: Some(help.into()),
-        }
-    }
-}

@@ -125,6 +125,23 @@ fn no_files_of_a_crate_stand_in_a_circle() {
 }
 
 #[test]
+fn lib_and_mod_files_only_declare() {
+    const ITEMS: [&str; 6] = ["fn", "impl", "struct", "enum", "trait", "macro_rules!"];
+    let files = graphs().into_iter().flat_map(BTreeMap::into_keys);
+    let declaring = files.filter(|file| file.ends_with("lib.rs") || file.ends_with("mod.rs"));
+    for file in declaring {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text
+            .lines()
+            .filter(|line| !line.starts_with(['/', ' ', '#']));
+        for line in code {
+            let first = line.split(' ').take(3).find(|word| ITEMS.contains(word));
+            assert_eq!(first, None, "{}: {line}", file.display());
+        }
+    }
+}
+
+#[test]
 fn files_are_short() {
     let files = graphs().into_iter().flat_map(BTreeMap::into_keys);
     let length = |file: &PathBuf| std::fs::read_to_string(file).unwrap().lines().count();

@@ -17,7 +17,7 @@ use pcocc_core::cancel::Cancel;
 use pcocc_layers::Digest;
 use pcocc_layers::digest::Hashing;
 
-use super::StagedId;
+use super::id::{StagedId, compare_by_id};
 use super::source::{FileOf, Source};
 use crate::blob::BlobFile;
 use crate::errno::{Errno, Result, errno_of_io, io_to_errno};
@@ -56,6 +56,8 @@ pub struct StagedFile {
     folder: Arc<Path>,
     data: Mutex<Data>,
 }
+
+compare_by_id!(StagedFile);
 
 impl StagedFile {
     /// An empty file; its content will be in `folder`.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::StagedId;
 use super::file::StagedFile;
+use super::id::{StagedId, compare_by_id};
 use crate::errno::{Errno, Result};
 use crate::naming::StoreId;
 use crate::process::Process;
@@ -64,6 +64,8 @@ pub struct StagedFolder {
     changes: AtomicU64,
     state: Mutex<State>,
 }
+
+compare_by_id!(StagedFolder);
 
 impl StagedFolder {
     /// Starts an empty folder at `path` of a store.

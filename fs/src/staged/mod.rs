@@ -7,48 +7,14 @@
 mod examine;
 mod file;
 mod folder;
+mod id;
 mod layout;
 mod source;
 #[cfg(test)]
 mod tests;
-
-use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use examine::{StagedImage, Verdict, examine};
 pub use file::StagedFile;
 pub use folder::{Item, Phase, StagedFolder, State};
 pub use layout::{Role, layout_role};
 pub use source::Source;
-
-/// Identity of a staged file or folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct StagedId(u64);
-
-impl StagedId {
-    fn next() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        Self(LAST.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-macro_rules! compare_by_id {
-    ($type:ty) => {
-        impl PartialEq for $type {
-            fn eq(&self, other: &Self) -> bool {
-                self.id == other.id
-            }
-        }
-
-        impl Eq for $type {}
-
-        impl Hash for $type {
-            fn hash<H: Hasher>(&self, state: &mut H) {
-                self.id.hash(state);
-            }
-        }
-    };
-}
-
-compare_by_id!(StagedFile);
-compare_by_id!(StagedFolder);

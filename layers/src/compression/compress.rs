@@ -12,6 +12,12 @@ use super::buffer::{Buffer, Buffers, PIECE};
 use super::member;
 use super::ordered::Ordered;
 
+/// As many threads as the machine offers this process, at most 16. One compressing thread manages about 200
+/// MB/s.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(16))
+}
+
 /// Compresses the bytes written to it into `out`.
 pub struct GzipWriter<W> {
     out: W,

@@ -14,13 +14,7 @@ mod size;
 mod tests;
 
 pub use buffer::{Buffer, Buffers, PIECE};
-pub use compress::GzipWriter;
+pub use compress::{GzipWriter, default_threads};
 pub use format::Compression;
 pub use inflate::{Limits, UNNAMED, count_plain, open};
 pub use size::{PlainSize, plain_size};
-
-/// As many threads as the machine offers this process, at most 16. One compressing thread manages about 200
-/// MB/s.
-pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get().min(16))
-}

@@ -25,6 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::machine::{GuestFiles, MachineError};
 use crate::program;
 
+/// Name of the image in the repository.
+pub const IMAGE_NAME: &str = "docker-vm";
+
 /// Version of the archive's layout.
 const FORMAT: u32 = 1;
 const MANIFEST: &str = "guest.json";

@@ -15,8 +15,5 @@ mod cpio;
 mod modules;
 mod packages;
 
-pub use archive::{GuestDisk, GuestImage, Manifest, manifest};
+pub use archive::{GuestDisk, GuestImage, IMAGE_NAME, Manifest, manifest};
 pub use build::{BuildOptions, build};
-
-/// Name of the image in the repository.
-pub const IMAGE_NAME: &str = "docker-vm";
