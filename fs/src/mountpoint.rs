@@ -184,15 +184,19 @@ pub(crate) fn mount_at(path: &Path) -> Result<Option<MountedAt>, MountError> {
 
 /// The mount points of our trees that this process sees; the mounts are not asked whether they still answer.
 pub fn mount_points() -> io::Result<Vec<PathBuf>> {
-    let text = fs::read("/proc/self/mountinfo")?;
-    let lines = text.split(|byte| *byte == b'\n');
-    Ok(lines
+    Ok(mounts_of(&fs::read("/proc/self/mountinfo")?))
+}
+
+/// The mount points of our trees in the text of a mountinfo.
+pub(crate) fn mounts_of(mountinfo: &[u8]) -> Vec<PathBuf> {
+    let lines = mountinfo.split(|byte| *byte == b'\n');
+    lines
         .filter_map(|line| {
             let field = line.split(|byte| *byte == b' ').nth(4)?;
             let path = PathBuf::from(std::ffi::OsString::from_vec(unescape(field)));
             MountedAt::parse(line, &path)?.is_ours().then_some(path)
         })
-        .collect())
+        .collect()
 }
 
 /// Whether the process behind the file system at `path` is gone. The kernel may still know the folder's

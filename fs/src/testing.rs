@@ -18,7 +18,16 @@ use pcocc_image::testing::MemoryStore;
 use pcocc_image::transfer::{self, Context, Layout as _};
 use pcocc_layers::Digest;
 
+use crate::mountpoint::mounts_of;
 use crate::staged::{Item, StagedFile, StagedImage, Verdict, examine};
+
+/// The list of mounts: no mount is taken for ours that another program made.
+pub fn mounts(data: &[u8]) {
+    let lines = data.split(|byte| *byte == b'\n').count();
+    let ours = mounts_of(data);
+    assert!(ours.len() <= lines);
+    assert!(ours.is_empty() || data.windows(5).any(|word| word == b"pcocc"));
+}
 
 /// A staged folder. Its files are separated by a byte 255, which no JSON has: `index.json`, `oci-layout`, then
 /// blobs.

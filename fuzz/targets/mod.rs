@@ -11,8 +11,10 @@ mod machines;
 mod names;
 mod settings;
 
+use pcocc_image::testing::foreign;
 use pcocc_remote::docker::testing as docker;
 use pcocc_remote::registry::testing as registry;
+use pcocc_vm::testing as vm;
 
 /// Takes bytes, as a parser's function does.
 pub type Target = fn(&[u8]);
@@ -30,23 +32,31 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("docker-config", registry::docker_config),
     ("dockerfile", names::dockerfile),
     ("documents", image::documents),
+    ("edit-config", docker::edit_config),
+    ("generator", settings::generator),
     ("guest-archive", machines::guest_archive),
     ("gzip", layers::gzip),
     ("image-config", settings::image_config),
     ("job", machines::job),
     ("layer", image::layer),
     ("layout", layouts::layout),
+    ("layout-index", foreign::layout_index),
     ("meta", image::meta),
+    ("mounts", pcocc_fs::testing::mounts),
+    ("origin", foreign::origin),
     ("paths", layouts::paths),
-    ("qmp", pcocc_vm::testing::qmp),
+    ("qmp", vm::qmp),
     ("reference", names::reference),
     ("registry", registry::answer),
     ("repository", settings::repository),
     ("roles", docker::roles),
     ("save", docker::save),
+    ("slurm", vm::slurm),
+    ("snapshot", vm::snapshot),
     ("spool", layouts::spool),
     ("squashfs", image::squashfs),
     ("staged", pcocc_fs::testing::staged),
+    ("uplink", vm::uplink),
     ("v1", docker::v1),
     ("yaml", settings::yaml),
     ("zstd", layers::zstd),

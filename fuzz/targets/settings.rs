@@ -1,9 +1,10 @@
 //! Files of settings: all YAML, and the settings that an image brings with it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use pcocc_core::batch::BatchConfig;
+use pcocc_core::containers::ContainerTemplates;
 use pcocc_core::containers::{self, Runtime, Settings};
 use pcocc_core::repos::ReposConfig;
 use pcocc_core::template::Variables;
@@ -12,6 +13,7 @@ use pcocc_image::ingest::runtime_config;
 use pcocc_image::repository::Repository;
 use pcocc_run::account::{self, Account};
 use pcocc_run::config::ImageConfig;
+use pcocc_run::generator;
 use pcocc_run::plan::{Host, Request, plan};
 
 /// Any of the configuration files, as the user's and as the system's.
@@ -71,6 +73,36 @@ pub fn image_config(data: &[u8]) {
     let (request, host) = (Request::default(), Host::default());
     if let Ok(plan) = plan(&config, &Settings::default(), &request, &host) {
         assert_eq!(plan.argv.len(), config.entrypoint.len() + config.cmd.len());
+    }
+}
+
+/// What a generator of the site prints. Mounts lead to plain paths, and a module that does not exist is refused.
+pub fn generator(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let variables = Variables {
+        homedir: PathBuf::from("/home/doe"),
+        user: "doe".to_owned(),
+        env: [("NODE".to_owned(), "n1".to_owned())].into(),
+    };
+    let mut settings = Settings {
+        generators: vec!["generator".to_owned()],
+        ..Settings::default()
+    };
+    let printed = generator::parse(&text);
+    let (lines, templates) = (text.lines().count(), ContainerTemplates::default());
+    let mounts = generator::apply(&mut settings, &templates, &variables, &mut |_| {
+        Ok(text.clone().into_owned())
+    });
+    let Ok(mounts) = mounts else {
+        return;
+    };
+    assert!(printed.modules.is_empty());
+    assert_eq!(mounts.len(), printed.mounts.len());
+    assert!(settings.env.len() + mounts.len() <= lines);
+    for mount in mounts {
+        let mut parts = mount.destination.components();
+        assert_eq!(parts.next(), Some(Component::RootDir));
+        assert!(parts.all(|part| matches!(part, Component::Normal(_))));
     }
 }
 

@@ -6,7 +6,7 @@
 //! it say. [`LayoutSink`] writes.
 
 mod marker;
-mod sink;
+pub(crate) mod sink;
 
 pub use marker::{MARKER, MARKER_NAME, check_marker};
 pub use sink::LayoutSink;

@@ -1,6 +1,7 @@
 //! A store for tests: in memory but for its layers, able to fail and to be slow on request. The store verifies
 //! every layer.
 
+pub mod foreign;
 pub mod memory;
 
 use std::collections::BTreeMap;

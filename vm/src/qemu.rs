@@ -19,9 +19,9 @@ mod process;
 pub(crate) mod qmp;
 mod running;
 mod settings;
-mod snapshot;
+pub(crate) mod snapshot;
 mod start;
-mod uplink;
+pub(crate) mod uplink;
 mod watch;
 
 use std::path::PathBuf;

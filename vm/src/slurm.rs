@@ -136,7 +136,7 @@ pub fn marked(comment: &str) -> Result<Vec<JobId>, SlurmError> {
     Ok(with_comment(&answer("squeue", &arguments)?, comment))
 }
 
-fn with_comment(text: &str, comment: &str) -> Vec<JobId> {
+pub(crate) fn with_comment(text: &str, comment: &str) -> Vec<JobId> {
     text.lines()
         .filter_map(|line| {
             let (id, found) = line.trim().split_once('|')?;
@@ -168,7 +168,7 @@ impl Queue for Squeue {
 }
 
 /// Reads squeue's list.
-fn parse(text: &str, now: u64) -> HashMap<JobId, Queued> {
+pub(crate) fn parse(text: &str, now: u64) -> HashMap<JobId, Queued> {
     let line = |line: &str| {
         let mut fields = line.trim().split('|');
         let id = fields.next()?.trim().parse().ok()?;

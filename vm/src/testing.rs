@@ -10,7 +10,8 @@ use pcocc_core::cancel::Cancel;
 
 use crate::machine::{Exit, Hypervisor, Machine, MachineError, MachineEvent, MachineSpec, Stage};
 use crate::qemu::channel;
-use crate::qemu::qmp;
+use crate::qemu::{qmp, snapshot, uplink};
+use crate::slurm;
 
 /// A test's control over machines in memory. Clones control the same machines.
 #[derive(Clone, Debug, Default)]
@@ -203,4 +204,35 @@ pub fn qmp(data: &[u8]) {
         }
         true
     });
+}
+
+/// The record of a snapshot: what is read is written as it was read.
+pub fn snapshot(data: &[u8]) {
+    if let Ok(record) = snapshot::Record::parse(data) {
+        let written = record.render().unwrap_or_default();
+        assert_eq!(snapshot::Record::parse(&written).ok(), Some(record));
+    }
+}
+
+/// The answer of slirp4netns.
+pub fn uplink(data: &[u8]) {
+    if let Err(words) = uplink::forwarded(data) {
+        assert!(words.chars().count() <= uplink::MAX_WORDS);
+    }
+}
+
+/// What Slurm's commands print: the list of squeue in two forms, and the words of sbatch.
+pub fn slurm(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let lines = text.lines().count();
+    // Any time: a job that ends in the far future ends.
+    let jobs = slurm::parse(&text, u64::from(u32::MAX));
+    assert!(jobs.len() <= lines);
+    let marked = slurm::with_comment(&text, "pcocc-mark");
+    assert!(marked.len() <= lines);
+    for line in text.lines() {
+        if let Some(id) = slurm::submitted(line) {
+            assert!(line.contains(&id.to_string()), "{line:?} is no job {id}");
+        }
+    }
 }

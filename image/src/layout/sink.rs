@@ -313,16 +313,21 @@ fn merged_index(path: &Path, image: &Image, tag: Option<&str>) -> Result<Vec<u8>
         Err(Error::NotFound(_)) => return Ok(fresh),
         Err(error) => return Err(error),
     };
-    let what = || path.join("index.json").display().to_string();
+    merged(&path.join("index.json"), &old, &fresh, tag)
+}
+
+/// The index `old` of the file `path`, with the image of the index `fresh` in the place of the one called `tag`.
+pub(crate) fn merged(path: &Path, old: &[u8], fresh: &[u8], tag: Option<&str>) -> Result<Vec<u8>> {
+    let what = || path.display().to_string();
     let parse = |bytes: &[u8]| {
         serde_json::from_slice::<Value>(bytes)
             .map_err(|error| Error::invalid(what(), format!("does not parse: {error}")))
     };
-    let added = parse(&fresh)?
+    let added = parse(fresh)?
         .pointer_mut("/manifests/0")
         .map(Value::take)
         .ok_or_else(|| Error::invalid("image index", "names no image"))?;
-    let mut index = parse(&old)?;
+    let mut index = parse(old)?;
     let manifests = index
         .get_mut("manifests")
         .and_then(Value::as_array_mut)

@@ -12,11 +12,13 @@ use bollard::models::{
     SystemInfo,
 };
 use bytes::BytesMut;
+use serde_json::Value;
 
 use super::attach::{Stream, frame};
 use super::client::{ImageStore, Inspected, entries, inspected};
 use super::container::listed_changes;
 use super::edit::changes::layer_of;
+use super::edit::config::{HistoryEntry, bare, edited, variable};
 use super::roles::{Contents, assign};
 use super::save::read_archive;
 use super::v1::LayerGuess;
@@ -161,4 +163,48 @@ pub fn answers(data: &[u8]) {
     let _ = serde_json::from_slice::<SystemInfo>(data);
     let _ = serde_json::from_slice::<Vec<ContainerSummary>>(data);
     let _ = serde_json::from_slice::<ContainerInspectResponse>(data);
+}
+
+/// The config of an image that is edited: it gets a layer and a history entry, and stays as it is otherwise.
+pub fn edit_config(data: &[u8]) {
+    let added = [DiffId(Digest::of(b"new"))];
+    let entry = HistoryEntry {
+        created: "2026-11-25T18:00:00Z".to_owned(),
+        created_by: "pcocc docker edit a b".to_owned(),
+    };
+    if let Ok(config) = bare(data, &[("label".to_owned(), "value".to_owned())]) {
+        let config: Value = serde_json::from_slice(&config).expect("our own config parses");
+        assert!(config.pointer("/config/Volumes").is_none());
+        let _ = variable(data, "PATH");
+    }
+    // Who edits has parsed the config.
+    if pcocc_image::oci::diff_ids(data).is_err() {
+        return;
+    }
+    let Ok(made) = edited(data, &added, &entry) else {
+        return;
+    };
+    let mut old: Value = serde_json::from_slice(data).expect("it was parsed");
+    let mut made: Value = serde_json::from_slice(&made).expect("what is made parses");
+    let ids = "/rootfs/diff_ids";
+    let mut expected = taken(&mut old, ids);
+    expected.push(Value::String(added[0].to_string()));
+    assert_eq!(taken(&mut made, ids), expected);
+    let mut expected = taken(&mut old, "/history");
+    expected.push(serde_json::json!({"created": entry.created, "created_by": entry.created_by}));
+    assert_eq!(taken(&mut made, "/history"), expected);
+    for config in [&mut old, &mut made] {
+        let members = config.as_object_mut().expect("a config is an object");
+        members.retain(|name, _| !["history", "created"].contains(&name.as_str()));
+        if let Some(ids) = config.pointer_mut(ids) {
+            ids.take();
+        }
+    }
+    assert_eq!(made, old, "something else has changed");
+}
+
+/// Takes a list out of a document; an empty one where there is none.
+fn taken(document: &mut Value, pointer: &str) -> Vec<Value> {
+    let list = document.pointer_mut(pointer).and_then(Value::as_array_mut);
+    list.map(std::mem::take).unwrap_or_default()
 }

@@ -43,8 +43,9 @@ pub(crate) struct Snapshot {
     folder: PathBuf,
 }
 
+/// What the files of a snapshot were when it was saved.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     version: u32,
     ram_size: u64,
     /// Hashing hundreds of megabytes takes longer than resuming them: time and size must do.
@@ -54,6 +55,16 @@ struct Record {
 }
 
 impl Record {
+    /// Parses a record.
+    pub(crate) fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(text)
+    }
+
+    /// The record as text.
+    pub(crate) fn render(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
+    }
+
     fn of(folder: &OpenFolder) -> io::Result<Self> {
         let ram = folder.open_file("ram")?.metadata()?;
         Ok(Self {
@@ -125,7 +136,7 @@ impl Snapshots {
             }
             Err(error) => return Err((snapshot, format!("cannot be read: {error}"))),
         };
-        match serde_json::from_slice::<Record>(&text) {
+        match Record::parse(&text) {
             Ok(record) if record == found => {
                 // Used: of those that are not, the oldest goes first.
                 let _ = self.folder.touch(key);
@@ -188,7 +199,7 @@ impl Snapshots {
             for file in ["ram", "state", "data.qcow2"] {
                 folder.open_file(file)?.sync_all()?;
             }
-            let record = serde_json::to_vec(&Record::of(&folder)?)?;
+            let record = Record::of(&folder)?.render()?;
             folder.create_file(RECORD, 0o600)?.write_all(&record)?;
             self.folder.rename(name, &self.folder, key)?;
             Ok(Snapshot {

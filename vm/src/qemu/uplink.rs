@@ -22,6 +22,8 @@ use crate::machine::{MachineError, NetworkPolicy};
 const OUTER_NET: &str = "198.18.1.0/24";
 /// slirp4netns's name server in it.
 pub(crate) const NAMESERVER: &str = "198.18.1.3";
+/// Most characters of slirp4netns's words in an error.
+pub(crate) const MAX_WORDS: usize = 1000;
 /// How long slirp4netns may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -159,31 +161,52 @@ fn forward(api: &Path, address: Ipv4Addr, listen: SocketAddr) -> Result<(), Mach
         "proto": "tcp", "host_addr": address.to_string(), "host_port": listen.port(),
         "guest_port": ENDPOINT_PORT,
     }});
-    let ask = || -> io::Result<String> {
+    let ask = || -> io::Result<Vec<u8>> {
         let mut socket = UnixStream::connect(api)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.write_all(question.to_string().as_bytes())?;
         socket.shutdown(std::net::Shutdown::Write)?;
-        let mut answer = String::new();
-        socket.take(1 << 16).read_to_string(&mut answer)?;
+        let mut answer = Vec::new();
+        socket.take(1 << 16).read_to_end(&mut answer)?;
         Ok(answer)
     };
     let answer = ask().map_err(MachineError::io("ask slirp4netns at", api))?;
-    let parsed: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
-    if parsed.get("return").is_some() {
+    let Err(words) = forwarded(&answer) else {
         return Ok(());
-    }
+    };
     // It does not say why.
     check_free(listen)?;
     Err(MachineError::Hypervisor {
         program: "slirp4netns".into(),
-        why: format!("does not forward {listen}: {}", answer.trim()),
+        why: format!("does not forward {listen}: {words}"),
     })
+}
+
+/// Whether slirp4netns forwards, from its answer; its own words if not.
+pub(crate) fn forwarded(answer: &[u8]) -> Result<(), String> {
+    let parsed: serde_json::Value = serde_json::from_slice(answer).unwrap_or_default();
+    if parsed.get("return").is_some() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(answer);
+    Err(words.trim().chars().take(MAX_WORDS).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_bearable_length() {
+        forwarded(br#"{"return": {"id": 1}}"#).unwrap();
+        let refused = r#"{"error": {"desc": "bad request"}}"#;
+        assert_eq!(
+            forwarded(format!("{refused}\n").as_bytes()),
+            Err(refused.to_owned())
+        );
+        assert_eq!(forwarded(b""), Err(String::new()));
+        assert_eq!(forwarded(&[b'x'; 60_000]).unwrap_err().len(), MAX_WORDS);
+    }
 
     #[test]
     fn taken_ports_are_told() {

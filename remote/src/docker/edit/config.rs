@@ -117,7 +117,7 @@ pub fn bare(config: &[u8], labels: &[(String, String)]) -> Result<Vec<u8>> {
 }
 
 /// The image's own environment variable `name`.
-pub(super) fn variable(config: &[u8], name: &str) -> Option<String> {
+pub(in crate::docker) fn variable(config: &[u8], name: &str) -> Option<String> {
     let parsed: Value = serde_json::from_slice(config).ok()?;
     let variables = parsed.pointer("/config/Env")?.as_array()?;
     variables.iter().find_map(|variable| {
