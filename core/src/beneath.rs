@@ -11,6 +11,7 @@ mod found;
 mod refusal;
 mod resolve;
 mod temp;
+mod temp_folder;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 pub use found::Found;
 pub use refusal::Refusal;
 pub use temp::{TempFile, path_for_children};
+pub use temp_folder::TempFolder;
 
 /// Levels of folders that are removed with as many descriptors open.
 const DEPTH: usize = 64;
@@ -93,15 +95,20 @@ impl OpenFolder {
             result => return result,
         }
         match self.create_folder(name, mode) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => self.folder(name),
+            // Made by another process just now, which may not have flushed the name yet; or made by this call, whose reply
+            // an NFS server lost.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.sync_folder_of(name)?;
+            }
+            made => made?,
         }
+        self.folder(name)
     }
 
     /// Makes a folder below with the permission bits `mode` as the umask allows, and flushes its name to disk.
     pub fn create_folder(&self, name: impl AsRef<Path>, mode: u32) -> io::Result<()> {
         let (parent, last) = resolve::parent(self.as_fd(), name.as_ref())?;
-        fs::mkdirat(&parent, &*last, Mode::from_raw_mode(mode))?;
+        calls::mkdir(&parent, &last, Mode::from_raw_mode(mode))?;
         sync(parent.as_fd())
     }
 
@@ -250,9 +257,16 @@ impl OpenFolder {
     }
 
     /// Removes an empty folder.
+    ///
+    /// Fails with [`io::ErrorKind::NotFound`] when there is none.
     pub fn remove_folder(&self, name: impl AsRef<Path>) -> io::Result<()> {
         let (parent, last) = resolve::parent(self.as_fd(), name.as_ref())?;
-        Ok(calls::unlink(&parent, &last, AtFlags::REMOVEDIR)?)
+        // As for a file.
+        fs::statat(&parent, &*last, AtFlags::SYMLINK_NOFOLLOW)?;
+        match calls::unlink(&parent, &last, AtFlags::REMOVEDIR) {
+            Err(Errno::NOENT) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// Removes whatever has the name, a folder with all in it; nothing happens when there is nothing. Links go, what they

@@ -10,6 +10,9 @@ use std::path::Path;
 /// Makes a folder and those above it that are missing, with the permission bits `mode` as the umask allows, and flushes each
 /// new name to disk.
 pub fn create_folders(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
     let create = || DirBuilder::new().mode(mode).create(path);
     let created = match (create(), path.parent()) {
         (Err(error), Some(parent))
@@ -22,8 +25,11 @@ pub fn create_folders(path: &Path, mode: u32) -> io::Result<()> {
     };
     match created {
         Ok(()) => sync_parent(path),
-        // Made by another process just now, or long ago.
-        Err(_) if path.is_dir() => Ok(()),
+        // Made by another process just now, which may not have flushed the name yet; or made by this call, whose reply an
+        // NFS server lost.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            sync_parent(path)
+        }
         Err(error) => Err(error),
     }
 }

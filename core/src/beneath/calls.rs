@@ -23,6 +23,16 @@ pub(super) fn openat2(
     fs::openat2(folder, path, flags | OFlags::CLOEXEC, mode, resolve)
 }
 
+/// mkdirat(2).
+pub(super) fn mkdir(folder: impl AsFd, name: &Path, mode: Mode) -> Result<()> {
+    let result = fs::mkdirat(folder, name, mode);
+    #[cfg(test)]
+    if result.is_ok() && faults::is_set(faults::Fault::LostReplies) {
+        return Err(Errno::EXIST);
+    }
+    result
+}
+
 /// linkat(2) of names in two folders; links are linked, not followed.
 pub(super) fn link(from: impl AsFd, name: &Path, to: impl AsFd, new: &Path) -> Result<()> {
     #[cfg(test)]

@@ -39,7 +39,10 @@ pub(super) fn random() -> String {
 }
 
 /// Has `make` make something under a name that is free.
-fn named<T>(prefix: &str, make: impl Fn(&OsString) -> io::Result<T>) -> io::Result<(OsString, T)> {
+pub(super) fn named<T>(
+    prefix: &str,
+    make: impl Fn(&OsString) -> io::Result<T>,
+) -> io::Result<(OsString, T)> {
     let mut tries = 0;
     loop {
         let name = OsString::from(format!("{prefix}{}", random()));
@@ -62,15 +65,6 @@ impl OpenFolder {
             file,
             is_named: true,
         })
-    }
-
-    /// Makes a folder named in the same way, and opens it. Nobody removes it.
-    pub fn temp_folder(&self, prefix: &str, mode: u32) -> io::Result<(OsString, Self)> {
-        let mode = Mode::from_raw_mode(mode);
-        let make = |name: &OsString| Ok(rustix::fs::mkdirat(self.as_fd(), name, mode)?);
-        let (name, ()) = named(prefix, make)?;
-        let folder = self.folder(&name)?;
-        Ok((name, folder))
     }
 }
 

@@ -288,6 +288,23 @@ fn what_worked_although_the_reply_was_lost_has_worked() {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let error = root.remove_file("data/missing").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let folder = |file: &str| {
+            let temp = root.temp_folder("temp-", 0o700).unwrap();
+            temp.folder().create_file(file, 0o600).unwrap();
+            temp
+        };
+        folder("1").create_new(&root, "made").unwrap();
+        let taken = folder("2").create_new(&root, "made").unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        assert!(folder("3").replace_empty(&root, "made").is_err());
+        root.folder_or_new("empty", 0o700).unwrap();
+        folder("4").replace_empty(&root, "empty").unwrap();
+        assert!(root.has("made/1") && root.has("empty/4"));
+        root.remove_all("made").unwrap();
+        root.remove_file("empty/4").unwrap();
+        root.remove_folder("empty").unwrap();
+        let error = root.remove_folder("empty").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     });
     assert_eq!(paths::read_dir(dir.path().join("root")).unwrap().count(), 5);
 }

@@ -4,19 +4,17 @@
 //! of a new layout is beside the layout, and is renamed into place as a whole. The staging folder of an
 //! existing layout is inside the layout: its blobs are renamed into `blobs/sha256`, and last a new `index.json`
 //! is renamed over the old one. The new index has one image more, or another image under the name. A failure
-//! before the last step removes the staging folder and leaves the destination as it was.
+//! before the last step removes the staging folder and leaves the destination as it was. Nothing is written through a link
+//! below either folder.
 
 use std::collections::HashSet;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use pcocc_core::beneath::{Found, OpenFolder};
-use pcocc_core::durable;
+use pcocc_core::beneath::{OpenFolder, TempFolder};
 use pcocc_core::progress::BlobKind;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use super::{MARKER, MARKER_NAME, Root, read_document, read_marker};
 use crate::error::{Error, Result};
@@ -27,6 +25,9 @@ use crate::stream;
 use crate::transfer::{Context, Offer, Receiver, Sink};
 use pcocc_layers::Compression;
 use pcocc_layers::{DiffId, Digest};
+
+/// The folder of the blobs in a layout.
+const BLOBS: &str = "blobs/sha256";
 
 /// Longest image name that is written, in bytes.
 const MAX_NAME: usize = 255;
@@ -68,16 +69,16 @@ impl Sink for LayoutSink {
         } else {
             folder_of(&self.path)
         };
-        let staging = tempfile::Builder::new()
-            .prefix(".pcocc-layout-")
-            .permissions(Permissions::from_mode(0o777))
-            .tempdir_in(folder)
-            .map_err(Error::io("create a folder in", folder))?;
-        let blobs = staging.path().join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+        let make = || {
+            let staging = OpenFolder::open(folder)?.temp_folder(".pcocc-layout-", 0o777)?;
+            let blobs = blob_folder(staging.folder())?;
+            Ok((staging, blobs))
+        };
+        let (staging, blobs) = make().map_err(Error::io("create a folder in", folder))?;
         Ok(Box::new(LayoutReceiver {
             sink: self,
             staging,
+            blobs,
             exists,
             staged: Vec::new(),
             intact: HashSet::new(),
@@ -88,7 +89,9 @@ impl Sink for LayoutSink {
 /// One image on its way into a layout folder.
 struct LayoutReceiver<'a> {
     sink: &'a LayoutSink,
-    staging: TempDir,
+    staging: TempFolder,
+    /// The folder of the staged blobs.
+    blobs: OpenFolder,
     exists: bool,
     staged: Vec<Layer>,
     /// Blobs of the destination that were read and found to be what the image says.
@@ -96,18 +99,13 @@ struct LayoutReceiver<'a> {
 }
 
 impl LayoutReceiver<'_> {
-    /// The path of the staged blob.
-    fn staged_path(&self, digest: Digest) -> PathBuf {
-        self.staging.path().join("blobs/sha256").join(digest.hex())
-    }
-
     /// Whether the destination already has the layer, as it should be. A damaged one is replaced.
     fn has_layer_blob(&mut self, layer: &Layer, context: &Context) -> Result<bool> {
         if !self.exists || self.intact.contains(&layer.digest) {
             return Ok(self.exists);
         }
         let root = fs::canonicalize(&self.sink.path).map_err(Error::io("open", &self.sink.path))?;
-        let file = Root::Resolved(root).open(&format!("blobs/sha256/{}", layer.digest.hex()));
+        let file = Root::Resolved(root).open(&format!("{BLOBS}/{}", layer.digest.hex()));
         let Ok(file) = file else {
             return Ok(false);
         };
@@ -121,34 +119,30 @@ impl LayoutReceiver<'_> {
     }
 
     fn put(&self, bytes: &[u8]) -> Result<()> {
-        write_new(&self.staged_path(Digest::of(bytes)), bytes)
+        write_new(&self.blobs, &Digest::of(bytes).hex(), bytes)
     }
 
     /// Adds the image to the layout that is there.
     fn merge(&self, image: &Image) -> Result<()> {
         let path = &self.sink.path;
-        let blobs = path.join("blobs/sha256");
+        let root = OpenFolder::open(path).map_err(Error::io("open", path))?;
         let move_blobs = || {
-            durable::create_folders(&blobs, 0o777)?;
-            let to = OpenFolder::open(&blobs)?;
-            let staged = OpenFolder::open(self.staging.path().join("blobs/sha256"))?;
-            for name in staged.names()? {
-                staged.rename(&name, &to, &name)?;
+            let to = blob_folder(&root)?;
+            for name in self.blobs.names()? {
+                self.blobs.rename(&name, &to, &name)?;
             }
             to.sync()
         };
-        move_blobs().map_err(Error::io("write", &blobs))?;
-        let marker = path.join(MARKER_NAME);
-        if !marker.exists() {
-            write_new(&marker, MARKER)?;
+        move_blobs().map_err(Error::io("write", path.join(BLOBS)))?;
+        if !root.has(MARKER_NAME) {
+            write_new(&root, MARKER_NAME, MARKER)?;
         }
         // Read as late as possible: another process may have added an image.
         let index = merged_index(path, image, self.sink.tag.as_deref())?;
         let write_index = || {
-            let staging = OpenFolder::open(self.staging.path())?;
-            let mut temp = staging.temp("index-", 0o666)?;
+            let mut temp = self.staging.folder().temp("index-", 0o666)?;
             temp.write_all(&index)?;
-            temp.replace(&OpenFolder::open(path)?, "index.json")
+            temp.replace(&root, "index.json")
         };
         write_index().map_err(Error::io("write", path.join("index.json")))
     }
@@ -190,34 +184,30 @@ impl Receiver for LayoutReceiver<'_> {
         let name = offer
             .digest()
             .map_or_else(|| "layer".to_owned(), |digest| digest.to_string());
-        let temp = self.staging.path().join("incoming");
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temp)
-            .map_err(Error::io("create", &temp))?;
+        let temp = self.staging.folder().temp("incoming-", 0o666);
+        let mut temp = temp.map_err(Error::io("create a file in", self.blobs.path()))?;
+        let path = temp.path();
         let mut reader = (offer.open)()?;
-        let (digest, size) = stream::copy(&mut reader, &mut file, &name, expected, context)?;
+        let file = temp.as_file_mut();
+        let (digest, size) = stream::copy(&mut reader, file, &name, expected, context)?;
         let layer = Layer {
             digest,
             size,
             compression: offer.compression,
             diff_id: diff_id(digest)?,
         };
-        check_diff_id(&file, &layer, context)?;
-        file.sync_all().map_err(Error::io("write", &temp))?;
-        let target = self.staged_path(digest);
-        fs::rename(&temp, &target).map_err(Error::io("create", &target))?;
+        check_diff_id(file, &layer, context)?;
+        temp.replace(&self.blobs, digest.hex())
+            .map_err(Error::io("write", &path))?;
         self.staged.push(layer.clone());
         Ok(layer)
     }
 
-    fn commit(self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
+    fn commit(mut self: Box<Self>, image: &Image, context: &Context) -> Result<()> {
         for layer in image.layers() {
-            let staged = fs::metadata(self.staged_path(layer.digest));
-            if !self.intact.contains(&layer.digest) && !staged.is_ok_and(|m| m.len() == layer.size)
+            let staged = self.blobs.stat(layer.digest.hex());
+            if !self.intact.contains(&layer.digest)
+                && !staged.is_ok_and(|found| found.size == layer.size)
             {
                 return Err(Error::NotFound(format!("layer {}", layer.digest)));
             }
@@ -232,54 +222,28 @@ impl Receiver for LayoutReceiver<'_> {
         if self.exists {
             return self.merge(image);
         }
-        let root = self.staging.path();
-        write_new(
-            &root.join("index.json"),
-            &image.index(self.sink.tag.as_deref())?,
-        )?;
-        write_new(&root.join(MARKER_NAME), MARKER)?;
-        for folder in ["blobs/sha256/x", "blobs/x", "x"] {
-            durable::sync_parent(&root.join(folder)).map_err(Error::io("write", root))?;
-        }
+        let index = image.index(self.sink.tag.as_deref())?;
+        write_new(self.staging.folder(), "index.json", &index)?;
+        write_new(self.staging.folder(), MARKER_NAME, MARKER)?;
         let path = &self.sink.path;
-        let identity = |path: &Path| {
-            let opened = OpenFolder::open(path).and_then(|folder| Found::of_file(folder.as_fd()));
-            opened.ok().map(|found| found.identity)
+        let mut publish = || {
+            let folder = OpenFolder::open(folder_of(path))?;
+            let name = path.file_name().unwrap_or_default();
+            self.staging.create_new(&folder, name)
         };
-        let own = identity(root);
-        rustix::fs::renameat_with(
-            rustix::fs::CWD,
-            root,
-            rustix::fs::CWD,
-            path,
-            rustix::fs::RenameFlags::NOREPLACE,
-        )
-        .or_else(|error| match error {
-            // Network file systems do not know NOREPLACE. Without it, rename replaces an empty folder only.
-            rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS => rustix::fs::rename(root, path),
-            other => Err(other),
-        })
-        .or_else(|error| match error {
-            // An NFS server whose reply was lost has renamed it.
-            rustix::io::Errno::NOENT | rustix::io::Errno::EXIST
-                if own.is_some() && identity(path) == own =>
-            {
-                Ok(())
-            }
-            other => Err(other),
-        })
-        .map_err(|error| match error {
-            rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY => {
+        publish().map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::DirectoryNotEmpty => {
                 Error::Exists(path.display().to_string())
             }
-            other => Error::io("create", path)(other.into()),
-        })?;
-        // The staging folder is the layout now.
-        let _ = self.staging.keep();
-        let path = path.as_path();
-        durable::sync_parent(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
-            .map_err(Error::io("write", path))
+            _ => Error::io("create", path)(error),
+        })
     }
+}
+
+/// Opens the folder of a layout's blobs, after making it when it is missing.
+fn blob_folder(root: &OpenFolder) -> std::io::Result<OpenFolder> {
+    root.folder_or_new("blobs", 0o777)?;
+    root.folder_or_new(BLOBS, 0o777)
 }
 
 /// Checks that an existing destination is an OCI image layout, or an empty folder.
@@ -358,12 +322,14 @@ fn check_diff_id(file: &File, layer: &Layer, context: &Context) -> Result<()> {
     )
 }
 
-/// Writes a small file and flushes it to disk.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(path).map_err(Error::io("create", path))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(Error::io("write", path))
+/// Writes a new small file, and flushes it and its name to disk.
+fn write_new(folder: &OpenFolder, name: &str, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let mut temp = folder.temp(".new-", 0o666)?;
+        temp.write_all(bytes)?;
+        temp.replace(folder, name)
+    };
+    write().map_err(Error::io("write", folder.path().join(name)))
 }
 
 /// Checks an image's name in an index (OCI image spec, "Pre-Defined Annotation Keys").

@@ -194,6 +194,19 @@ fn links_within_the_layout_are_followed() {
 }
 
 #[test]
+fn nothing_is_written_through_a_link() {
+    let (dir, folder, _) = written();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::rename(folder.join("blobs"), &elsewhere).unwrap();
+    symlink(&elsewhere, folder.join("blobs")).unwrap();
+    let before = snapshot(dir.path());
+    let other = MemoryImage::new(&[b"another"], Compression::Gzip);
+    let error = write(&other, &folder, "two").unwrap_err().to_string();
+    assert!(error.contains("link"), "{error}");
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[test]
 fn spoilt_documents_are_refused() {
     let (_dir, folder, _) = written();
     for (content, words) in [

@@ -3,9 +3,7 @@
 //! A missing directory is made on first use, in one step: it is filled under a temporary name and renamed into
 //! place.
 
-use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -202,28 +200,25 @@ impl Repository {
             what: self.title(),
             why: format!("cannot be created: {error}"),
         };
-        durable::create_folders(parent, 0o777).map_err(denied)?;
-        let draft = tempfile::Builder::new()
-            .prefix(&format!(".{}", temp::prefix()))
+        let create = || {
+            durable::create_folders(parent, 0o777)?;
+            let parent = OpenFolder::open(parent)?;
             // The umask decides, as for any directory.
-            .permissions(fs::Permissions::from_mode(0o777))
-            .tempdir_in(parent)
-            .map_err(denied)?;
-        let root = OpenFolder::open(draft.path()).map_err(denied)?;
-        let mut config = root.create_file(".config", 0o666).map_err(denied)?;
-        config
-            .write_all(format!("version: {VERSION}\n").as_bytes())
-            .and_then(|()| config.sync_all())
-            .map_err(denied)?;
-        // The last one flushes all names.
-        for dir in [DATA, META, TEMP] {
-            root.create_folder(dir, 0o777).map_err(denied)?;
-        }
-        match fs::rename(draft.path(), &self.path) {
-            Ok(()) => durable::sync_parent(&self.path).map_err(denied),
+            let mut draft = parent.temp_folder(&format!(".{}", temp::prefix()), 0o777)?;
+            let root = draft.folder();
+            let mut config = root.create_file(".config", 0o666)?;
+            config.write_all(format!("version: {VERSION}\n").as_bytes())?;
+            config.sync_all()?;
+            // The last one flushes all names.
+            for dir in [DATA, META, TEMP] {
+                root.folder_or_new(dir, 0o777)?;
+            }
+            draft.replace_empty(&parent, self.path.file_name().unwrap_or_default())
+        };
+        match create() {
             // Another process was faster.
             Err(_) if self.path.join(".config").exists() => Ok(()),
-            Err(error) => Err(denied(error)),
+            created => created.map_err(denied),
         }
     }
 

@@ -168,7 +168,8 @@ impl Folder {
     pub(super) fn temp(&self) -> Result<Temp> {
         let _guard = self.guard()?;
         let io = |error| Error::io("create a folder in", self.path())(error);
-        let (name, folder) = self.dir.temp_folder(TEMP, 0o700).map_err(io)?;
+        let temp = self.dir.temp_folder(TEMP, 0o700).map_err(io)?;
+        let (name, folder) = temp.keep();
         let lock = self.dir.open_to_lock(&name).map_err(io)?;
         // Nobody else looks at it without the guard.
         try_lock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(io)?;
@@ -357,7 +358,7 @@ impl Folder {
     /// Takes an entry's name away; it is removed later, or by [`Self::sweep`].
     fn set_aside(&self, name: &OsString) -> Result<OsString> {
         let io = |error| Error::io("remove", self.path().join(name))(error);
-        let (out, _) = self.dir.temp_folder(TEMP, 0o700).map_err(io)?;
+        let (out, _) = self.dir.temp_folder(TEMP, 0o700).map_err(io)?.keep();
         // Nothing but a folder takes an empty folder's place.
         self.dir.remove_folder(&out).map_err(io)?;
         self.dir.rename(name, &self.dir, &out).map_err(io)?;
