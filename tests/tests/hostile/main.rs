@@ -7,6 +7,7 @@ mod entries;
 mod formats;
 mod image;
 mod names;
+mod network;
 mod repositories;
 
 use std::collections::BTreeMap;
