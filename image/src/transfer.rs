@@ -60,6 +60,9 @@ pub struct Offer<'a> {
     pub size: Option<u64>,
     /// A local file that is exactly the stream and may be read at any offset or linked.
     pub file: Option<File>,
+    /// The stream moves only when it is opened, from another machine: a receiver that has the layer reads its own
+    /// copy.
+    pub is_far: bool,
     /// Opens the stream; a stream that can only be read once fails the second time.
     pub open: &'a OpenLayer<'a>,
 }
@@ -98,6 +101,7 @@ impl std::fmt::Debug for Offer<'_> {
             .field("diff_id", &self.diff_id)
             .field("size", &self.size)
             .field("file", &self.file)
+            .field("is_far", &self.is_far)
             .finish_non_exhaustive()
     }
 }
@@ -186,6 +190,8 @@ impl<T: Layout> Source for T {
                     diff_id: Some(layer.diff_id),
                     size: Some(layer.size),
                     file: self.layer_file(layer),
+                    is_far: false,
+                    is_far: false,
                     open: &|| self.open_layer(layer),
                 },
                 context,

@@ -150,6 +150,7 @@ impl Source for ArchiveFile {
                 diff_id: Some(layer.diff_id),
                 size: Some(layer.extent.size),
                 file: None,
+                is_far: false,
                 open: &open,
             };
             taken.insert(layer.diff_id, receiver.layer(&offer, context)?);

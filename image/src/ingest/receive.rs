@@ -105,7 +105,7 @@ impl<'a> Ingest<'a> {
     /// Takes one layer and returns it as it is stored; the folder has its blob.
     ///
     /// A layer that is there is not read. The exception is a stream that the source can only pass on (no blob
-    /// and no file in the offer): it is verified and not stored. After an error, the image must not be
+    /// and no file in the offer, and it is not far): it is verified and not stored. After an error, the image must not be
     /// finished.
     pub fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
         context.check()?;
@@ -113,7 +113,7 @@ impl<'a> Ingest<'a> {
         let name = self.name_of(offer);
         if let Some(layer) = self.known_offer(offer)? {
             meter::skipped(&context.progress, BlobKind::Layer, &name);
-            if offer.blob.is_none() && offer.file.is_none() {
+            if offer.blob.is_none() && offer.file.is_none() && !offer.is_far {
                 let passed = self.pass(offer, &name, Store::Nothing, None, context)?;
                 self.keep_tree(passed);
             } else if self.root.is_some() {
@@ -265,6 +265,7 @@ impl<'a> Ingest<'a> {
             diff_id: offer.diff_id,
             size: offer.size,
             file: None,
+            is_far: false,
             open: &|| open(dir, digest),
         };
         meter::skipped(&context.progress, BlobKind::Layer, name);
@@ -288,6 +289,7 @@ impl<'a> Ingest<'a> {
             diff_id: Some(layer.diff_id),
             size: Some(layer.size),
             file: None,
+            is_far: false,
             open: &|| open(dir, layer.digest),
         };
         let name = layer.digest.to_string();

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pcocc_core::beneath::{OpenFolder, TempFile};
@@ -156,6 +157,7 @@ impl Sample {
             diff_id: self.diff_id,
             size: self.size,
             file: None,
+            is_far: false,
             open: &open,
         };
         ingest.layer(&offer, context)
@@ -519,6 +521,7 @@ fn cancelling_stops_every_stage() {
                 diff_id: None,
                 size: None,
                 file: None,
+                is_far: false,
                 open: &|| Ok(Box::new(half.chain(Cancelling(context.clone())))),
             };
             let error = ingest.layer(&offer, &context).unwrap_err();
@@ -526,6 +529,38 @@ fn cancelling_stops_every_stage() {
             drop(ingest);
             assert_eq!(blobs.files(), [""; 0]);
         }
+    }
+}
+
+#[test]
+fn a_layer_that_is_there_does_not_come_from_afar() {
+    let tar = tar(&["a", "b"], 70_000);
+    for with_root in [false, true] {
+        let blobs = Blobs::new();
+        let context = Context::silent();
+        let mut first = ingest(&blobs, with_root);
+        let layer = Sample::plain(&tar).take(&mut first, &context).unwrap();
+        let known = (diff_id(&tar), layer.clone());
+        blobs.known.lock().unwrap().extend([known]);
+        let opened = AtomicBool::new(false);
+        let offer = Offer {
+            blob: None,
+            compression: Compression::None,
+            diff_id: Some(diff_id(&tar)),
+            size: None,
+            file: None,
+            is_far: true,
+            open: &|| {
+                opened.store(true, Ordering::Relaxed);
+                Ok(Box::new(&tar[..]))
+            },
+        };
+        let mut second = ingest(&blobs, with_root);
+        assert_eq!(second.layer(&offer, &context).unwrap(), layer);
+        let image = image(vec![layer]);
+        let rootfs = second.finish(&image, &context).unwrap();
+        assert_eq!(rootfs.is_some(), with_root);
+        assert!(!opened.load(Ordering::Relaxed), "the layer was read");
     }
 }
 

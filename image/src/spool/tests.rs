@@ -70,6 +70,7 @@ impl Source for Daemon {
                 diff_id: Some(DiffId(Digest::of(&layer))),
                 size: None,
                 file: None,
+                is_far: false,
                 open: &|| Ok(Box::new(&layer[..])),
             };
             taken.push(receiver.layer(&offer, context)?);

@@ -281,6 +281,7 @@ fn offer_once(
             diff_id,
             size: Some(size),
             file: None,
+            is_far: false,
             open: &open,
         },
         context,

@@ -49,6 +49,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
                     diff_id: Some(layer.diff_id),
                     size: Some(layer.size),
                     file: self.files.layer_file(layer),
+                    is_far: false,
                     open: &|| self.files.open_layer(layer),
                 },
                 context,
@@ -82,6 +83,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
             diff_id: Some(DiffId(Digest::of(&tar))),
             size: Some(tar.len() as u64),
             file: None,
+            is_far: false,
             open: &|| Ok(Box::new(tar.as_slice())),
         };
         Ok(Some(vec![receiver.layer(&offer, context)?]))
