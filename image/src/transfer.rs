@@ -114,6 +114,12 @@ pub trait Source: Send + Sync {
     /// whole image asks [`Receiver::holds`]. If the store has the image, nothing is sent. Otherwise a source
     /// that knows the image calls [`Receiver::expect`] before the first layer.
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image>;
+
+    /// Whether to try the transfer again after `error`: the source will send the image in another way. True a
+    /// bounded number of times.
+    fn again(&self, _error: &Error) -> bool {
+        false
+    }
 }
 
 /// Where an image goes: a store and the name the image shall have there.
@@ -191,7 +197,6 @@ impl<T: Layout> Source for T {
                     size: Some(layer.size),
                     file: self.layer_file(layer),
                     is_far: false,
-                    is_far: false,
                     open: &|| self.open_layer(layer),
                 },
                 context,
@@ -210,6 +215,9 @@ impl<T: Layout> Source for T {
 pub fn copy(source: &dyn Source, sink: &dyn Sink, context: &Context) -> Result<Image> {
     loop {
         match copy_once(source, sink, context) {
+            Err(error) if !context.cancel.is_cancelled() && source.again(&error) => {
+                tracing::debug!(%error, "the source sends the image in another way");
+            }
             Err(error) if !context.cancel.is_cancelled() && sink.again(&error) => {
                 context
                     .progress
