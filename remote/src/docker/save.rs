@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::client::{Daemon, ImageStore, Inspected};
 use super::roles::{self, Contents};
-use super::stream::SaveStream;
+use super::stream::Arriving;
 use super::tarball::{SavedEntry, Tarball};
 use super::v1::LayerGuess;
 use pcocc_image::oci::{Image, Layer, MAX_DOCUMENT};
@@ -72,7 +72,7 @@ impl DaemonSource {
             ImageStore::GraphDriver => id.as_str(),
             ImageStore::Containerd => self.name.as_str(),
         };
-        let stream = SaveStream::open(&self.daemon, wanted, &self.name, &context.cancel)?;
+        let stream = Arriving::saved(&self.daemon, wanted, &self.name, &context.cancel)?;
         read_archive(stream, inspected, store, announce, receiver, context)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use pcocc_core::cancel::Cancel;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,28 +24,29 @@ const DEPTH: usize = 32;
 /// Size of the chunks of an upload.
 const CHUNK: usize = 128 << 10;
 
-/// The archive of one image that arrives.
+/// Bytes that arrive: the archive of one image, or a layer.
 #[derive(Debug)]
-pub(super) struct SaveStream {
+pub(super) struct Arriving {
     chunks: mpsc::Receiver<Result<Bytes>>,
     current: Bytes,
 }
 
-impl SaveStream {
-    /// Requests the archive of the image `id` from `daemon`; the user knows the image as `name`.
-    pub(super) fn open(daemon: &Daemon, id: &str, name: &str, cancel: &Cancel) -> Result<Self> {
+impl Arriving {
+    /// Reads `body` in a task, until `cancel` is raised, `daemon` gives no more signs of life, or nobody wants the bytes.
+    pub(super) fn new(
+        daemon: &Daemon,
+        body: impl Stream<Item = Result<Bytes>> + Send + 'static,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let (sender, chunks) = mpsc::channel(DEPTH);
         let link = Arc::clone(daemon.link());
-        let docker = daemon.docker().clone();
-        let action = format!("save image {name}");
         let cancel = cancel.clone();
-        let id = id.to_owned();
         daemon.runtime()?.spawn(async move {
-            let mut body = Box::pin(docker.export_image(&id));
+            let mut body = Box::pin(body);
             loop {
                 let chunk = tokio::select! {
                     chunk = body.next() => match chunk {
-                        Some(chunk) => chunk.map_err(|error| link.explain(&action, error)),
+                        Some(chunk) => chunk,
                         None => return,
                     },
                     error = link.silence(TRANSFER) => Err(error),
@@ -63,9 +64,18 @@ impl SaveStream {
             current: Bytes::new(),
         })
     }
+
+    /// Requests the archive of the image `id` from `daemon`; the user knows the image as `name`.
+    pub(super) fn saved(daemon: &Daemon, id: &str, name: &str, cancel: &Cancel) -> Result<Self> {
+        let link = Arc::clone(daemon.link());
+        let action = format!("save image {name}");
+        let body = daemon.docker().export_image(id);
+        let body = body.map(move |chunk| chunk.map_err(|error| link.explain(&action, error)));
+        Self::new(daemon, body, cancel)
+    }
 }
 
-impl Read for SaveStream {
+impl Read for Arriving {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             match self.chunks.blocking_recv() {

@@ -12,7 +12,7 @@ use super::{EditContainer, NAME, changes};
 use crate::docker::client::ImageStore;
 use crate::docker::container::Parents;
 use crate::docker::save::read_archive;
-use crate::docker::stream::SaveStream;
+use crate::docker::stream::Arriving;
 use pcocc_image::oci::{Image, Layer};
 use pcocc_image::transfer::{Context, Layout, Offer, Receiver, Source};
 use pcocc_image::{Error, Result};
@@ -125,7 +125,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
         context
             .progress
             .stage("Waiting for docker to save the new layer ...");
-        let mut stream = Some(SaveStream::open(&daemon, &wanted, &name, &context.cancel)?);
+        let mut stream = Some(Arriving::saved(&daemon, &wanted, &name, &context.cancel)?);
         if taken.is_none() {
             *taken = Some(self.offer_base(receiver, context)?);
         }
@@ -133,7 +133,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
         let image = loop {
             let archive = match stream.take() {
                 Some(stream) => stream,
-                None => SaveStream::open(&daemon, &wanted, &name, &context.cancel)?,
+                None => Arriving::saved(&daemon, &wanted, &name, &context.cancel)?,
             };
             let mut new = NewLayers {
                 receiver: &mut *receiver,
