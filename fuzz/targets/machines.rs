@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 
 use pcocc_core::qcow2;
+use pcocc_guest::layers::tar_split::{Part, TarSplit};
 use pcocc_guest::protocol::{FromGuest, Service, ServiceAnswer, ToGuest};
 use pcocc_image::vmdisk::DiskInfo;
 use pcocc_vm::guest_image::{GuestDisk, GuestImage};
@@ -31,6 +32,29 @@ fn same_again<T: Serialize + DeserializeOwned + Debug>(line: &[u8]) {
         let again: T = serde_json::from_slice(&written).expect("it is read again");
         let again = serde_json::to_vec(&again).expect("a message can be written");
         assert_eq!(again, written, "{message:?}");
+    }
+}
+
+/// What docker notes about a layer, without its compression.
+pub fn tar_split(data: &[u8]) {
+    let mut parts = TarSplit::new(data);
+    while let Ok(Some(part)) = parts.next_part() {
+        match part {
+            Part::Empty => {}
+            Part::File { name, size } => {
+                assert!(size > 0 && !name.is_empty() && !name.starts_with(b"/"));
+                assert!(
+                    !name.contains(&0)
+                        && !name.split(|byte| *byte == b'/').any(|name| name == b"..")
+                );
+            }
+            Part::Segment(segment) => {
+                let mut bytes = Vec::new();
+                if segment.decode(&mut bytes).is_ok() {
+                    assert_eq!(bytes.len() as u64, segment.len());
+                }
+            }
+        }
     }
 }
 

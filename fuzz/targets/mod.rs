@@ -56,6 +56,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("spool", layouts::spool),
     ("squashfs", image::squashfs),
     ("staged", pcocc_fs::testing::staged),
+    ("tar-split", machines::tar_split),
     ("uplink", vm::uplink),
     ("v1", docker::v1),
     ("yaml", settings::yaml),

@@ -20,6 +20,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
+use crate::content::{self, Content};
 use crate::daemons::DOCKER_SOCKET;
 use crate::reaper::Reaper;
 use crate::{Failure, say, shell};
@@ -150,8 +151,34 @@ where
             }
             Err(error) => return refuse(&mut stream, error.to_string()).await,
         },
+        Service::Image { id } => send(&mut stream, content::config(id).await).await?,
+        Service::Layer { chain_id } => send(&mut stream, content::layer(chain_id).await).await?,
     }
     Ok(())
+}
+
+/// Sends content, or why there is none.
+async fn send<S>(stream: &mut S, content: Result<Content, String>) -> io::Result<()>
+where
+    S: AsyncWrite + Unpin,
+{
+    let mut content = match content {
+        Ok(content) => content,
+        Err(why) => return refuse(stream, why).await,
+    };
+    let bytes = content.bytes;
+    answer(stream, &ServiceAnswer::Content { bytes }).await?;
+    while let Some(chunk) = content.chunks.recv().await {
+        stream.write_all(&chunk).await?;
+    }
+    match content.sent.await? {
+        Ok(()) => stream.shutdown().await,
+        // The client sees an end too early.
+        Err(error) => {
+            say(&format!("docker's files: {error}"));
+            Ok(())
+        }
+    }
 }
 
 /// Reads a line byte by byte: the bytes behind it are the service's.

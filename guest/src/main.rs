@@ -7,6 +7,7 @@
 
 mod adopt;
 mod agent;
+mod content;
 mod control;
 mod daemons;
 mod endpoint;

@@ -8,7 +8,8 @@
 //!
 //! **Services**, over the docker endpoint: a client that offers the ALPN protocol [`ALPN_SERVICE`] sends a
 //! [`Service`] as one line of JSON; the guest answers one line of JSON, a [`ServiceAnswer`]; after `ok` the
-//! connection is the service's bytes.
+//! connection is the service's bytes, after `content` so many bytes follow. An end before the last of them means that
+//! the guest could not go on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -204,6 +205,16 @@ pub enum Service {
         /// A command line for `sh -c`; an interactive shell when absent.
         command: Option<String>,
     },
+    /// Sends an image's config as docker keeps it; its digest is the image's ID.
+    Image {
+        /// The image's ID.
+        id: Digest,
+    },
+    /// Sends a layer as the very tar that it was; its digest is the layer's diff ID.
+    Layer {
+        /// The chain ID of the layer and of those below it (OCI image config, "Layer ChainID").
+        chain_id: Digest,
+    },
 }
 
 /// The agent's answer to a [`Service`].
@@ -212,6 +223,57 @@ pub enum Service {
 pub enum ServiceAnswer {
     /// The connection is the service's from here on.
     Ok,
+    /// So many bytes follow.
+    Content {
+        /// Their number.
+        bytes: u64,
+    },
     /// It cannot be had; why.
     Refused(String),
+}
+
+/// A digest in its text form, `sha256:` and 64 lower-case hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(String);
+
+/// A text that is no digest.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not sha256: and 64 lower-case hexadecimal digits")]
+pub struct NoDigest(String);
+
+impl Digest {
+    /// The 64 hexadecimal digits.
+    pub fn hex(&self) -> &str {
+        self.0.strip_prefix(ALGORITHM).unwrap_or_default()
+    }
+}
+
+const ALGORITHM: &str = "sha256:";
+
+impl TryFrom<String> for Digest {
+    type Error = NoDigest;
+
+    fn try_from(text: String) -> Result<Self, NoDigest> {
+        let hex = text.strip_prefix(ALGORITHM).unwrap_or_default();
+        let is_hex = hex
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        match hex.len() == 64 && is_hex {
+            true => Ok(Self(text)),
+            false => Err(NoDigest(text.chars().take(80).collect())),
+        }
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pcocc_guest::protocol::{ALPN_SERVICE, Service, ServiceAnswer};
+use pcocc_guest::protocol::{ALPN_SERVICE, ServiceAnswer};
+pub use pcocc_guest::protocol::{Digest, Service};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -16,6 +17,9 @@ use crate::machine::ClientIdentity;
 
 /// How long an endpoint may be silent.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the agent may look for what it is asked for: in a busy guest this is the slowest step.
+const SEARCH: Duration = Duration::from_secs(300);
 
 /// Longest refusal that is told, in characters.
 const MAX_REFUSAL: usize = 1000;
@@ -86,6 +90,21 @@ impl EndpointClient {
 
     /// Opens a service of the guest's agent.
     pub async fn open(&self, service: &Service) -> io::Result<ServiceStream> {
+        match self.ask(service).await? {
+            (ServiceAnswer::Ok, stream) => Ok(stream),
+            (answer, _) => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Opens a service that sends content; returns the number of bytes as well.
+    pub async fn content(&self, service: &Service) -> io::Result<(u64, ServiceStream)> {
+        match self.ask(service).await? {
+            (ServiceAnswer::Content { bytes }, stream) => Ok((bytes, stream)),
+            (answer, _) => Err(unexpected(&answer)),
+        }
+    }
+
+    async fn ask(&self, service: &Service) -> io::Result<(ServiceAnswer, ServiceStream)> {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![ALPN_SERVICE.to_vec()];
         let name = ServerName::IpAddress(self.address.ip().into());
@@ -101,18 +120,25 @@ impl EndpointClient {
         stream.flush().await?;
         let mut line = Vec::new();
         loop {
-            match tokio::time::timeout(PATIENCE, stream.read_u8()).await?? {
+            match tokio::time::timeout(SEARCH, stream.read_u8()).await?? {
                 b'\n' => break,
                 byte if line.len() < 1 << 16 => line.push(byte),
                 _ => return Err(io::ErrorKind::InvalidData.into()),
             }
         }
-        match serde_json::from_slice(&line)? {
-            ServiceAnswer::Ok => Ok(stream),
-            ServiceAnswer::Refused(why) => {
-                let why: String = why.chars().take(MAX_REFUSAL).collect();
-                Err(io::Error::other(format!("the guest {why}")))
-            }
+        Ok((serde_json::from_slice(&line)?, stream))
+    }
+}
+
+/// The error of an answer that grants nothing, or something else than was asked for.
+fn unexpected(answer: &ServiceAnswer) -> io::Error {
+    match answer {
+        ServiceAnswer::Refused(why) => {
+            let why: String = why.chars().take(MAX_REFUSAL).collect();
+            io::Error::other(format!("the guest {why}"))
+        }
+        ServiceAnswer::Ok | ServiceAnswer::Content { .. } => {
+            io::Error::other("the guest answers another question")
         }
     }
 }

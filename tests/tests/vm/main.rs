@@ -4,6 +4,7 @@ mod clones;
 mod disk;
 mod ends;
 mod image;
+mod layers;
 mod network;
 mod settings;
 mod shares;
