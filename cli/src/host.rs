@@ -4,9 +4,10 @@
 //! rest of the run: a configuration file is read once, and Slurm is asked once which job is meant. A failure is not kept.
 //!
 //! Data path of the daemon: DOCKER_HOST, else the [`Host::job`] of this shell or the only one → [`Host::endpoint`] →
-//! [`Host::daemon`]. [`jobs`] has what verbs ask of other jobs.
+//! [`Host::daemon`]; that of a job hands out layers as [`layers`] says. [`jobs`] has what verbs ask of other jobs.
 
 pub(crate) mod jobs;
+mod layers;
 
 use std::fs;
 use std::io;
@@ -227,7 +228,7 @@ impl Host {
         std::thread::spawn(move || sender.send(Daemon::connect(endpoint)));
         loop {
             match receiver.recv_timeout(Duration::from_millis(50)) {
-                Ok(result) => return Ok(result?),
+                Ok(result) => return Ok(self.with_layers(result?)),
                 Err(RecvTimeoutError::Timeout) if !cancel.is_cancelled() => {}
                 Err(_) => return Err(pcocc_image::Error::Cancelled.into()),
             }

@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 use super::connection::{CONNECT_TIMEOUT, Connector};
 use super::endpoint::Endpoint;
 use super::events::Watch;
+use super::layer_service::LayerService;
 use super::link::{Link, Patience, QUICK, TRANSFER, cancelled};
 use pcocc_image::oci::MAX_LAYERS;
 use pcocc_image::store::Entry;
@@ -73,7 +74,7 @@ pub struct Inspected {
 /// A docker daemon. Clones share the connection; methods block and may be called from any thread that
 /// is not a tokio worker.
 #[derive(Clone)]
-pub struct Daemon(Arc<Inner>, Cancel, Patience);
+pub struct Daemon(Arc<Inner>, Cancel, Patience, Option<Arc<dyn LayerService>>);
 
 struct Inner {
     link: Arc<Link>,
@@ -147,17 +148,32 @@ impl Daemon {
             watch: OnceLock::new(),
             runtime: Some(runtime),
         };
-        Ok(Self(Arc::new(inner), Cancel::new(), QUICK))
+        Ok(Self(Arc::new(inner), Cancel::new(), QUICK, None))
+    }
+
+    /// The same daemon, whose VM hands out layers by `service`.
+    pub fn with_layers(self, service: Arc<dyn LayerService>) -> Self {
+        Self(self.0, self.1, self.2, Some(service))
+    }
+
+    /// What hands out the daemon's layers.
+    pub(super) fn layer_service(&self) -> Option<&Arc<dyn LayerService>> {
+        self.3.as_ref()
     }
 
     /// The same daemon, whose requests end with [`Error::Cancelled`] when `cancel` is raised.
     pub(super) fn until(&self, cancel: &Cancel) -> Self {
-        Self(Arc::clone(&self.0), cancel.clone(), self.2)
+        Self(Arc::clone(&self.0), cancel.clone(), self.2, self.3.clone())
     }
 
     /// The same daemon, with the patience for a daemon that is busy with transfers.
     pub(super) fn in_transfer(&self) -> Self {
-        Self(Arc::clone(&self.0), self.1.clone(), TRANSFER)
+        Self(
+            Arc::clone(&self.0),
+            self.1.clone(),
+            TRANSFER,
+            self.3.clone(),
+        )
     }
 
     /// The daemon's address.

@@ -1,6 +1,7 @@
-//! Reads an image out of a daemon: `docker save` in one pass.
+//! Reads an image out of a daemon: layer by layer where a VM hands them out, else `docker save` in one pass.
 //!
-//! Phases: inspect → nothing is sent when the store recalls the image ID → the archive streams by: every layer
+//! Phases: inspect → nothing is sent when the store recalls the image ID → [`super::guest_layers`], or else the archive
+//! streams by: every layer
 //! goes to the receiver at once, documents and links are kept in memory → at the end `manifest.json` assigns
 //! the roles ([`super::roles`]) → the config's digest must be the image ID, and its diff IDs must be those of
 //! the layers.
@@ -14,6 +15,7 @@ use std::io::Read;
 use parking_lot::Mutex;
 
 use super::client::{Daemon, ImageStore, Inspected};
+use super::guest_layers::{self, Way};
 use super::roles::{self, Contents};
 use super::stream::Arriving;
 use super::tarball::{SavedEntry, Tarball};
@@ -37,6 +39,7 @@ pub struct DaemonSource {
     daemon: Daemon,
     name: String,
     pinned: Option<Digest>,
+    way: Way,
 }
 
 impl DaemonSource {
@@ -46,6 +49,7 @@ impl DaemonSource {
             daemon,
             name: name.to_owned(),
             pinned: None,
+            way: Way::default(),
         }
     }
 
@@ -98,6 +102,11 @@ impl Source for DaemonSource {
             return Ok(image);
         }
         context.check()?;
+        if store == ImageStore::GraphDriver
+            && let Some(service) = self.way.service(&self.daemon)
+        {
+            return guest_layers::send(&daemon, &service, &inspected, receiver, context);
+        }
         match self.save(&inspected, store, true, receiver, context) {
             // An announced diff ID or a name in the archive is wrong: try without announcements.
             Err(Error::Corrupt { expected, found })
@@ -108,6 +117,10 @@ impl Source for DaemonSource {
             }
             outcome => outcome,
         }
+    }
+
+    fn again(&self, error: &Error) -> bool {
+        self.way.again(error)
     }
 }
 

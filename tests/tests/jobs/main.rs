@@ -9,6 +9,7 @@ mod faults;
 mod guide;
 mod home;
 mod late;
+mod layers;
 mod logout;
 mod look;
 mod many;

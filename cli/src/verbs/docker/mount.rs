@@ -101,7 +101,7 @@ impl Args {
     fn serve(&self, invocation: &Invocation, mount_point: &Path) -> Outcome {
         let (environment, host) = (&invocation.environment, &invocation.host);
         let work = work::WorkFolders::create(&environment.temporary)?;
-        let daemon = Daemon::open(host.endpoint()?.clone())?;
+        let daemon = host.with_layers(Daemon::open(host.endpoint()?.clone())?);
         let bound = match self.spool_size {
             Some(size) => size,
             None => spool_size::default_for(work.staging())?,

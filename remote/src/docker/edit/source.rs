@@ -1,7 +1,7 @@
 //! The image of a container's changes, as a source of a transfer.
 //!
 //! Phases: the new layer, made of the changed files alone if possible ([`changes`]) → otherwise docker commits
-//! the container and is asked for the image's archive. While the daemon gathers the archive, the source's own
+//! the container, and its VM hands out the new layer, or docker is asked for the image's archive. While the daemon gathers the archive, the source's own
 //! layers are offered from their files; of the archive, only new layers are read → the source's config, with
 //! the new members.
 //!
@@ -11,6 +11,7 @@ use super::config::{HistoryEntry, edited};
 use super::{EditContainer, NAME, changes};
 use crate::docker::client::ImageStore;
 use crate::docker::container::Parents;
+use crate::docker::guest_layers::{self, Way};
 use crate::docker::save::read_archive;
 use crate::docker::stream::Arriving;
 use pcocc_image::oci::{Image, Layer};
@@ -25,6 +26,7 @@ pub struct EditedImage<'a, L> {
     container: &'a EditContainer,
     files: &'a L,
     entry: HistoryEntry,
+    way: Way,
 }
 
 impl<'a, L: Layout> EditedImage<'a, L> {
@@ -34,6 +36,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
             container,
             files,
             entry,
+            way: Way::default(),
         }
     }
 
@@ -117,6 +120,17 @@ impl<'a, L: Layout> EditedImage<'a, L> {
             return Ok(Vec::new());
         }
         let store = container.image_store(&daemon)?;
+        if store == ImageStore::GraphDriver
+            && let Some(service) = self.way.service(&daemon)
+        {
+            let mut new = NewLayers {
+                receiver,
+                known: container.base.layers(),
+            };
+            let image = guest_layers::send(&daemon, &service, &inspected, &mut new, context)?;
+            let layers = image.layers().iter().skip(below.len());
+            return Ok(layers.cloned().collect());
+        }
         // containerd's store gives the platform's manifest only for a named image.
         let wanted = match store {
             ImageStore::GraphDriver => inspected.id.to_string(),
@@ -169,6 +183,10 @@ impl<L: Layout> Source for EditedImage<'_, L> {
         layers.extend(added);
         let config = edited(self.container.base.config(), &diff_ids, &self.entry)?;
         Image::assemble(config, layers)
+    }
+
+    fn again(&self, error: &Error) -> bool {
+        self.way.again(error)
     }
 }
 

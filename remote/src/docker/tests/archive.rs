@@ -118,12 +118,14 @@ impl Sample {
     /// docker 25 and later.
     pub(super) fn new_layout(&self) -> Vec<Part> {
         let path = |data: &[u8]| format!("blobs/sha256/{}", Digest::of(data).hex());
-        let mut parts = vec![
-            file(path(&self.layers[0]), self.layers[0].clone()),
-            file(path(&self.layers[1]), self.layers[1].clone()),
-            file(path(&self.config), self.config.clone()),
-            file(path(b"{}"), "{}"),
-        ];
+        let mut parts = Vec::new();
+        for (place, layer) in self.layers.iter().enumerate() {
+            if !self.layers[..place].contains(layer) {
+                parts.push(file(path(layer), layer.clone()));
+            }
+        }
+        parts.push(file(path(&self.config), self.config.clone()));
+        parts.push(file(path(b"{}"), "{}"));
         let paths: Vec<_> = self.layers.iter().map(|l| path(l)).collect();
         parts.push(file("index.json", "{}"));
         parts.push(self.manifest(&path(&self.config), &paths));

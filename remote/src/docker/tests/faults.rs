@@ -26,11 +26,11 @@ fn save(handler: impl Fn(&str, &mut Exchange) -> bool + Send + Sync + 'static) -
     copy(&source, &Memory::default(), &Context::silent())
 }
 
-fn is_get(path: &str) -> bool {
+pub(super) fn is_get(path: &str) -> bool {
     path.ends_with("/get")
 }
 
-fn send_archive(exchange: &mut Exchange, archive: &[u8]) {
+pub(super) fn send_archive(exchange: &mut Exchange, archive: &[u8]) {
     exchange.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nTransfer-Encoding: chunked\r\n\r\n");
     for chunk in archive.chunks(1000) {
         exchange.raw(format!("{:x}\r\n", chunk.len()).as_bytes());

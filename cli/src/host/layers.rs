@@ -1,0 +1,57 @@
+//! The layers of a job's daemon, out of its VM.
+
+use std::io;
+use std::sync::Arc;
+
+use pcocc_layers::{ChainId, Digest};
+use pcocc_remote::docker::{Answer, Content, Daemon, LayerService};
+use pcocc_vm::service::{EndpointClient, Service};
+
+use super::Host;
+
+/// The service of the agent in a job's VM.
+#[derive(Debug)]
+struct VmLayers(EndpointClient);
+
+impl Host {
+    /// The daemon that is meant, with the layers of its VM if it is a job's.
+    pub(crate) fn with_layers(&self, daemon: Daemon) -> Daemon {
+        let client = match self.job() {
+            Ok(Some(job)) => self.endpoint_client(job),
+            Ok(None) => return daemon,
+            Err(failure) => Err(failure),
+        };
+        match client {
+            Ok(client) => daemon.with_layers(Arc::new(VmLayers(client))),
+            Err(failure) => {
+                tracing::debug!(?failure, "no layers out of the VM");
+                daemon
+            }
+        }
+    }
+}
+
+impl VmLayers {
+    async fn content(
+        &self,
+        digest: Digest,
+        ask: fn(pcocc_vm::service::Digest) -> Service,
+    ) -> io::Result<Content> {
+        let digest = digest.to_string().try_into().map_err(io::Error::other)?;
+        let (bytes, stream) = self.0.content(&ask(digest)).await?;
+        Ok(Content {
+            bytes,
+            stream: Box::new(stream),
+        })
+    }
+}
+
+impl LayerService for VmLayers {
+    fn config(&self, id: Digest) -> Answer<'_> {
+        Box::pin(self.content(id, |id| Service::Image { id }))
+    }
+
+    fn layer(&self, chain_id: ChainId) -> Answer<'_> {
+        Box::pin(self.content(chain_id.0, |chain_id| Service::Layer { chain_id }))
+    }
+}
