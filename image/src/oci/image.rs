@@ -6,7 +6,7 @@ use super::Layer;
 use super::config::parse_config;
 use super::descriptor::to_digest;
 use super::layer::compression_of;
-use super::manifest::{parse_manifest, render_manifest};
+use super::manifest::{parse_manifest, render_docker_manifest, render_manifest};
 use crate::error::{Error, Result};
 use pcocc_layers::{DiffId, Digest};
 
@@ -123,6 +123,12 @@ impl Image {
     /// The OCI manifest's bytes.
     pub fn manifest(&self) -> &[u8] {
         &self.manifest
+    }
+
+    /// The same manifest in docker's form (schema 2), for registries that take no other; `None` when a layer is compressed by
+    /// zstd, for which docker has no media type.
+    pub fn docker_manifest(&self) -> Result<Option<Vec<u8>>> {
+        render_docker_manifest(&self.config, &self.layers)
     }
 
     /// Digest of the OCI manifest.

@@ -5,15 +5,12 @@ use oci_spec::image::{DescriptorBuilder, ImageIndex, ImageIndexBuilder, MediaTyp
 use super::Image;
 use super::descriptor::{builder, check_size, from_digest, schema_1, to_digest};
 use super::manifest::is_index;
+use super::media_types::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, DOCKER_SCHEMA_1};
 use crate::error::{Error, Result};
 use pcocc_layers::Digest;
 
 /// Annotation that carries an image's name in an `index.json` (OCI image spec, "Annotations").
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1";
 
 impl Image {
     /// An OCI index that names this image alone, under `name` when given (OCI image spec,

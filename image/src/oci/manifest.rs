@@ -6,13 +6,12 @@ use oci_spec::image::{
 
 use super::Layer;
 use super::descriptor::{MAX_DOCUMENT, builder, check_size, from_digest, schema_1, to_digest};
+use super::media_types::{DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST};
 use crate::error::{Error, Result};
-use pcocc_layers::Digest;
+use pcocc_layers::{Compression, Digest};
 
 /// Most layers an image may have; docker itself stops at 127.
 pub const MAX_LAYERS: usize = 1024;
-
-pub(super) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// Tells an index or manifest list from a manifest, and refuses docker schema 1.
 pub fn is_index(document: &[u8]) -> Result<bool> {
@@ -80,6 +79,37 @@ pub(super) fn parse_manifest(manifest: &[u8]) -> Result<ImageManifest> {
 }
 
 pub(super) fn render_manifest(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>> {
+    let types: Vec<_> = layers.iter().map(Layer::media_type).collect();
+    render(
+        MediaType::ImageManifest,
+        MediaType::ImageConfig,
+        config,
+        layers,
+        types,
+    )
+}
+
+pub(super) fn render_docker_manifest(config: &[u8], layers: &[Layer]) -> Result<Option<Vec<u8>>> {
+    let types = layers.iter().map(|layer| match layer.compression {
+        Compression::None => Some(DOCKER_LAYER),
+        Compression::Gzip => Some(DOCKER_LAYER_GZIP),
+        Compression::Zstd => None,
+    });
+    let Some(types) = types.map(|name| name.map(MediaType::from)).collect() else {
+        return Ok(None);
+    };
+    let (manifest, of_config) = (DOCKER_MANIFEST.into(), DOCKER_CONFIG.into());
+    render(manifest, of_config, config, layers, types).map(Some)
+}
+
+/// Writes a manifest with these media types: its own, its config's, and those of its layers.
+fn render(
+    own: MediaType,
+    of_config: MediaType,
+    config: &[u8],
+    layers: &[Layer],
+    types: Vec<MediaType>,
+) -> Result<Vec<u8>> {
     let descriptor = |media_type, digest, size| {
         DescriptorBuilder::default()
             .media_type(media_type)
@@ -88,15 +118,14 @@ pub(super) fn render_manifest(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>
             .build()
             .map_err(builder)
     };
-    let layers = layers
-        .iter()
-        .map(|layer| descriptor(layer.media_type(), layer.digest, layer.size))
+    let layers = std::iter::zip(layers, types)
+        .map(|(layer, media_type)| descriptor(media_type, layer.digest, layer.size))
         .collect::<Result<Vec<Descriptor>>>()?;
     let manifest = ImageManifestBuilder::default()
         .schema_version(2u32)
-        .media_type(MediaType::ImageManifest)
+        .media_type(own)
         .config(descriptor(
-            MediaType::ImageConfig,
+            of_config,
             Digest::of(config),
             config.len() as u64,
         )?)

@@ -1,7 +1,7 @@
 use pcocc_layers::{Compression, DiffId, Digest};
 
-use super::index::DOCKER_MANIFEST;
-use super::manifest::DOCKER_CONFIG;
+use super::media_types::{DOCKER_CONFIG, DOCKER_MANIFEST};
+
 use super::*;
 
 fn config(diff_ids: &[&str]) -> Vec<u8> {
@@ -74,6 +74,19 @@ fn docker_schema_2_becomes_an_oci_manifest_with_the_same_config() {
         image,
         Image::assemble(config, vec![layer("a", Compression::Gzip)]).unwrap()
     );
+}
+
+#[test]
+fn an_oci_manifest_has_a_form_for_dockers_registries() {
+    let config = config(&["a", "b"]);
+    let layers = vec![layer("a", Compression::Gzip), layer("b", Compression::None)];
+    let image = Image::assemble(config.clone(), layers).unwrap();
+    let docker = image.docker_manifest().unwrap().unwrap();
+    assert!(!String::from_utf8_lossy(&docker).contains("oci"));
+    assert_eq!(Image::parse(&docker, &config).unwrap(), image);
+    let layers = vec![layer("a", Compression::Gzip), layer("b", Compression::Zstd)];
+    let zstd = Image::assemble(config, layers).unwrap();
+    assert_eq!(zstd.docker_manifest().unwrap(), None);
 }
 
 #[test]
