@@ -37,6 +37,8 @@ pub(crate) struct Environment {
     pub(crate) proxies: Proxies,
     /// Folder of docker's own client configuration (DOCKER_CONFIG, `~/.docker`).
     pub(crate) docker_config: PathBuf,
+    /// Podman's file of credentials (REGISTRY_AUTH_FILE).
+    pub(crate) auth_file: Option<PathBuf>,
     /// Folders of programs (PATH).
     pub(crate) path: Option<OsString>,
     /// Folder for large temporary files (TMPDIR, `/var/tmp`).
@@ -183,6 +185,7 @@ impl Environment {
             },
             proxies: Proxies::read(),
             docker_config,
+            auth_file: variable("REGISTRY_AUTH_FILE").map(PathBuf::from),
             path: variable("PATH"),
             temporary: directory("TMPDIR", "/var/tmp".into()),
             runtime: variable("XDG_RUNTIME_DIR").map(PathBuf::from),
@@ -194,6 +197,20 @@ impl Environment {
             },
             home,
         })
+    }
+
+    /// The files with credentials for registries, best first: the one that the user names, docker's, and podman's own two.
+    pub(crate) fn credential_files(&self) -> Vec<PathBuf> {
+        let podmans = self
+            .runtime
+            .iter()
+            .map(|folder| folder.join("containers/auth.json"));
+        let named = self.auth_file.iter().cloned();
+        named
+            .chain([self.docker_config.join("config.json")])
+            .chain(podmans)
+            .chain([self.shells.config.join("containers/auth.json")])
+            .collect()
     }
 
     /// The folders of registries' authorities, as in docker and podman.
@@ -232,6 +249,11 @@ impl Environment {
             ]
             .into_iter()
             .filter_map(|(name, value)| Some(row(name, value.clone()?))),
+        );
+        rows.extend(
+            self.auth_file
+                .iter()
+                .map(|file| path("REGISTRY_AUTH_FILE", file)),
         );
         rows
     }

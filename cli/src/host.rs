@@ -25,7 +25,7 @@ use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{Kind, Repositories};
 use pcocc_image::transfer::Context;
 use pcocc_remote::docker::{Daemon, Endpoint};
-use pcocc_remote::registry::Access;
+use pcocc_remote::registry::{Access, CredentialFile};
 use pcocc_vm::guest_image::GuestDisk;
 use pcocc_vm::job::{Job, Jobs};
 
@@ -143,23 +143,25 @@ impl Host {
         .transpose()
     }
 
-    /// How registries are reached: `containers.yaml`, and docker's own credentials.
+    /// How registries are reached: `containers.yaml`, and the credentials of docker and podman.
     pub(crate) fn registries(&self) -> Outcome<Access> {
         let runtime = self.runtime()?.clone();
-        let path = self.environment.docker_config.join("config.json");
-        let docker_config = match fs::read_to_string(&path) {
-            Ok(text) => Some(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                let action = format!("read docker's credentials in {}", path.display());
-                return Err(Failure::new(action, error));
+        let mut credentials = Vec::new();
+        for path in self.environment.credential_files() {
+            match fs::read_to_string(&path) {
+                Ok(text) => credentials.push(CredentialFile { path, text }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let action = format!("read the credentials in {}", path.display());
+                    return Err(Failure::new(action, error));
+                }
             }
-        };
+        }
         Ok(Access {
             default_registry: runtime.default_registry,
             insecure_registries: runtime.insecure_registries,
             certificate_folders: self.environment.certificate_folders(),
-            docker_config,
+            credentials,
         })
     }
 

@@ -10,9 +10,12 @@
 //! few chunks of a layer.
 
 mod authorities;
+mod challenge;
 mod credentials;
+mod failure;
 mod push;
 mod redirects;
+mod retries;
 mod session;
 pub mod testing;
 
@@ -22,15 +25,17 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
-use reqwest::header::{ACCEPT, HeaderValue};
-use reqwest::{Method, Response};
+use reqwest::header::{ACCEPT, HeaderValue, RANGE};
+use reqwest::{Method, Response, StatusCode, Url};
 
+pub use credentials::CredentialFile;
 use pcocc_image::oci::{Documents, Image, Layer};
 use pcocc_image::reference::DockerReference;
 use pcocc_image::stream;
 use pcocc_image::transfer::{Context, Layout, Receiver, Sink};
 use pcocc_image::{Error, Result};
 use pcocc_layers::Digest;
+use retries::Retries;
 use session::Session;
 
 /// The accepted manifest types: all that [`pcocc_image::oci`] reads, and schema 1 for a better error message.
@@ -41,7 +46,7 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1";
 
 /// Access to registries.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Access {
     /// Registry for references without a host; Docker Hub when `None`.
     pub default_registry: Option<String>,
@@ -49,19 +54,8 @@ pub struct Access {
     pub insecure_registries: Vec<String>,
     /// Folders with certificate authorities of registries, as `HOST[:PORT]/*.crt`, beside the machine's own.
     pub certificate_folders: Vec<PathBuf>,
-    /// Text of docker's `config.json`, for its credentials.
-    pub docker_config: Option<String>,
-}
-
-impl std::fmt::Debug for Access {
-    // Credentials stay out of logs.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access")
-            .field("default_registry", &self.default_registry)
-            .field("insecure_registries", &self.insecure_registries)
-            .field("certificate_folders", &self.certificate_folders)
-            .finish_non_exhaustive()
-    }
+    /// Files with credentials; the first that has some for a registry counts.
+    pub credentials: Vec<CredentialFile>,
 }
 
 /// One image of a registry; reads as a [`Layout`], writes as a [`Sink`].
@@ -125,7 +119,7 @@ impl RegistryImage {
         let action = "get the manifest";
         let url = session.url(&format!("manifests/{what}"))?;
         let response = session.send(&Method::GET, &url, &accept, None, action)?;
-        if response.status() == reqwest::StatusCode::NOT_FOUND {
+        if response.status() == StatusCode::NOT_FOUND {
             return Err(Error::NotFound(format!("docker://{}", self.name())));
         }
         let response = session.successful(response, action)?;
@@ -227,15 +221,7 @@ impl Sink for RegistryImage {
 /// Starts to download a blob.
 fn get_blob(session: &Arc<Session>, digest: Digest, size: Option<u64>) -> Result<BlobReader> {
     let url = session.url(&format!("blobs/{digest}"))?;
-    let action = "get a blob";
-    let response = session.send(&Method::GET, &url, &[], None, action)?;
-    if response.status() == reqwest::StatusCode::NOT_FOUND {
-        return Err(Error::NotFound(format!(
-            "blob {digest} of the image in registry {}",
-            session.host()
-        )));
-    }
-    let response = session.successful(response, action)?;
+    let response = request_blob(session, &url, digest, 0)?;
     if let (Some(size), Some(promised)) = (size, response.content_length())
         && size != promised
     {
@@ -246,26 +232,87 @@ fn get_blob(session: &Arc<Session>, digest: Digest, size: Option<u64>) -> Result
     }
     Ok(BlobReader {
         session: Arc::clone(session),
+        url,
+        digest,
         response,
+        retries: Retries::default(),
         chunk: Bytes::new(),
+        at: 0,
+        skip: 0,
     })
 }
 
-/// A blob that arrives.
+/// Asks for a blob from byte `at` on.
+fn request_blob(session: &Session, url: &Url, digest: Digest, at: u64) -> Result<Response> {
+    let action = "get a blob";
+    let range = HeaderValue::from_str(&format!("bytes={at}-")).ok();
+    let headers: Vec<_> = range
+        .filter(|_| at > 0)
+        .map(|range| (RANGE, range))
+        .into_iter()
+        .collect();
+    let response = session.send(&Method::GET, url, &headers, None, action)?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(Error::NotFound(format!(
+            "blob {digest} of the image in registry {}",
+            session.host()
+        )));
+    }
+    session.successful(response, action)
+}
+
+/// A blob that arrives. When its connection breaks, another one goes on from the same byte.
 struct BlobReader {
     session: Arc<Session>,
+    url: Url,
+    digest: Digest,
     response: Response,
+    retries: Retries,
     chunk: Bytes,
+    /// Bytes that have arrived.
+    at: u64,
+    /// Bytes that a server without ranges sends once more.
+    skip: u64,
+}
+
+impl BlobReader {
+    /// The next bytes; empty at the end.
+    fn next(&mut self) -> Result<Bytes> {
+        loop {
+            let response = &mut self.response;
+            match self.session.attempt(|| response.chunk())? {
+                Ok(chunk) => {
+                    let mut chunk = chunk.unwrap_or_default();
+                    let again = chunk
+                        .len()
+                        .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+                    chunk.advance(again);
+                    self.skip -= again as u64;
+                    self.at += chunk.len() as u64;
+                    if !chunk.is_empty() || again == 0 {
+                        return Ok(chunk);
+                    }
+                }
+                Err(error) => {
+                    let Some(pause) = self.retries.after_error(&error) else {
+                        return Err(self.session.explain("send a blob", &error));
+                    };
+                    let broken = format!("broke the connection at byte {}", self.at);
+                    self.session.rest(&broken, &self.retries, pause)?;
+                    self.response = request_blob(&self.session, &self.url, self.digest, self.at)?;
+                    // A server may ignore ranges (RFC 9110 §14.2).
+                    let is_rest = self.response.status() == StatusCode::PARTIAL_CONTENT;
+                    self.skip = if is_rest { 0 } else { self.at };
+                }
+            }
+        }
+    }
 }
 
 impl Read for BlobReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        while self.chunk.is_empty() {
-            let response = &mut self.response;
-            match self.session.wait(|| response.chunk(), "send a blob")? {
-                Some(chunk) => self.chunk = chunk,
-                None => return Ok(0),
-            }
+        if self.chunk.is_empty() {
+            self.chunk = self.next()?;
         }
         let n = buf.len().min(self.chunk.len());
         if let (Some(to), Some(from)) = (buf.get_mut(..n), self.chunk.get(..n)) {

@@ -1,10 +1,12 @@
-//! Credentials for a registry out of docker's `config.json`.
+//! Credentials for a registry out of docker's `config.json` and podman's `auth.json`.
 //!
-//! Order, as docker's: the host's own entry in `credHelpers`, then `credsStore`, then `auths`. A helper is the
-//! program `docker-credential-NAME`, run with `get` (docker-credential-helpers protocol: the host on its input,
-//! JSON on its output).
+//! The first file with credentials for the registry counts. Order within a file, as docker's: the host's own entry in
+//! `credHelpers`, then `credsStore`, then `auths`. A helper is the program `docker-credential-NAME`, run with `get`
+//! (docker-credential-helpers protocol: the host on its input, JSON on its output). Of the keys of `auths`, the one docker
+//! writes comes first, then the longest that names a folder of the repository (containers-auth.json(5)).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -15,6 +17,21 @@ use pcocc_image::transfer::Context;
 use pcocc_image::{Error, Result};
 
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+
+/// A file with credentials. Its text may hold passwords.
+#[derive(Clone)]
+pub struct CredentialFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+impl std::fmt::Debug for CredentialFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CredentialFile({})", self.path.display())
+    }
+}
 
 /// Credentials of a user.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,15 +55,16 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// What is read of such a file. Go's programs write `null` for an empty map.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Config {
-    auths: HashMap<String, Auth>,
-    cred_helpers: HashMap<String, String>,
+    auths: Option<BTreeMap<String, Option<Auth>>>,
+    cred_helpers: Option<BTreeMap<String, String>>,
     creds_store: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Auth {
     auth: Option<String>,
@@ -56,66 +74,124 @@ struct Auth {
     registrytoken: Option<String>,
 }
 
-/// Finds the credentials for `host` in the text of a `config.json`.
-pub(super) fn find(config: &str, host: &str, context: &Context) -> Result<Option<Credentials>> {
-    let config = Config::parse(config)?;
-    let key = if host == "docker.io" {
-        DOCKER_HUB
-    } else {
-        host
-    };
-    let helper = config
-        .cred_helpers
-        .get(key)
-        .or_else(|| config.cred_helpers.get(host))
-        .or(config.creds_store.as_ref())
-        .filter(|name| !name.is_empty());
-    if let Some(helper) = helper
-        && let Some(found) = ask(helper, key, context)?
-    {
-        return Ok(Some(found));
+/// Finds the credentials for the repository `path` of `host`.
+pub(super) fn find(
+    files: &[CredentialFile],
+    host: &str,
+    path: &str,
+    context: &Context,
+) -> Result<Option<Credentials>> {
+    for file in files {
+        let config = Config::parse(file)?;
+        let found = match config.asked(file, host, context)? {
+            None => config.stored(file, host, path)?,
+            found => found,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
     }
-    config.stored(host)
+    Ok(None)
 }
 
 impl Config {
-    fn parse(text: &str) -> Result<Self> {
-        serde_json::from_str(text).map_err(|error| {
-            Error::invalid("docker's config.json", format!("does not parse: {error}"))
+    fn parse(file: &CredentialFile) -> Result<Self> {
+        if file.text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_str(&file.text).map_err(|error| {
+            Error::invalid(
+                file.path.display().to_string(),
+                format!("does not parse: {error}"),
+            )
         })
     }
 
-    /// The credentials for `host` that stand in the file itself.
-    fn stored(&self, host: &str) -> Result<Option<Credentials>> {
-        let mut auths = self.auths.iter();
-        match auths.find(|(name, _)| names(name, host)) {
-            Some((_, auth)) => of_auth(auth, host),
+    /// The credentials for `host` of the helper that the file names.
+    fn asked(
+        &self,
+        file: &CredentialFile,
+        host: &str,
+        context: &Context,
+    ) -> Result<Option<Credentials>> {
+        let keys: &[&str] = match host {
+            "docker.io" => &[DOCKER_HUB, "index.docker.io", host],
+            _ => &[host],
+        };
+        let own = self.cred_helpers.iter();
+        let own = own.flat_map(|helpers| keys.iter().find_map(|key| helpers.get(*key)));
+        let helper = own.chain(&self.creds_store).find(|name| !name.is_empty());
+        match helper {
+            Some(helper) => ask(helper, keys.first().unwrap_or(&host), file, context),
             None => Ok(None),
         }
+    }
+
+    /// The credentials that stand in the file itself.
+    fn stored(&self, file: &CredentialFile, host: &str, path: &str) -> Result<Option<Credentials>> {
+        let auths = self.auths.iter().flatten();
+        let fitting =
+            auths.filter_map(|(key, auth)| Some((fit(key, host, path)?, key, auth.as_ref()?)));
+        let mut fitting: Vec<_> = fitting.collect();
+        fitting.sort_by_key(|(fit, key, _)| (*fit, *key));
+        for (_, key, auth) in fitting {
+            if let Some(found) = of_auth(auth, key, file)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 }
 
 /// As [`find`], without asking a helper.
-pub(super) fn find_stored(config: &str, host: &str) -> Result<Option<Credentials>> {
-    Config::parse(config)?.stored(host)
+pub(super) fn find_stored(
+    file: &CredentialFile,
+    host: &str,
+    path: &str,
+) -> Result<Option<Credentials>> {
+    Config::parse(file)?.stored(file, host, path)
 }
 
-/// Whether a key of `auths` means `host`: docker writes hosts, older versions wrote URLs.
-fn names(key: &str, host: &str) -> bool {
-    let bare = key
+/// How well a key of `auths` fits: the better, the less.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// The key that docker writes for the host.
+    Exact,
+    /// It names the repository or a folder of it, with so many components less than the repository.
+    Folder(usize),
+    /// It is the host as a URL, which old versions of docker wrote, or another name of the host.
+    Url,
+}
+
+/// Compares a key of `auths` with the repository `path` of `host`; `None` when it means another.
+fn fit(key: &str, host: &str, path: &str) -> Option<Fit> {
+    const HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+    let is_hub = host == "docker.io";
+    if key == if is_hub { DOCKER_HUB } else { host } {
+        return Some(Fit::Exact);
+    }
+    let stripped = key
         .strip_prefix("https://")
-        .or_else(|| key.strip_prefix("http://"))
-        .unwrap_or(key);
-    let bare = bare.split('/').next().unwrap_or(bare);
-    bare == host
-        || (host == "docker.io"
-            && matches!(
-                bare,
-                "index.docker.io" | "registry-1.docker.io" | "docker.io"
-            ))
+        .or_else(|| key.strip_prefix("http://"));
+    let (name, folder) = stripped
+        .unwrap_or(key)
+        .split_once('/')
+        .unwrap_or((stripped.unwrap_or(key), ""));
+    if name != host && !(is_hub && HUB.contains(&name)) {
+        return None;
+    }
+    let folder = folder.trim_end_matches('/');
+    if matches!(folder, "" | "v1" | "v2") {
+        return Some(Fit::Url);
+    }
+    let rest = path.strip_prefix(folder).filter(|_| stripped.is_none())?;
+    match rest.is_empty() || rest.starts_with('/') {
+        true => Some(Fit::Folder(rest.matches('/').count())),
+        false => None,
+    }
 }
 
-fn of_auth(auth: &Auth, host: &str) -> Result<Option<Credentials>> {
+fn of_auth(auth: &Auth, key: &str, file: &CredentialFile) -> Result<Option<Credentials>> {
     let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     if let Some(token) = filled(&auth.identitytoken) {
         return Ok(Some(Credentials::IdentityToken(token)));
@@ -126,8 +202,8 @@ fn of_auth(auth: &Auth, host: &str) -> Result<Option<Credentials>> {
     if let Some(encoded) = filled(&auth.auth) {
         let bad = || {
             Error::invalid(
-                format!("docker's config.json, entry {host:?},"),
-                format!("is malformed; log in again: docker login {host}"),
+                format!("{}, entry {key:?},", file.path.display()),
+                format!("is malformed; log in again: docker login {key}"),
             )
         };
         let decoded = base64::engine::general_purpose::STANDARD
@@ -147,13 +223,18 @@ fn of_auth(auth: &Auth, host: &str) -> Result<Option<Credentials>> {
 }
 
 /// Asks a credential helper; `None` when it does not know the host.
-fn ask(helper: &str, key: &str, context: &Context) -> Result<Option<Credentials>> {
+fn ask(
+    helper: &str,
+    key: &str,
+    file: &CredentialFile,
+    context: &Context,
+) -> Result<Option<Credentials>> {
     let is_name = helper
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if !is_name {
         return Err(Error::invalid(
-            "docker's config.json",
+            file.path.display().to_string(),
             format!("names the credential helper {helper:?}, which is no program name"),
         ));
     }
@@ -161,7 +242,10 @@ fn ask(helper: &str, key: &str, context: &Context) -> Result<Option<Credentials>
     let mut command = Command::new(&program);
     command.arg("get");
     let failed = |why: String| Error::Denied {
-        what: format!("credential helper {program}, which docker's config.json names,"),
+        what: format!(
+            "credential helper {program}, which {} names,",
+            file.path.display()
+        ),
         why,
     };
     let finished = child::run(&mut command, &context.cancel, |input| {

@@ -2,7 +2,8 @@
 //!
 //! A layer is uploaded by one `PATCH`, between the `POST` that opens the upload and the `PUT` that closes it
 //! under the digest. The body is read, hashed and sent chunk by chunk; only a few chunks are in memory. Every
-//! registry accepts this, because docker and skopeo do the same. The manifest is sent last.
+//! registry accepts this, because docker and skopeo do the same. When the upload breaks, the registry is asked how much of
+//! it has arrived, and the rest follows. The manifest is sent last; to a registry that refuses OCI's, as docker's.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use pcocc_core::progress::BlobKind;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, RANGE};
+use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::mpsc;
 
+use super::retries::Retries;
 use super::session::Session;
 use pcocc_image::meter;
-use pcocc_image::oci::{Image, Layer};
+use pcocc_image::oci::{DOCKER_MANIFEST, Image, Layer, OCI_MANIFEST};
 use pcocc_image::stream as blob_stream;
 use pcocc_image::transfer::{Context, Offer, Receiver};
 use pcocc_image::{Error, Result};
@@ -24,6 +26,8 @@ use pcocc_layers::{DiffId, Digest};
 
 /// Chunks between the reader and the network.
 const CHUNKS: usize = 4;
+
+const TAKE_MANIFEST: &str = "take the manifest";
 
 /// One image on its way into a registry.
 pub(super) struct Push {
@@ -53,7 +57,7 @@ impl Push {
     }
 
     /// Opens an upload; returns its URL.
-    fn begin(&self) -> Result<reqwest::Url> {
+    fn begin(&self) -> Result<Url> {
         let url = self.session.url("blobs/uploads/")?;
         let action = "open an upload";
         let response = self
@@ -64,7 +68,7 @@ impl Push {
     }
 
     /// Closes an upload with its last bytes.
-    fn end(&self, mut url: reqwest::Url, digest: Digest, bytes: Bytes) -> Result<()> {
+    fn end(&self, mut url: Url, digest: Digest, bytes: Bytes) -> Result<()> {
         url.query_pairs_mut()
             .append_pair("digest", &digest.to_string());
         let headers = [(
@@ -75,68 +79,110 @@ impl Push {
         let response = self
             .session
             .send(&Method::PUT, &url, &headers, Some(bytes), action)?;
+        // The first of several tries may have closed it.
+        if response.status() == StatusCode::NOT_FOUND && self.has_blob(digest)? {
+            return Ok(());
+        }
         self.session.successful(response, action).map(drop)
+    }
+
+    /// Where a broken upload goes on, and from which byte: a new one from the first where the registry has forgotten it.
+    fn resume(&self, url: &Url) -> Result<(Url, u64)> {
+        let action = "say how much of an upload has arrived";
+        let response = self.session.send(&Method::GET, url, &[], None, action)?;
+        // `0-N`, N included; `0-0` is said of no byte as well (OCI distribution spec, "Resuming an upload").
+        let range = response
+            .headers()
+            .get(RANGE)
+            .and_then(|value| value.to_str().ok());
+        let last = range.and_then(|range| range.rsplit('-').next()?.parse::<u64>().ok());
+        match last.filter(|last| response.status().is_success() && *last > 0) {
+            Some(last) => Ok((self.session.location(&response)?, last + 1)),
+            None => Ok((self.begin()?, 0)),
+        }
     }
 
     /// Uploads a layer; returns digest and size of the sent bytes.
     fn upload(&self, offer: &Offer<'_>, context: &Context) -> Result<(Digest, u64)> {
+        let action = "take a blob";
+        let mut retries = Retries::default();
+        let (mut url, mut at) = (self.begin()?, 0);
+        loop {
+            let (read, sent) = self.patch(offer, &url, at, context);
+            // The reader's error is the cause, unless the end of the request stopped the reader.
+            let read = match read {
+                Err(Error::Io {
+                    action: "write", ..
+                }) => None,
+                read => Some(read?),
+            };
+            let (why, pause) = match sent? {
+                Ok(response) => match (retries.after_answer(&response), read) {
+                    (Some(pause), _) => (format!("answered {}", response.status()), pause),
+                    (None, read) => {
+                        let response = self.session.successful(response, action)?;
+                        let (digest, size) = read.ok_or_else(|| Error::Registry {
+                            registry: self.session.host().to_owned(),
+                            action: action.to_owned(),
+                            message: "it answered before the blob was sent".to_owned(),
+                        })?;
+                        self.end(self.session.location(&response)?, digest, Bytes::new())?;
+                        return Ok((digest, size));
+                    }
+                },
+                Err(error) => match retries.after_error(&error) {
+                    Some(pause) => ("broke the connection".to_owned(), pause),
+                    None => return Err(self.session.explain(action, &error)),
+                },
+            };
+            self.session.rest(&why, &retries, pause)?;
+            (url, at) = self.resume(&url)?;
+        }
+    }
+
+    /// Sends a layer from byte `at` on; gives what was read of it (all is, to be hashed), and the registry's answer.
+    fn patch(
+        &self,
+        offer: &Offer<'_>,
+        url: &Url,
+        at: u64,
+        context: &Context,
+    ) -> (Result<(Digest, u64)>, Result<reqwest::Result<Response>>) {
         let expected = offer.expected();
         let name = expected.map_or("layer".to_owned(), |(digest, _)| digest.to_string());
-        let mut reader = (offer.open)()?;
-        let url = self.begin()?;
         let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
         let body = reqwest::Body::wrap_stream(stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|chunk| (chunk, receiver))
         }));
-        let (read, sent) = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let read = scope.spawn(move || {
-                let mut writer = Chunks(sender);
-                let read = blob_stream::copy(&mut reader, &mut writer, &name, expected, context);
+                let mut writer = Chunks { sender, skip: at };
+                let read = (offer.open)().and_then(|mut reader| {
+                    blob_stream::copy(&mut reader, &mut writer, &name, expected, context)
+                });
                 if read.is_err() {
                     // The request must not end as if it were complete.
-                    let _ = writer.0.blocking_send(Err(io::Error::other("given up")));
+                    let _ = writer
+                        .sender
+                        .blocking_send(Err(io::Error::other("given up")));
                 }
                 read
             });
-            let sent: Result<Response> =
-                self.session
-                    .send_stream(&Method::PATCH, &url, body, "take a blob");
+            let sent = self.session.send_stream(&Method::PATCH, url, body);
             let read = read
                 .join()
                 .unwrap_or_else(|_| Err(Error::invalid("the layer's reader", "broke down")));
             (read, sent)
-        });
-        // The reader's error is the cause, unless the end of the request stopped the reader.
-        let response = match (read, sent) {
-            (Ok(read), Ok(response)) => {
-                let response = self.session.successful(response, "take a blob")?;
-                (read, response)
-            }
-            (
-                Err(Error::Io {
-                    action: "write", ..
-                }),
-                Ok(response),
-            ) => {
-                self.session.successful(response, "take a blob")?;
-                return Err(Error::Registry {
-                    registry: self.session.host().to_owned(),
-                    action: "take a blob".to_owned(),
-                    message: "it answered before the blob was sent".to_owned(),
-                });
-            }
-            (
-                Err(Error::Io {
-                    action: "write", ..
-                }),
-                Err(error),
-            ) => return Err(error),
-            (Err(error), _) => return Err(error),
-            (Ok(_), Err(error)) => return Err(error),
-        };
-        let ((digest, size), response) = response;
-        self.end(self.session.location(&response)?, digest, Bytes::new())?;
-        Ok((digest, size))
+        })
+    }
+
+    /// Sends a manifest of this media type.
+    fn put_manifest(&self, media_type: &'static str, manifest: Vec<u8>) -> Result<Response> {
+        let url = self.session.url(&format!("manifests/{}", self.tag))?;
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static(media_type))];
+        let body = Some(Bytes::from(manifest));
+        self.session
+            .send(&Method::PUT, &url, &headers, body, TAKE_MANIFEST)
     }
 }
 
@@ -183,28 +229,44 @@ impl Receiver for Push {
         context
             .progress
             .stage("Writing manifest to image destination");
-        let url = self.session.url(&format!("manifests/{}", self.tag))?;
-        let headers = [(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/vnd.oci.image.manifest.v1+json"),
-        )];
-        let manifest = Bytes::copy_from_slice(image.manifest());
-        let action = "take the manifest";
-        let response = self
-            .session
-            .send(&Method::PUT, &url, &headers, Some(manifest), action)?;
-        self.session.successful(response, action).map(drop)
+        let mut response = self.put_manifest(OCI_MANIFEST, image.manifest().to_vec())?;
+        if matches!(
+            response.status(),
+            StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        ) && let Some(manifest) = image.docker_manifest()?
+        {
+            let host = self.session.host();
+            context.progress.stage(format!(
+                "Registry {host} refuses the OCI manifest; writing docker's (schema 2)"
+            ));
+            let second = self.put_manifest(DOCKER_MANIFEST, manifest)?;
+            // If both are refused, the first refusal is about the manifest that was meant.
+            if second.status().is_success() {
+                response = second;
+            }
+        }
+        self.session.successful(response, TAKE_MANIFEST).map(drop)
     }
 }
 
-/// Cuts the written bytes into chunks for the network.
-struct Chunks(mpsc::Sender<io::Result<Bytes>>);
+/// Cuts the written bytes into chunks for the network, without the first `skip`.
+struct Chunks {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    skip: u64,
+}
 
 impl Write for Chunks {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0
-            .blocking_send(Ok(Bytes::copy_from_slice(buf)))
-            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let skipped = buf
+            .len()
+            .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+        self.skip -= skipped as u64;
+        let rest = buf.get(skipped..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.sender
+                .blocking_send(Ok(Bytes::copy_from_slice(rest)))
+                .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
         Ok(buf.len())
     }
 

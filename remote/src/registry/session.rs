@@ -5,7 +5,6 @@
 //! a token from the realm in the challenge (docker token spec; OAuth2 refresh for identity tokens). A later 401
 //! is answered once in the same way, because tokens expire. A 401 of another origin is never answered.
 
-use std::error::Error as _;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -15,15 +14,19 @@ use base64::Engine as _;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pcocc_core::cancel::Cancel;
+use pcocc_core::progress::Reporter;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use super::Access;
 use super::authorities;
+use super::challenge::Challenge;
 use super::credentials::{self, Credentials};
+use super::failure::{chain, is_about_tls};
 use super::redirects;
+use super::retries::{MOST, Retries};
 use pcocc_image::oci::MAX_DOCUMENT;
 use pcocc_image::transfer::Context;
 use pcocc_image::{Error, Result};
@@ -57,6 +60,7 @@ pub(super) struct Session {
     certificates: Option<PathBuf>,
     credentials: Option<Credentials>,
     authorization: Mutex<Option<HeaderValue>>,
+    progress: Reporter,
     cancel: Cancel,
 }
 
@@ -67,20 +71,6 @@ impl std::fmt::Debug for Session {
             .field("repository", &self.repository)
             .finish_non_exhaustive()
     }
-}
-
-/// The challenge of a registry.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Challenge {
-    /// User name and password.
-    Basic,
-    /// A token from `realm`.
-    Bearer {
-        /// Where tokens are issued.
-        realm: String,
-        /// Who the token is for.
-        service: Option<String>,
-    },
 }
 
 impl Session {
@@ -139,6 +129,7 @@ impl Session {
             certificates: access.certificate_folders.first().map(|dir| dir.join(host)),
             credentials: None,
             authorization: Mutex::new(None),
+            progress: context.progress.clone(),
             cancel: context.cancel.clone(),
         };
         let mut answer = session.ping();
@@ -147,17 +138,16 @@ impl Session {
             answer = session.ping();
         }
         let answer = answer?;
+        let find = || credentials::find(&access.credentials, host, repository, context);
         match answer.status() {
             StatusCode::UNAUTHORIZED => {
-                if let Some(config) = &access.docker_config {
-                    session.credentials = credentials::find(config, host, context)?;
-                }
+                session.credentials = find()?;
                 session.log_in(&answer)?;
             }
             status if status.is_success() => {
                 // The registry lets anybody read, but may want to know the writer.
-                if let Some(config) = access.docker_config.as_ref().filter(|_| push) {
-                    session.credentials = credentials::find(config, host, context)?;
+                if push {
+                    session.credentials = find()?;
                 }
             }
             StatusCode::NOT_FOUND => {
@@ -179,7 +169,7 @@ impl Session {
 
     fn ping(&self) -> Result<Response> {
         let url = format!("{}/v2/", self.base);
-        self.wait(|| self.client.get(url).send(), "connect")
+        self.repeat(|| self.client.get(&url).send(), false, "connect")
     }
 
     /// The URL of something in this repository.
@@ -213,7 +203,8 @@ impl Session {
         Ok(url)
     }
 
-    /// Sends one request and waits for the head of the answer; answers a challenge once.
+    /// Sends one request and waits for the head of the answer; answers a challenge once. A request that failed for the
+    /// moment is repeated; after a broken connection, only a request that changes nothing.
     pub(super) fn send(
         &self,
         method: &Method,
@@ -222,8 +213,7 @@ impl Session {
         body: Option<Bytes>,
         action: &str,
     ) -> Result<Response> {
-        let mut retried = false;
-        loop {
+        let request = || {
             let mut request = self.client.request(method.clone(), url.clone());
             for (name, value) in headers {
                 request = request.header(name, value);
@@ -234,12 +224,51 @@ impl Session {
             if let Some(body) = &body {
                 request = request.body(body.clone());
             }
-            let response = self.wait(|| request.send(), action)?;
-            if response.status() != StatusCode::UNAUTHORIZED || retried {
-                return Ok(response);
-            }
-            retried = true;
-            self.log_in(&response)?;
+            request.send()
+        };
+        let response = self.repeat(request, method.is_safe(), action)?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        self.log_in(&response)?;
+        self.repeat(request, method.is_safe(), action)
+    }
+
+    /// Waits for the answer of the request that `start` sends, which is repeated while it fails for the moment; `on_errors`
+    /// says whether also after a broken connection.
+    fn repeat<F: Future<Output = reqwest::Result<Response>>>(
+        &self,
+        start: impl Fn() -> F,
+        on_errors: bool,
+        action: &str,
+    ) -> Result<Response> {
+        let mut retries = Retries::default();
+        loop {
+            let (why, pause) = match self.attempt(&start)? {
+                Ok(response) => match retries.after_answer(&response) {
+                    Some(pause) => (format!("answered {}", response.status()), pause),
+                    None => return Ok(response),
+                },
+                Err(error) => match retries.after_error(&error).filter(|_| on_errors) {
+                    Some(pause) => ("broke the connection".to_owned(), pause),
+                    None => return Err(self.explain(action, &error)),
+                },
+            };
+            self.rest(&why, &retries, pause)?;
+        }
+    }
+
+    /// Pauses before a request is repeated, and says so.
+    pub(super) fn rest(&self, why: &str, retries: &Retries, pause: Duration) -> Result<()> {
+        self.progress.stage(format!(
+            "Registry {} {why}; trying again in {:.1}s ({} of {MOST})",
+            self.host,
+            pause.as_secs_f64(),
+            retries.number(),
+        ));
+        match self.attempt(|| tokio::time::sleep(pause)) {
+            Err(error) => Err(error),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -249,8 +278,7 @@ impl Session {
         method: &Method,
         url: &Url,
         body: reqwest::Body,
-        action: &str,
-    ) -> Result<Response> {
+    ) -> Result<reqwest::Result<Response>> {
         let mut request = self
             .client
             .request(method.clone(), url.clone())
@@ -258,7 +286,7 @@ impl Session {
         if let Some(value) = self.authorization_for(url) {
             request = request.header(AUTHORIZATION, value);
         }
-        self.wait(|| request.body(body).send(), action)
+        self.attempt(|| request.body(body).send())
     }
 
     /// The `Authorization` header, for the registry's own origin only.
@@ -273,11 +301,7 @@ impl Session {
     }
 
     /// Waits for the future of `start`, unless the operation is cancelled.
-    pub(super) fn wait<T, F: Future<Output = reqwest::Result<T>>>(
-        &self,
-        start: impl FnOnce() -> F,
-        action: &str,
-    ) -> Result<T> {
+    pub(super) fn attempt<F: Future>(&self, start: impl FnOnce() -> F) -> Result<F::Output> {
         let outcome = self.runtime.block_on(async {
             // Requests use the runtime's clock when they are made.
             let mut future = pin!(start());
@@ -290,33 +314,32 @@ impl Session {
                 }
             }
         });
-        match outcome {
-            None => Err(Error::Cancelled),
-            Some(Ok(value)) => Ok(value),
-            Some(Err(error)) => {
-                let words = chain(&error);
-                let is_tls = [
-                    "tls handshake",
-                    "InvalidContentType",
-                    "certificate",
-                    "corrupt message",
-                ]
-                .iter()
-                .any(|sign| words.contains(sign));
-                let mut hint = String::new();
-                if is_tls && self.base.starts_with("https:") {
-                    if let Some(folder) = &self.certificates {
-                        let file = folder.join("ca.crt");
-                        hint +=
-                            "; if its certificate is of an authority this machine does not know, ";
-                        hint += &format!("put the authority's into {}", file.display());
-                    }
-                    hint +=
-                        "; if it has no TLS, list it under insecure_registries in containers.yaml";
-                }
-                Err(self.failed(action, format!("{words}{hint}")))
+        outcome.ok_or(Error::Cancelled)
+    }
+
+    /// As [`Session::attempt`], for a request that is made once.
+    pub(super) fn wait<T, F: Future<Output = reqwest::Result<T>>>(
+        &self,
+        start: impl FnOnce() -> F,
+        action: &str,
+    ) -> Result<T> {
+        self.attempt(start)?
+            .map_err(|error| self.explain(action, &error))
+    }
+
+    /// Why `action` failed, and what helps.
+    pub(super) fn explain(&self, action: &str, error: &reqwest::Error) -> Error {
+        let words = chain(error);
+        let mut hint = String::new();
+        if is_about_tls(error) && self.base.starts_with("https:") {
+            if let Some(folder) = &self.certificates {
+                let file = folder.join("ca.crt");
+                hint += "; if its certificate is of an authority this machine does not know, ";
+                hint += &format!("put the authority's into {}", file.display());
             }
+            hint += "; if it has no TLS, list it under insecure_registries in containers.yaml";
         }
+        self.failed(action, format!("{words}{hint}"))
     }
 
     /// Fails with the registry's message unless the answer is a success.
@@ -387,54 +410,77 @@ impl Session {
                 ),
             });
         }
-        let challenge = response
-            .headers()
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .find_map(Challenge::parse);
-        let value = match (challenge, &self.credentials) {
-            (Some(Challenge::Basic), Some(Credentials::Password { user, password })) => {
-                basic(user, password)
+        let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
+        let headers = headers.filter_map(|value| value.to_str().ok());
+        let mut challenges: Vec<_> = headers.flat_map(Challenge::parse).collect();
+        // Tokens come first, as for docker: nobody needs a password for an anonymous one.
+        challenges.sort_by_key(|challenge| matches!(challenge, Challenge::Basic));
+        let mut refused = None;
+        for challenge in &challenges {
+            match self.answer(challenge) {
+                Ok(value) => {
+                    let mut value = HeaderValue::from_str(&value)
+                        .map_err(|_| self.failed("log in", "its token is malformed".to_owned()))?;
+                    value.set_sensitive(true);
+                    *self.authorization.lock() = Some(value);
+                    return Ok(());
+                }
+                Err(error @ Error::Cancelled) => return Err(error),
+                Err(error) => {
+                    refused.get_or_insert(error);
+                }
             }
-            (Some(Challenge::Bearer { .. }), Some(Credentials::RegistryToken(token))) => {
-                format!("Bearer {token}")
+        }
+        Err(refused.unwrap_or_else(|| self.failed("log in", "it names no way to do so".to_owned())))
+    }
+
+    /// The `Authorization` that answers a challenge.
+    fn answer(&self, challenge: &Challenge) -> Result<String> {
+        match (challenge, &self.credentials) {
+            (Challenge::Basic, Some(Credentials::Password { user, password })) => {
+                Ok(basic(user, password))
             }
-            (Some(Challenge::Bearer { realm, service }), _) => {
-                format!("Bearer {}", self.token(&realm, service.as_deref())?)
+            (Challenge::Basic, _) => Err(Error::Denied {
+                what: format!("registry {}", self.host),
+                why: format!(
+                    "wants a user name and password; log in first: docker login {}",
+                    self.host
+                ),
+            }),
+            (Challenge::Bearer { .. }, Some(Credentials::RegistryToken(token))) => {
+                Ok(format!("Bearer {token}"))
             }
-            (Some(Challenge::Basic), _) => {
-                return Err(Error::Denied {
-                    what: format!("registry {}", self.host),
-                    why: format!(
-                        "wants a user name and password; log in first: docker login {}",
-                        self.host
-                    ),
-                });
+            (Challenge::Bearer { realm, service }, _) => {
+                Ok(format!("Bearer {}", self.token(realm, service.as_deref())?))
             }
-            (None, _) => {
-                return Err(self.failed("log in", "it names no way to do so".to_owned()));
-            }
-        };
-        let mut value = HeaderValue::from_str(&value)
-            .map_err(|_| self.failed("log in", "its token is malformed".to_owned()))?;
-        value.set_sensitive(true);
-        *self.authorization.lock() = Some(value);
-        Ok(())
+        }
     }
 
     /// Gets a bearer token from the realm of a challenge.
     fn token(&self, realm: &str, service: Option<&str>) -> Result<String> {
-        let mut url = self.parse(realm)?;
+        let url = self.parse(realm)?;
         let is_safe = url.scheme() == "https" || self.base.starts_with("http:");
         if !is_safe {
             return Err(self.failed("log in", format!("its token server {url} has no TLS")));
         }
+        let action = "issue a token";
+        let request = || self.token_request(&url, service).send();
+        let response = self.repeat(request, true, action)?;
+        let response = self.successful(response, "log in")?;
+        let bytes = self.document(response, "token")?;
+        token_in(&bytes)
+            .map_err(|error| self.failed("issue a token", format!("it does not parse: {error}")))?
+            .ok_or_else(|| self.failed("issue a token", "there is none in its answer".to_owned()))
+    }
+
+    /// Asks the token server at `url` for the rights this session needs (docker's token specification).
+    fn token_request(&self, url: &Url, service: Option<&str>) -> RequestBuilder {
         let actions = if self.push { "pull,push" } else { "pull" };
         let scope = format!("repository:{}:{actions}", self.repository);
         let mut fields = vec![("scope", scope.as_str())];
         fields.extend(service.map(|service| ("service", service)));
-        let request = match &self.credentials {
+        let mut url = url.clone();
+        match &self.credentials {
             Some(Credentials::IdentityToken(token)) => {
                 fields.push(("grant_type", "refresh_token"));
                 fields.push(("refresh_token", token));
@@ -458,13 +504,7 @@ impl Session {
                 url.query_pairs_mut().extend_pairs(&fields);
                 self.client.get(url)
             }
-        };
-        let response = self.wait(|| request.send(), "issue a token")?;
-        let response = self.successful(response, "log in")?;
-        let bytes = self.document(response, "token")?;
-        token_in(&bytes)
-            .map_err(|error| self.failed("issue a token", format!("it does not parse: {error}")))?
-            .ok_or_else(|| self.failed("issue a token", "there is none in its answer".to_owned()))
+        }
     }
 }
 
@@ -476,38 +516,8 @@ pub(super) fn token_in(answer: &[u8]) -> serde_json::Result<Option<String>> {
         access_token: Option<String>,
     }
     let answer: Answer = serde_json::from_slice(answer)?;
-    Ok(answer.token.or(answer.access_token))
-}
-
-impl Challenge {
-    /// Parses one `WWW-Authenticate` header (RFC 9110 §11.6.1).
-    pub(super) fn parse(header: &str) -> Option<Self> {
-        let (scheme, mut rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
-        if scheme.eq_ignore_ascii_case("basic") {
-            return Some(Self::Basic);
-        }
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let (mut realm, mut service) = (None, None);
-        while let Some((key, tail)) = rest.split_once('=') {
-            let key = key.trim_matches([' ', ',']).to_ascii_lowercase();
-            let (value, tail) = match tail.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"')?,
-                None => tail.split_once(',').unwrap_or((tail, "")),
-            };
-            match key.as_str() {
-                "realm" => realm = Some(value.to_owned()),
-                "service" => service = Some(value.to_owned()),
-                _ => {}
-            }
-            rest = tail;
-        }
-        Some(Self::Bearer {
-            realm: realm?,
-            service,
-        })
-    }
+    let tokens = [answer.token, answer.access_token].into_iter().flatten();
+    Ok(tokens.into_iter().find(|token| !token.is_empty()))
 }
 
 fn basic(user: &str, password: &str) -> String {
@@ -544,24 +554,4 @@ pub(super) fn message(body: &[u8]) -> Option<String> {
             .take(MAX_MESSAGE)
             .collect(),
     )
-}
-
-/// An error with its causes; reqwest's own text has only the outermost.
-fn chain(error: &reqwest::Error) -> String {
-    let mut words = Vec::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // hyper's own layer says nothing beyond its cause.
-        if !text.starts_with("client error") {
-            words.push(text);
-        }
-        cause = error.source();
-    }
-    words.dedup();
-    if words.is_empty() {
-        error.to_string()
-    } else {
-        words.join(": ")
-    }
 }

@@ -1,4 +1,6 @@
+mod logins;
 mod origins;
+mod retries;
 mod server;
 
 use std::time::{Duration, Instant};
@@ -6,8 +8,6 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::credentials::{self, Credentials};
-use super::session::Challenge;
 use super::*;
 use pcocc_image::store::Store;
 use pcocc_image::testing::MemoryStore;
@@ -254,8 +254,16 @@ fn a_silent_registry_is_left_when_cancelled() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-fn config_with(entries: Value) -> Option<String> {
-    Some(json!({"auths": entries}).to_string())
+/// Docker's `config.json` with these `auths`.
+fn config_with(entries: Value) -> Vec<CredentialFile> {
+    vec![file_of(&json!({"auths": entries}))]
+}
+
+fn file_of(config: &Value) -> CredentialFile {
+    CredentialFile {
+        path: "/home/me/.docker/config.json".into(),
+        text: config.to_string(),
+    }
 }
 
 #[test]
@@ -269,13 +277,13 @@ fn passwords_go_to_the_registry_that_asks() {
     assert!(error.contains("docker login"), "{error}");
     let auth = base64::engine::general_purpose::STANDARD.encode("me:se:cret");
     let login = Access {
-        docker_config: config_with(json!({server.address.clone(): {"auth": auth}})),
+        credentials: config_with(json!({server.address.clone(): {"auth": auth}})),
         ..access(&server)
     };
     assert!(pull(&server, login.clone()).is_ok());
     assert!(!format!("{login:?}").contains(&auth));
     let broken = Access {
-        docker_config: config_with(json!({server.address.clone(): {"auth": "???"}})),
+        credentials: config_with(json!({server.address.clone(): {"auth": "???"}})),
         ..access(&server)
     };
     assert!(
@@ -333,81 +341,11 @@ fn tokens_are_fetched_with_a_password_or_an_identity_token() {
         json!({"identitytoken": "id/token"}),
     ] {
         let login = Access {
-            docker_config: config_with(json!({server.address.clone(): entry})),
+            credentials: config_with(json!({server.address.clone(): entry})),
             ..access(&server)
         };
         assert!(pull(&server, login).is_ok());
     }
-}
-
-#[test]
-fn challenges_are_parsed() {
-    let bearer = |realm: &str, service: Option<&str>| {
-        Some(Challenge::Bearer {
-            realm: realm.to_owned(),
-            service: service.map(str::to_owned),
-        })
-    };
-    for (header, expected) in [
-        ("Basic realm=\"x\"", Some(Challenge::Basic)),
-        ("basic", Some(Challenge::Basic)),
-        (
-            "Bearer realm=\"https://a/t\",service=\"s\"",
-            bearer("https://a/t", Some("s")),
-        ),
-        (
-            "Bearer service=\"s, t\", realm=\"https://a/t\"",
-            bearer("https://a/t", Some("s, t")),
-        ),
-        (
-            "bearer realm=https://a/t,scope=x",
-            bearer("https://a/t", None),
-        ),
-        ("Bearer realm=\"open", None),
-        ("Bearer", None),
-        ("Negotiate", None),
-        ("", None),
-    ] {
-        assert_eq!(Challenge::parse(header), expected, "{header}");
-    }
-}
-
-#[test]
-fn credentials_are_found_as_docker_finds_them() {
-    let context = Context::silent();
-    let find = |config: &Value, host: &str| credentials::find(&config.to_string(), host, &context);
-    let auth = base64::engine::general_purpose::STANDARD.encode("u:p");
-    let password = || {
-        Some(Credentials::Password {
-            user: "u".to_owned(),
-            password: "p".to_owned(),
-        })
-    };
-    for (key, host) in [
-        ("https://index.docker.io/v1/", "docker.io"),
-        ("reg.io", "reg.io"),
-        ("https://reg.io/v2/", "reg.io"),
-        ("reg.io:5000", "reg.io:5000"),
-    ] {
-        let config = json!({"auths": {key: {"auth": auth}}});
-        assert!(find(&config, host).unwrap() == password(), "{key}");
-        assert!(find(&config, "elsewhere.io").unwrap().is_none());
-    }
-    let none = json!({"credHelpers": {"reg.io": "no-such-program-here"}});
-    let error = find(&none, "reg.io").unwrap_err().to_string();
-    assert!(
-        error.contains("docker-credential-no-such-program-here"),
-        "{error}"
-    );
-    let bad = json!({"credsStore": "../../bin/sh"});
-    assert!(
-        find(&bad, "reg.io")
-            .unwrap_err()
-            .to_string()
-            .contains("no program name")
-    );
-    assert!(credentials::find("not json", "reg.io", &context).is_err());
-    assert!(find(&json!({}), "reg.io").unwrap().is_none());
 }
 
 /// Takes uploads; what was refused or accepted is in the requests it saw.

@@ -20,10 +20,10 @@ impl Trust {
         Self(folder)
     }
 
-    fn access(&self, docker_config: Option<String>) -> Access {
+    fn access(&self, credentials: Vec<CredentialFile>) -> Access {
         Access {
             certificate_folders: vec![self.0.path().to_owned()],
-            docker_config,
+            credentials,
             ..Access::default()
         }
     }
@@ -34,7 +34,7 @@ fn redirect(to: &Server, request: &Request) -> Reply {
     reply(307, b"").with("location", format!("{}{path}", to.origin()))
 }
 
-fn password_for(server: &Server) -> Option<String> {
+fn password_for(server: &Server) -> Vec<CredentialFile> {
     let auth = base64::engine::general_purpose::STANDARD.encode("me:secret");
     config_with(json!({server.address.clone(): {"auth": auth}}))
 }
@@ -70,7 +70,9 @@ fn tls_never_leads_to_none() {
         let to = Arc::clone(&plain);
         let server = lying_tls(move |request| asks(request).then(|| redirect(&to, request)));
         let trust = Trust::new(&server, &[]);
-        let error = pull(&server, trust.access(None)).unwrap_err().to_string();
+        let error = pull(&server, trust.access(Vec::new()))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("without TLS"), "{what}: {error}");
         assert!(error.contains(&plain.origin()), "{what}: {error}");
         assert!(plain.seen().is_empty(), "{what}");
@@ -82,7 +84,9 @@ fn tls_never_leads_to_none() {
     let to = Arc::clone(&between);
     let server = lying_tls(move |r| is_manifest(r).then(|| redirect(&to, r)));
     let trust = Trust::new(&server, &[&between]);
-    let error = pull(&server, trust.access(None)).unwrap_err().to_string();
+    let error = pull(&server, trust.access(Vec::new()))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("without TLS"), "{error}");
     assert!(!between.seen().is_empty() && plain.seen().is_empty());
 }
@@ -166,7 +170,7 @@ fn an_upload_elsewhere_gets_no_credentials() {
         }
     });
     let login = Access {
-        docker_config: password_for(&server),
+        credentials: password_for(&server),
         ..access(&server)
     };
     let pushed = copy(&sample(), &remote(&server, login), &Context::silent());
@@ -196,7 +200,7 @@ fn a_token_server_passes_no_credentials_on() {
             });
             own.lock().clone_from(&server.origin());
             let login = Access {
-                docker_config: config_with(json!({server.address.clone(): entry.clone()})),
+                credentials: config_with(json!({server.address.clone(): entry.clone()})),
                 ..access(&server)
             };
             let error = pull(&server, login).unwrap_err().to_string();

@@ -14,6 +14,8 @@ pub(super) struct Request {
     /// `METHOD /path?query`
     pub(super) line: String,
     pub(super) authorization: Option<String>,
+    /// The first byte of a `Range`.
+    pub(super) range: Option<usize>,
     pub(super) body: Vec<u8>,
 }
 
@@ -148,6 +150,7 @@ fn serve(
     let mut request = Request {
         line,
         authorization: None,
+        range: None,
         body: Vec::new(),
     };
     let (mut length, mut chunked) = (0, false);
@@ -160,6 +163,10 @@ fn serve(
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().ok()?,
             "transfer-encoding" => chunked = true,
+            "range" => {
+                let first = value.strip_prefix("bytes=")?.strip_suffix('-')?;
+                request.range = Some(first.parse().ok()?);
+            }
             "authorization" => request.authorization = Some(value.to_owned()),
             _ => {}
         }
