@@ -23,6 +23,7 @@ pub(crate) mod snapshot;
 mod start;
 pub(crate) mod uplink;
 mod watch;
+mod words;
 
 use std::path::PathBuf;
 

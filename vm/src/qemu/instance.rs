@@ -3,8 +3,8 @@
 //! Phases: data disk → QEMU, stopped → connected to the node's network → the state of a snapshot is loaded, if there is
 //! one → the guest runs. Dropping an [`Instance`] in any phase kills what runs.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -23,9 +23,10 @@ use super::filter::ModeFilter;
 use super::migration;
 use super::namespace::Namespace;
 use super::process::Process;
-use super::qmp::Qmp;
+use super::qmp::{MAX_TEXT, Qmp};
 use super::uplink::Uplink;
 use super::watch::StartWatch;
+use super::words::Words;
 use crate::machine::{MachineError, MachineSpec, NetworkPolicy};
 use crate::program;
 
@@ -52,7 +53,7 @@ pub(crate) struct InstancePlan<'a> {
 #[derive(Debug)]
 pub(crate) struct Instance {
     program: PathBuf,
-    log: PathBuf,
+    words: Words,
     pub(crate) process: Process,
     pub(crate) uplink: Option<Uplink>,
     pub(crate) qmp: Qmp,
@@ -121,19 +122,15 @@ impl Instance {
             shares: &shares,
             nothing: &nothing,
         };
-        let log = sockets.join("qemu.log");
-        let output = File::create(&log).map_err(MachineError::io("make", &log))?;
+        let pipe = Words::new();
+        let (words, output) = pipe.map_err(MachineError::io("make a pipe for", plan.program))?;
         let mut command = Command::new(plan.program);
         command
             .args(arguments(&options))
             .env_clear()
             .stdin(Stdio::null())
-            .stdout(
-                output
-                    .try_clone()
-                    .map_err(MachineError::io("share", &log))?,
-            )
-            .stderr(output);
+            .stdout(output.0)
+            .stderr(output.1);
         // Nothing leaves a guest that is only there to be saved.
         let policy = match plan.job {
             true => spec.plan.network,
@@ -161,7 +158,7 @@ impl Instance {
             watch.check()?;
             match process.wait(Duration::ZERO) {
                 None => Ok(()),
-                Some(how) => Err(early_end(&program, how, &log)),
+                Some(how) => Err(early_end(&program, how, &words)),
             }
         };
         let uplink = match plan.namespace && plan.job {
@@ -199,7 +196,7 @@ impl Instance {
         qmp.execute("cont", json!({}))?;
         Ok(Self {
             program,
-            log,
+            words,
             process,
             uplink,
             qmp,
@@ -216,7 +213,7 @@ impl Instance {
     ) -> Result<T, MachineError> {
         let Self {
             program,
-            log,
+            words,
             process,
             channel,
             ..
@@ -225,29 +222,23 @@ impl Instance {
             watch.check()?;
             match process.wait(Duration::ZERO) {
                 None => Ok(()),
-                Some(how) => Err(early_end(program, how, log)),
+                Some(how) => Err(early_end(program, how, words)),
             }
         })
     }
 }
 
 /// The error of a QEMU that ended too early, with the last line of its output.
-fn early_end(program: &Path, how: &str, log: &Path) -> MachineError {
-    let text = last_words(log).unwrap_or_default();
+fn early_end(program: &Path, how: &str, words: &Words) -> MachineError {
+    let text = words.last();
     let said = text.lines().rev().find(|line| !line.trim().is_empty());
+    let said: String = said
+        .unwrap_or("it said nothing")
+        .chars()
+        .take(MAX_TEXT)
+        .collect();
     MachineError::Hypervisor {
         program: program.display().to_string(),
-        why: format!("{how}: {}", said.unwrap_or("it said nothing")),
+        why: format!("{how}: {said}"),
     }
-}
-
-/// The end of a log, more than enough for one line.
-fn last_words(log: &Path) -> io::Result<String> {
-    const MOST: u64 = 16 << 10;
-    let mut file = File::open(log)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(MOST)))?;
-    let mut bytes = Vec::new();
-    file.take(MOST).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -1,6 +1,5 @@
 //! The connection of a machine's namespace with the node: slirp4netns, without the node's loopback.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,6 +15,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::process::Process;
+use super::words::Words;
 use crate::machine::{MachineError, NetworkPolicy};
 
 /// Network of the namespace's side of slirp4netns.
@@ -68,8 +68,8 @@ impl Uplink {
             (Err(error), _) | (_, Err(error)) => return Err(failed(error)),
         };
         let api = sockets.join("uplink");
-        let words = sockets.join("uplink.log");
-        let log = fs::File::create(&words).map_err(MachineError::io("make", &words))?;
+        let pipe = Words::new();
+        let (words, output) = pipe.map_err(MachineError::io("make a pipe for", "slirp4netns"))?;
         let mut command = Command::new("slirp4netns");
         command.args(["--configure", "--mtu=65520", "--disable-host-loopback"]);
         command.arg(format!("--cidr={OUTER_NET}"));
@@ -82,8 +82,8 @@ impl Uplink {
         command.args([&pid.to_string(), "tap0"]);
         command
             .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(MachineError::io("share", &words))?)
-            .stderr(log);
+            .stdout(output.0)
+            .stderr(output.1);
         let inherit = move || {
             fcntl_setfd(&ready_end, FdFlags::empty())?;
             fcntl_setfd(&exit_end, FdFlags::empty())?;
@@ -110,7 +110,7 @@ impl Uplink {
     fn wait_ready(
         &mut self,
         ready: &OwnedFd,
-        log: &Path,
+        words: &Words,
         cancel: &Cancel,
     ) -> Result<(), MachineError> {
         let begun = Instant::now();
@@ -133,7 +133,7 @@ impl Uplink {
             }
             let how = self.process.wait(Duration::ZERO).map(str::to_owned);
             if how.is_some() || begun.elapsed() > PATIENCE {
-                let text = fs::read_to_string(log).unwrap_or_default();
+                let text = words.last();
                 return Err(MachineError::Hypervisor {
                     program: "slirp4netns".into(),
                     why: format!(
@@ -141,7 +141,10 @@ impl Uplink {
                         how.as_deref().unwrap_or("does not get ready"),
                         match text.trim() {
                             "" => "it said nothing".to_owned(),
-                            words => words.replace('\n', "; "),
+                            words => {
+                                let words = words.replace('\n', "; ");
+                                words.chars().take(MAX_WORDS).collect()
+                            }
                         }
                     ),
                 });
