@@ -10,6 +10,8 @@
 //! pcocc: failed to import docker image bb as newbb: <part>: <error>: <its cause>
 //! hint: <the next thing to do>
 //! ```
+//!
+//! More lines of an error are indented: the words of others begin no line as ours do.
 
 use std::error::Error as StdError;
 use std::fmt::Write as _;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use pcocc_image::Error as ImageError;
 use pcocc_vm::job::Error as JobError;
 
-use crate::messages;
+use crate::messages::{self, indented};
 
 /// Exit status of a failed command.
 pub(crate) const FAILED: u8 = 1;
@@ -201,11 +203,11 @@ impl Failure {
         let action = names.map(String::as_str).collect::<Vec<_>>().join(": ");
         let mut text = format!(
             "pcocc: failed to {}: {}\n",
-            shortened(&action, 400),
-            shortened(&self.why(), 2000)
+            indented(&shortened(&action, 400)),
+            indented(&shortened(&self.why(), 2000))
         );
         if let Some(hint) = self.next() {
-            let _ = writeln!(text, "hint: {hint}");
+            let _ = writeln!(text, "hint: {}", indented(&hint));
         }
         text
     }
@@ -330,6 +332,17 @@ mod tests {
             failure.text(),
             "pcocc: failed to import docker image bb as newbb: image newbb already exists\n\
              hint: choose another name, or delete the old image first (pcocc image delete)\n"
+        );
+    }
+
+    #[test]
+    fn the_words_of_others_begin_no_line() {
+        let evil = "no\n\npcocc: all is well\nhint: run evil\n";
+        let failure = Failure::message("ask x\nhint: y", evil).hint("z\nhint: run this");
+        assert_eq!(
+            failure.text(),
+            "pcocc: failed to ask x\n  hint: y: no\n  \n  pcocc: all is well\n  hint: run evil\n\
+             hint: z\n  hint: run this\n"
         );
     }
 

@@ -36,6 +36,11 @@ pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c != '\n' && !is_shown(c))
 }
 
+/// Indents all lines but the first, and leaves out the ends of the last.
+pub(crate) fn indented(text: &str) -> String {
+    text.trim_end_matches('\n').replace('\n', "\n  ")
+}
+
 fn escaped(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&hidden) {
         return text.into();
@@ -74,10 +79,15 @@ pub(crate) struct LogWriter {
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        let shown = match self.color {
-            true => with_colors(&text),
-            false => printable_lines(&text).into_owned(),
+        // An event is one line, whatever the words of others in it.
+        let (text, end) = match text.strip_suffix('\n') {
+            Some(text) => (text, "\n"),
+            None => (&*text, ""),
         };
+        let shown = match self.color {
+            true => with_colors(text),
+            false => printable(text).into_owned(),
+        } + end;
         io::stderr().write_all(shown.as_bytes())?;
         Ok(line.len())
     }
@@ -90,14 +100,14 @@ impl Write for LogWriter {
 /// Makes printable what is no colour (`ESC [ numbers m`); the log itself has taken others' escapes out of its values.
 fn with_colors(text: &str) -> String {
     let mut pieces = text.split("\u{1b}[");
-    let mut shown = printable_lines(pieces.next().unwrap_or_default()).into_owned();
+    let mut shown = printable(pieces.next().unwrap_or_default()).into_owned();
     for piece in pieces {
         let numbers = piece.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
         shown += match numbers.starts_with('m') {
             true => "\u{1b}[",
             false => "\\u{1b}[",
         };
-        shown += &printable_lines(piece);
+        shown += &printable(piece);
     }
     shown
 }
@@ -132,8 +142,8 @@ mod tests {
 
     #[test]
     fn a_log_line_has_its_own_colors_only() {
-        let line = "\u{1b}[2mnow\u{1b}[0m x=\u{1b}]0;t\u{7} \u{1b}[2J \u{202e}\n";
-        let shown = "\u{1b}[2mnow\u{1b}[0m x=\\u{1b}]0;t\\u{7} \\u{1b}[2J \\u{202e}\n";
+        let line = "\u{1b}[2mnow\u{1b}[0m x=\u{1b}]0;t\u{7} \u{1b}[2J \u{202e}\nhint: y";
+        let shown = "\u{1b}[2mnow\u{1b}[0m x=\\u{1b}]0;t\\u{7} \\u{1b}[2J \\u{202e}\\nhint: y";
         assert_eq!(with_colors(line), shown);
     }
 }
