@@ -1,5 +1,6 @@
 //! What a terminal shows, read back through a terminal emulator.
 
+mod logs;
 mod registry;
 #[path = "../sandbox/mod.rs"]
 mod sandbox;

@@ -159,6 +159,13 @@ impl Log {
         {
             // What came since.
             self.copy(&mut file)?;
+            // The log was put aside more than once: of several, the last is still there.
+            if let Some(mut between) = open(&older(&self.path))?
+                && !is_same(&file, &between).map_err(LogError::Read)?
+                && !is_same(&next, &between).map_err(LogError::Read)?
+            {
+                self.copy(&mut between)?;
+            }
             self.copy(&mut next)?;
             file = next;
         }
