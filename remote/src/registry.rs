@@ -13,6 +13,7 @@ mod authorities;
 mod challenge;
 mod credentials;
 mod failure;
+mod plain;
 mod push;
 mod redirects;
 mod retries;

@@ -25,6 +25,7 @@ use super::authorities;
 use super::challenge::Challenge;
 use super::credentials::{self, Credentials};
 use super::failure::{chain, is_about_tls};
+use super::plain::PlainPasswords;
 use super::redirects;
 use super::retries::{MOST, Retries};
 use pcocc_image::oci::MAX_DOCUMENT;
@@ -61,6 +62,7 @@ pub(super) struct Session {
     credentials: Option<Credentials>,
     authorization: Mutex<Option<HeaderValue>>,
     progress: Reporter,
+    passwords: PlainPasswords,
     cancel: Cancel,
 }
 
@@ -130,6 +132,7 @@ impl Session {
             credentials: None,
             authorization: Mutex::new(None),
             progress: context.progress.clone(),
+            passwords: PlainPasswords::new(&context.progress),
             cancel: context.cancel.clone(),
         };
         let mut answer = session.ping();
@@ -438,6 +441,7 @@ impl Session {
     fn answer(&self, challenge: &Challenge) -> Result<String> {
         match (challenge, &self.credentials) {
             (Challenge::Basic, Some(Credentials::Password { user, password })) => {
+                self.passwords.sent_to(&self.parse(&self.base)?);
                 Ok(basic(user, password))
             }
             (Challenge::Basic, _) => Err(Error::Denied {
@@ -448,6 +452,7 @@ impl Session {
                 ),
             }),
             (Challenge::Bearer { .. }, Some(Credentials::RegistryToken(token))) => {
+                self.passwords.sent_to(&self.parse(&self.base)?);
                 Ok(format!("Bearer {token}"))
             }
             (Challenge::Bearer { realm, service }, _) => {
@@ -481,6 +486,12 @@ impl Session {
         fields.extend(service.map(|service| ("service", service)));
         let mut url = url.clone();
         match &self.credentials {
+        if let Some(Credentials::IdentityToken(_) | Credentials::Password { .. }) =
+            &self.credentials
+        {
+            self.passwords.sent_to(&url);
+        }
+        let request = match &self.credentials {
             Some(Credentials::IdentityToken(token)) => {
                 fields.push(("grant_type", "refresh_token"));
                 fields.push(("refresh_token", token));

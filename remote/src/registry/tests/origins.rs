@@ -1,6 +1,7 @@
 //! Credentials belong to one origin, and nothing goes from TLS to none.
 
 use super::*;
+use pcocc_core::progress::{Event, Progress, Reporter};
 
 /// A registry with TLS that lies when `lie` has something to say, and is honest else.
 fn lying_tls(lie: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static) -> Server {
@@ -250,4 +251,61 @@ fn the_digest_of_a_manifest_is_compared_whatever_its_media_type() {
                 .with("docker-content-digest", promised)
         })
     });
+}
+
+/// Remembers warnings.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Progress for Warnings {
+    fn event(&self, event: Event) {
+        if let Event::Warning(text) = event {
+            self.0.lock().push(text);
+        }
+    }
+}
+
+#[test]
+fn a_password_that_others_can_read_is_told_once() {
+    let warned = |host: &str, server: &Server, docker_config: Value| {
+        let address = server.address.replace("127.0.0.1", host);
+        let access = Access {
+            insecure_registries: vec![address.clone()],
+            docker_config: config_with(json!({address.clone(): docker_config})),
+            ..Access::default()
+        };
+        let warnings = Arc::new(Warnings::default());
+        let context = Context {
+            progress: Reporter::new(Arc::clone(&warnings) as Arc<dyn Progress>),
+            ..Context::silent()
+        };
+        let image = RegistryImage::new(&format!("{address}/app:1"), access).unwrap();
+        let store = MemoryStore::temporary().unwrap();
+        let sink = store.sink("image", None).unwrap();
+        copy(&image, &*sink, &context).unwrap();
+        std::mem::take(&mut *warnings.0.lock())
+    };
+    let auth = base64::engine::general_purpose::STANDARD.encode("me:secret");
+    let password = json!({"auth": auth});
+    let basic = lying(|request| {
+        request
+            .authorization
+            .is_none()
+            .then(|| reply(401, b"").with("www-authenticate", "Basic realm=\"test\""))
+    });
+    // This machine by a number that is none of its loopback's.
+    let told = warned("0.0.0.0", &basic, password.clone());
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("http://0.0.0.0:") && told[0].contains("without TLS"),
+        "{told:?}"
+    );
+    assert_eq!(warned("127.0.0.1", &basic, password.clone()), [""; 0]);
+    let open = lying(|_| None);
+    assert_eq!(warned("0.0.0.0", &open, password), [""; 0]);
+    let identity = json!({"identitytoken": "id/token"});
+    // Its realm is on the loopback, but what stands for the password goes to the registry in none of its requests.
+    assert_eq!(warned("0.0.0.0", &with_tokens(), identity), [""; 0]);
+    let token = json!({"registrytoken": "somebody"});
+    assert_eq!(warned("0.0.0.0", &with_tokens(), token).len(), 1);
 }
