@@ -468,6 +468,11 @@ impl Session {
         if !is_safe {
             return Err(self.failed("log in", format!("its token server {url} has no TLS")));
         }
+        if let Some(Credentials::IdentityToken(_) | Credentials::Password { .. }) =
+            &self.credentials
+        {
+            self.passwords.sent_to(&url);
+        }
         let action = "issue a token";
         let request = || self.token_request(&url, service).send();
         let response = self.repeat(request, true, action)?;
@@ -486,12 +491,6 @@ impl Session {
         fields.extend(service.map(|service| ("service", service)));
         let mut url = url.clone();
         match &self.credentials {
-        if let Some(Credentials::IdentityToken(_) | Credentials::Password { .. }) =
-            &self.credentials
-        {
-            self.passwords.sent_to(&url);
-        }
-        let request = match &self.credentials {
             Some(Credentials::IdentityToken(token)) => {
                 fields.push(("grant_type", "refresh_token"));
                 fields.push(("refresh_token", token));

@@ -1,5 +1,6 @@
 mod logins;
 mod origins;
+mod pushing;
 mod retries;
 mod server;
 

@@ -271,7 +271,7 @@ fn a_password_that_others_can_read_is_told_once() {
         let address = server.address.replace("127.0.0.1", host);
         let access = Access {
             insecure_registries: vec![address.clone()],
-            docker_config: config_with(json!({address.clone(): docker_config})),
+            credentials: config_with(json!({address.clone(): docker_config})),
             ..Access::default()
         };
         let warnings = Arc::new(Warnings::default());
