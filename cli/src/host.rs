@@ -9,7 +9,6 @@
 pub(crate) mod jobs;
 mod layers;
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -19,6 +18,7 @@ use std::time::Duration;
 use pcocc_core::batch::{BatchConfig, BatchType};
 use pcocc_core::cancel::Cancel;
 use pcocc_core::containers::{self, Runtime};
+use pcocc_core::named;
 use pcocc_core::repos::ReposConfig;
 use pcocc_core::template;
 use pcocc_image::reference::ImageUri;
@@ -31,6 +31,9 @@ use pcocc_vm::job::{Job, Jobs};
 
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
+
+/// Most bytes of a file with credentials.
+const MAX_CREDENTIALS: u64 = 4 << 20;
 
 /// The surroundings of a run.
 #[derive(Debug)]
@@ -148,7 +151,7 @@ impl Host {
         let runtime = self.runtime()?.clone();
         let mut credentials = Vec::new();
         for path in self.environment.credential_files() {
-            match fs::read_to_string(&path) {
+            match named::read_text(&path, MAX_CREDENTIALS) {
                 Ok(text) => credentials.push(CredentialFile { path, text }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -241,6 +244,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_configuration_file_is_read_once_and_a_mistake_is_not_kept() {

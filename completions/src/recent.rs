@@ -4,7 +4,7 @@
 //! cached answer. A slower query goes on in the background for ten seconds at most, and its answer serves the next TAB:
 //! without this, a slow daemon or scheduler would never complete anything.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+
+use pcocc_core::named;
 
 /// How long a TAB waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(150);
@@ -114,7 +116,7 @@ fn age(file: &Path) -> Option<Duration> {
 
 fn read(file: &Path) -> io::Result<Vec<String>> {
     let mut text = Vec::new();
-    File::open(file)?.take(MOST).read_to_end(&mut text)?;
+    named::open(file)?.take(MOST).read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
     let shown = |line: &&str| !line.is_empty() && !line.contains(char::is_control);
     Ok(text.lines().filter(shown).map(str::to_owned).collect())

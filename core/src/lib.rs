@@ -10,6 +10,7 @@ pub mod containers;
 pub mod durable;
 pub mod file_error;
 pub mod hex;
+pub mod named;
 pub mod process;
 pub mod progress;
 pub mod qcow2;

@@ -5,7 +5,6 @@
 mod positions;
 
 use std::borrow::Cow;
-use std::fs;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_saphyr::Spanned;
+
+use crate::beneath::Refusal;
+use crate::named;
 
 pub use positions::{Positions, place};
 
@@ -153,18 +155,20 @@ pub fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, ConfigError> 
         file: file.to_owned(),
         source,
     };
-    match fs::metadata(file) {
-        Ok(metadata) if metadata.len() > MAX_FILE => {
-            return Err(ConfigError::Content {
-                file: file.to_owned(),
-                message: format!("is larger than {MAX_FILE} bytes; that is no config file"),
+    let bytes = match named::read(file, MAX_FILE) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(match Refusal::of(&error) {
+                Some(refusal) => ConfigError::Content {
+                    file: file.to_owned(),
+                    message: format!("{refusal}; that is no config file"),
+                },
+                None => failed(error),
             });
         }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    }
-    let text = String::from_utf8(fs::read(file).map_err(failed)?)
+    };
+    let text = String::from_utf8(bytes)
         .map_err(|error| no_text(file, error.as_bytes(), error.utf8_error().valid_up_to()))?;
     parse(&text, file).map(Some)
 }
@@ -208,6 +212,7 @@ fn strip_location(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]

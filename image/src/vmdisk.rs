@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pcocc_core::child;
+use pcocc_core::named;
 use pcocc_core::qcow2::{self, Header};
 use serde::Deserialize;
 
@@ -155,7 +156,7 @@ fn is_named(backing: &str, digest: Digest) -> bool {
 
 /// Tells a disk image's format by its magic number; `None` for raw disks and whatever else.
 pub fn detect(path: &Path) -> Result<Option<DiskFormat>> {
-    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    let mut file = named::open(path).map_err(Error::io("open", path))?;
     let mut start = Vec::with_capacity(80);
     (&mut file)
         .take(80)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
 
+use pcocc_core::named;
 use pcocc_shellenv::DockerEnvironment;
 use pcocc_vm::job::{Error, Job, JobId, Queue, Queued, Wanted};
 use pcocc_vm::machine::ClientIdentity;
@@ -11,6 +12,9 @@ use pcocc_vm::slurm::Squeue;
 
 use super::Host;
 use crate::errors::{Failure, Outcome, While as _};
+
+/// Most bytes of a file with a key or certificates.
+const MAX_PEM: u64 = 1 << 20;
 
 /// A scheduler that is never asked: records are believed.
 #[derive(Debug)]
@@ -142,7 +146,7 @@ impl Host {
         let docker = self.docker_environment(job)?;
         let read = |name: &str| {
             let path = docker.cert_path.join(name);
-            std::fs::read_to_string(&path).part(|| format!("read {}", path.display()))
+            named::read_text(&path, MAX_PEM).part(|| format!("read {}", path.display()))
         };
         let client = ClientIdentity {
             cert_pem: read("cert.pem")?,

@@ -5,4 +5,5 @@ mod sandbox;
 
 mod completion;
 mod daemon;
+mod files;
 mod terminal;

@@ -1,11 +1,11 @@
 //! Reading one image of a docker archive.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+use pcocc_core::named;
 
 use super::index::{Extent, Index};
 use super::manifest::{Listed, choose};
@@ -188,7 +188,7 @@ fn compression_of(path: &Path) -> Result<Compression> {
 
 fn start_of(path: &Path) -> Result<Vec<u8>> {
     let mut start = Vec::with_capacity(512);
-    File::open(path)
+    named::open(path)
         .and_then(|file| file.take(512).read_to_end(&mut start))
         .map_err(Error::io("read", path))?;
     Ok(start)

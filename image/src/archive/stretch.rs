@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pcocc_core::named;
 
 use crate::error::{Error, Result};
 use crate::stream;
@@ -33,7 +34,7 @@ struct Forward {
 impl Stretches {
     /// Opens the archive.
     pub(super) fn new(path: &Path, compression: Compression) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        let file = named::open(path).map_err(Error::io("open", path))?;
         Ok(Self {
             path: path.to_owned(),
             compression,
@@ -70,7 +71,7 @@ impl Stretches {
         let mut at = match forward.take() {
             Some(at) if at.position <= offset => at,
             _ => {
-                let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
+                let mut file = named::open(&self.path).map_err(Error::io("open", &self.path))?;
                 file.seek(SeekFrom::Start(0))
                     .map_err(Error::io("read", &self.path))?;
                 Forward {

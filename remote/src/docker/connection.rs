@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use pcocc_core::named;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
@@ -274,10 +275,13 @@ fn explain_tls(error: &rustls::Error) -> String {
     }
 }
 
+/// Most bytes of a file with keys or certificates.
+const MAX_PEM: u64 = 4 << 20;
+
 fn tls_config(files: &TlsFiles, endpoint: &Endpoint) -> Result<ClientConfig> {
     let bad = |path: &Path, why: String| Error::invalid(path.display().to_string(), why);
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| Error::Unreachable {
+        named::read(path, MAX_PEM).map_err(|error| Error::Unreachable {
             endpoint: endpoint.to_string(),
             why: format!(
                 "is to be reached with TLS, but {} cannot be read ({error}); set DOCKER_CERT_PATH to \

@@ -6,9 +6,13 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use pcocc_core::named;
 use reqwest::Certificate;
 
 use pcocc_image::{Error, Result};
+
+/// Most bytes of a file with certificates.
+const MAX_PEM: u64 = 4 << 20;
 
 /// Reads the certificates in `folders` for the registry `host`, which is `HOST[:PORT]`.
 pub(super) fn of(host: &str, folders: &[PathBuf]) -> Result<Vec<Certificate>> {
@@ -46,7 +50,7 @@ fn absent(error: &io::Error) -> bool {
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
+    let text = named::read(path, MAX_PEM).map_err(Error::io("read", path))?;
     let bad = |why: String| Error::invalid(path.display().to_string(), why);
     let certificates = Certificate::from_pem_bundle(&text)
         .map_err(|error| bad(format!("is not a PEM certificate: {error}")))?;

@@ -11,6 +11,7 @@ mod name;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pcocc_core::named;
 use pcocc_image::origin::{Origin, Parent};
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::RepositorySink;
@@ -23,6 +24,9 @@ use crate::environment::Environment;
 use crate::errors::Outcome;
 use crate::invocation::{Invocation, Run};
 use crate::output;
+
+/// Most bytes of a Dockerfile.
+const MAX_DOCKERFILE: u64 = 16 << 20;
 
 /// Build an image from a Dockerfile inside docker
 ///
@@ -134,7 +138,10 @@ impl Args {
             None => Path::new(&self.path).join("Dockerfile"),
         };
         let is_folder = Path::new(&self.path).is_dir();
-        let Some(text) = is_folder.then(|| std::fs::read(&file).ok()).flatten() else {
+        let Some(text) = is_folder
+            .then(|| named::read(&file, MAX_DOCKERFILE).ok())
+            .flatten()
+        else {
             return (Dockerfile::default(), None);
         };
         let variables = Environment::variables();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use pcocc_core::named;
 use serde::Deserialize;
 
 use crate::errors::Outcome;
@@ -51,12 +52,22 @@ impl Run for Args {
     }
 }
 
+/// Most bytes of the mount's status.
+const MAX_STATUS: u64 = 16 << 20;
+
 /// The process behind the mount, if it answers.
 fn server(mount_point: &Path) -> Option<u32> {
     #[derive(Deserialize)]
     struct Status {
         pid: u32,
     }
-    let text = std::fs::read(mount_point.join(".pcocc/status.json")).ok()?;
+    // A folder of somebody else is not asked.
+    let is_ours = pcocc_fs::mount_points()
+        .ok()?
+        .contains(&mount_point.to_owned());
+    let status = mount_point.join(".pcocc/status.json");
+    let text = is_ours
+        .then(|| named::read(&status, MAX_STATUS).ok())
+        .flatten()?;
     Some(serde_json::from_slice::<Status>(&text).ok()?.pid)
 }

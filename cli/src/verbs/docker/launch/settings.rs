@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 
 use pcocc_core::containers::Runtime;
+use pcocc_core::named;
 use pcocc_core::template::Written;
 use pcocc_core::templates::Template;
 use pcocc_vm::machine::GuestEnvironment;
@@ -20,6 +21,9 @@ use crate::errors::{Failure, Outcome, While as _};
 
 /// Most bytes of certificates for a guest.
 const MAX_CERTIFICATES: usize = 2 << 20;
+
+/// Most bytes of a file with certificates or settings.
+const MAX_FILE: u64 = 4 << 20;
 
 /// The settings of a VM's docker daemon, with their consequences.
 #[derive(Debug, Default)]
@@ -45,7 +49,7 @@ impl Settings {
             let place = by.map(|written| format!("{}: ", written.place()));
             let place = place.unwrap_or_default();
             let part = format!("{place}read {}", path.display());
-            let text = fs::read_to_string(path).part(|| &*part)?;
+            let text = named::read_text(path, MAX_FILE).part(|| &*part)?;
             Outcome::Ok((text, part))
         };
         let given = match (given, &template.daemon_json) {
@@ -104,7 +108,7 @@ impl Settings {
                 if file.extension().is_none_or(|extension| extension != "crt") {
                     continue;
                 }
-                match fs::read_to_string(&file) {
+                match named::read_text(&file, MAX_FILE) {
                     Ok(text) => {
                         let all = found.entry(registry.to_owned()).or_default();
                         all.push_str(text.trim_end());
