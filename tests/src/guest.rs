@@ -4,7 +4,7 @@
 //! those of jobs included, share one cache, so the guest boots once and every test resumes it in seconds.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,9 +88,7 @@ pub struct TestVm {
 #[track_caller]
 pub fn vm_spec(folder: &Path) -> MachineSpec {
     let (image, cache) = guest_files();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("find a free port");
-    let listen = listener.local_addr().expect("its address");
-    drop(listener);
+    let listen = free_address();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("a clock")
@@ -158,6 +156,12 @@ pub fn hypervisor() -> Qemu {
     }
 }
 
+/// An address of this machine at which nobody listens now.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("find a free port");
+    listener.local_addr().expect("its address")
+}
+
 impl std::fmt::Debug for TestVm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "TestVm({})", self.machine.endpoint())
@@ -165,13 +169,19 @@ impl std::fmt::Debug for TestVm {
 }
 
 impl TestVm {
-    /// Starts the machine, whatever comes of it.
-    pub fn try_start(spec: MachineSpec) -> Result<Self, MachineError> {
+    /// Starts the machine, whatever comes of it; at another port when somebody was faster, as the launcher does.
+    pub fn try_start(mut spec: MachineSpec) -> Result<Self, MachineError> {
         let begun = Instant::now();
         let mut stages = Vec::new();
-        let machine = hypervisor().start(&spec, &Cancel::new(), &mut |stage| {
-            stages.push((begun.elapsed(), stage));
-        })?;
+        let machine = loop {
+            let started = hypervisor().start(&spec, &Cancel::new(), &mut |stage| {
+                stages.push((begun.elapsed(), stage));
+            });
+            match started {
+                Err(MachineError::PortTaken(_)) => spec.listen = free_address(),
+                started => break started?,
+            }
+        };
         Ok(Self {
             machine,
             folder: spec.plan.scratch.clone(),
