@@ -60,6 +60,8 @@ pub(crate) struct DockerVariables {
     pub(crate) tls_verify: Option<String>,
     /// DOCKER_CERT_PATH, or docker's configuration folder, as in docker.
     pub(crate) cert_path: PathBuf,
+    /// DOCKER_CONTEXT.
+    pub(crate) context: Option<String>,
 }
 
 /// `HTTP_PROXY` and the like, by their names in capitals. May hold passwords.
@@ -182,6 +184,7 @@ impl Environment {
                 host: text("DOCKER_HOST")?,
                 tls_verify: text("DOCKER_TLS_VERIFY")?,
                 cert_path: directory("DOCKER_CERT_PATH", docker_config.clone()),
+                context: text("DOCKER_CONTEXT")?,
             },
             proxies: Proxies::read(),
             docker_config,
@@ -245,6 +248,7 @@ impl Environment {
         rows.extend(
             [
                 ("DOCKER_TLS_VERIFY", &docker.tls_verify),
+                ("DOCKER_CONTEXT", &docker.context),
                 ("PCOCC_LOG", &self.log),
             ]
             .into_iter()

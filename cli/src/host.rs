@@ -3,7 +3,7 @@
 //! The one floor between the verbs and the libraries. Each fact is found out when a verb first asks for it and kept for the
 //! rest of the run: a configuration file is read once, and Slurm is asked once which job is meant. A failure is not kept.
 //!
-//! Data path of the daemon: DOCKER_HOST, else the [`Host::job`] of this shell or the only one → [`Host::endpoint`] →
+//! Data path of the daemon: DOCKER_HOST, else docker's context, else the [`Host::job`] of this shell or the only one → [`Host::endpoint`] →
 //! [`Host::daemon`]; that of a job hands out layers as [`layers`] says. [`jobs`] has what verbs ask of other jobs.
 
 pub(crate) mod jobs;
@@ -24,7 +24,7 @@ use pcocc_core::template;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{Kind, Repositories};
 use pcocc_image::transfer::Context;
-use pcocc_remote::docker::{Daemon, Endpoint};
+use pcocc_remote::docker::{Daemon, Endpoint, contexts};
 use pcocc_remote::registry::{Access, CredentialFile};
 use pcocc_vm::guest_image::GuestDisk;
 use pcocc_vm::job::{Job, Jobs};
@@ -194,33 +194,79 @@ impl Host {
         once(&self.jobs, || Ok(Jobs::open(&self.environment.user_conf)?))
     }
 
+    /// The daemon that the user has chosen in docker's own ways: DOCKER_HOST, DOCKER_CONTEXT, or the current context.
+    fn chosen(&self) -> Outcome<Option<Endpoint>> {
+        let environment = &self.environment;
+        let docker = &environment.docker;
+        if let Some(host) = docker.host.as_deref() {
+            let verify = docker.tls_verify.as_deref();
+            return Ok(Some(Endpoint::parse(
+                Some(host),
+                verify,
+                Some(&docker.cert_path),
+            )?));
+        }
+        let name = match &docker.context {
+            Some(name) if name == contexts::DEFAULT => return Ok(Some(self.default_endpoint())),
+            Some(name) => Some(name.clone()),
+            None => {
+                let path = environment.docker_config.join("config.json");
+                match fs::read_to_string(path) {
+                    Ok(text) => contexts::current(&text)?,
+                    // Docker's command says so, too; here nothing else may depend on it.
+                    Err(_) => None,
+                }
+            }
+        };
+        name.map(|name| Ok(contexts::endpoint(&environment.docker_config, &name)?))
+            .transpose()
+    }
+
+    /// Docker's own default; where only a rootless docker runs, its socket.
+    fn default_endpoint(&self) -> Endpoint {
+        let default = Endpoint::default();
+        let rootless = self.environment.runtime.as_ref();
+        let rootless = rootless.map(|folder| folder.join("docker.sock"));
+        match (&default, rootless) {
+            (Endpoint::Unix(socket), Some(rootless)) if !socket.exists() && rootless.exists() => {
+                Endpoint::Unix(rootless)
+            }
+            _ => default,
+        }
+    }
+
     /// The job whose daemon [`Host::endpoint`] is, if it is a job's.
     pub(crate) fn job(&self) -> Outcome<Option<&Job>> {
-        let job = once(&self.job, || match &self.environment.docker.host {
+        let job = once(&self.job, || match self.chosen()? {
             None => self.only_job(),
-            Some(host) => Ok(self
-                .enclosing_job()
-                .filter(|job| job.record.endpoint.as_ref() == Some(host))),
+            Some(endpoint) => {
+                let own = Some(endpoint.to_string());
+                Ok(self
+                    .enclosing_job()
+                    .filter(|job| job.record.endpoint == own))
+            }
         });
         Ok(job?.as_ref())
     }
 
     /// The endpoint of the daemon that is meant.
     ///
-    /// That is the one DOCKER_HOST and its companions name, as in a docker shell; without DOCKER_HOST that of the job we
-    /// run in, or of the only job there is; without any job docker's own default.
+    /// That is the one that docker's own command would use in a docker shell: by DOCKER_HOST and its companions, by
+    /// DOCKER_CONTEXT, by the current context. Without any of them that of the job we run in, or of the only job there is;
+    /// without any job docker's own default.
     pub(crate) fn endpoint(&self) -> Outcome<&Endpoint> {
         once(&self.endpoint, || {
-            let docker = &self.environment.docker;
-            if docker.host.is_none()
-                && let Some(job) = self.job()?
-            {
-                let found = self.docker_environment(job)?;
-                let (host, folder) = (Some(&*found.host), Some(&*found.cert_path));
-                return Ok(Endpoint::parse(host, Some("1"), folder)?);
+            if let Some(endpoint) = self.chosen()? {
+                return Ok(endpoint);
             }
-            let (host, verify) = (docker.host.as_deref(), docker.tls_verify.as_deref());
-            Ok(Endpoint::parse(host, verify, Some(&docker.cert_path))?)
+            match self.job()? {
+                Some(job) => {
+                    let found = self.docker_environment(job)?;
+                    let (host, folder) = (Some(&*found.host), Some(&*found.cert_path));
+                    Ok(Endpoint::parse(host, Some("1"), folder)?)
+                }
+                None => Ok(self.default_endpoint()),
+            }
         })
     }
 

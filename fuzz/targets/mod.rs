@@ -27,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("attach", docker::frames),
     ("challenge", registry::challenge),
     ("changes", docker::changes),
+    ("context", docker::context),
     ("daemon", docker::answers),
     ("disk", machines::disk),
     ("docker-config", registry::docker_config),

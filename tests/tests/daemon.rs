@@ -15,7 +15,7 @@ use pcocc_image::{Error, Result};
 use pcocc_layers::Compression;
 use pcocc_layers::{DiffId, Digest};
 use pcocc_remote::docker::{Daemon, DaemonSink, DaemonSource, Endpoint, ImageStore};
-use pcocc_tests::{Docker, Dockerd};
+use pcocc_tests::{Docker, Dockerd, Pcocc};
 
 /// A folder of gzip layers that remembers what it was offered.
 #[derive(Default)]
@@ -412,4 +412,45 @@ fn docker_over_tls_trusts_its_own_authority_only_as_root() {
     assert!(error.contains("refused our client certificate"), "{error}");
     let error = connect("", ours.path()).unwrap_err().to_string();
     assert!(error.contains("DOCKER_TLS_VERIFY"), "{error}");
+}
+
+#[test]
+fn docker_daemons_behind_ssh_and_in_contexts_are_reached() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let docker = Docker::shared();
+    docker.busybox_image("behind");
+    let image = docker.name("behind");
+    let pcocc = Pcocc::new().with(&docker);
+    let home = pcocc.home();
+    // ssh to another machine is not to be had here; docker's own end of the connection is real.
+    let programs = home.join("bin");
+    std::fs::create_dir(&programs).unwrap();
+    let ssh = programs.join("ssh");
+    let script = format!(
+        "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\nDOCKER_HOST={} exec \"$@\"\n",
+        docker.host()
+    );
+    std::fs::write(&ssh, script).unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let run = |context: Option<&str>, dest: &str| {
+        let mut command = pcocc.command(&["docker", "import", &image, dest]);
+        match context {
+            Some(name) => command
+                .env_remove("DOCKER_HOST")
+                .env("DOCKER_CONTEXT", name),
+            None => command
+                .env("DOCKER_HOST", "ssh://me@there")
+                .env("PATH", &path),
+        };
+        pcocc_tests::run(&mut command).ok().to_owned()
+    };
+    run(None, "far");
+    let endpoint = format!("host={}", docker.host());
+    let mut create = pcocc.any("docker");
+    create.args(["context", "create", "mine", "--docker", &endpoint]);
+    pcocc_tests::run(&mut create).ok();
+    run(Some("mine"), "near");
+    let shown = pcocc.run(&["image", "list"]);
+    assert!(shown.contains("far") && shown.contains("near"), "{shown}");
 }

@@ -26,6 +26,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use super::bounds::{self, Allowance, LastOverrun, Overrun};
 use super::endpoint::{Endpoint, TlsFiles};
 use super::liveness::{Liveness, Monitored};
+use super::ssh::{self, SshWords};
 use pcocc_image::{Error, Result};
 
 /// Longest wait for a connection, and longest wait for the TLS handshake.
@@ -53,6 +54,7 @@ pub(super) struct Connector {
     pub(super) liveness: Liveness,
     /// The last answer that was too long.
     overrun: LastOverrun,
+    ssh_words: SshWords,
 }
 
 impl Connector {
@@ -79,6 +81,7 @@ impl Connector {
             tls,
             liveness: Liveness::default(),
             overrun: LastOverrun::default(),
+            ssh_words: SshWords::default(),
         })
     }
 
@@ -159,6 +162,9 @@ impl Connector {
                     stream.set_nodelay(true)?;
                     Ok(Box::new(stream) as Box<dyn Stream>)
                 }),
+                Endpoint::Ssh(host) => Box::pin(async move {
+                    Ok(Box::new(ssh::connect(host, &self.ssh_words)?) as Box<dyn Stream>)
+                }),
             };
         let stream = within(open).await?;
         match &self.tls {
@@ -183,6 +189,9 @@ impl Connector {
         match (error.kind(), &self.endpoint) {
             (io::ErrorKind::NotFound, Endpoint::Unix(_)) => {
                 "is not there: no such socket; start the daemon, or set DOCKER_HOST".to_owned()
+            }
+            (io::ErrorKind::NotFound, Endpoint::Ssh(_)) => {
+                "is reached by ssh, which is not there; install it".to_owned()
             }
             (io::ErrorKind::PermissionDenied, Endpoint::Unix(_)) => {
                 "may not be used by you: permission denied; ask to be put into the group docker"
@@ -216,6 +225,9 @@ impl Connector {
             return self.unreachable(overrun.to_string());
         }
         let cause = root_cause(error);
+        if let (Endpoint::Ssh(_), Some(words)) = (&self.endpoint, self.ssh_words.get()) {
+            return self.unreachable(format!("cannot be reached: ssh says: {words}"));
+        }
         // In TLS 1.3, a refused client certificate shows only after the handshake.
         if cause.contains("received fatal alert") {
             return self.unreachable(format!("refused our client certificate: {cause}"));
@@ -305,21 +317,20 @@ fn tls_config(files: &TlsFiles, endpoint: &Endpoint) -> Result<ClientConfig> {
             .add(certificate)
             .map_err(|error| bad(&files.ca, format!("is not a certificate: {error}")))?;
     }
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
-        .map_err(|error| bad(&files.key, format!("is not a PEM private key: {error}")))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| bad(&files.ca, error.to_string()))?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(certificates(&files.cert)?, key)
+        .with_root_certificates(roots);
+    let Some((cert, key)) = &files.client else {
+        return Ok(config.with_no_client_auth());
+    };
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+        .map_err(|error| bad(key, format!("is not a PEM private key: {error}")))?;
+    config
+        .with_client_auth_cert(certificates(cert)?, private)
         .map_err(|error| {
-            bad(
-                &files.cert,
-                format!(
-                    "and {} do not belong together: {error}",
-                    files.key.display()
-                ),
-            )
+            let why = format!("and {} do not belong together: {error}", key.display());
+            bad(cert, why)
         })
 }

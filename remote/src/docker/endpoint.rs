@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::ssh::SshHost;
 use pcocc_image::{Error, Result};
 
 /// Docker's default address.
@@ -15,10 +16,8 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 pub struct TlsFiles {
     /// Certificate of the authority that signed the daemon's certificate.
     pub ca: PathBuf,
-    /// The client's certificate.
-    pub cert: PathBuf,
-    /// The client's private key.
-    pub key: PathBuf,
+    /// The client's certificate and its private key, for a daemon that wants to know its clients.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 impl TlsFiles {
@@ -26,8 +25,7 @@ impl TlsFiles {
     pub fn of_folder(folder: &Path) -> Self {
         Self {
             ca: folder.join("ca.pem"),
-            cert: folder.join("cert.pem"),
-            key: folder.join("key.pem"),
+            client: Some((folder.join("cert.pem"), folder.join("key.pem"))),
         }
     }
 }
@@ -46,6 +44,8 @@ pub enum Endpoint {
         /// Certificates of a TLS connection.
         tls: Option<TlsFiles>,
     },
+    /// A machine on which ssh runs docker's own command, which passes the bytes on.
+    Ssh(SshHost),
 }
 
 impl Default for Endpoint {
@@ -57,7 +57,7 @@ impl Default for Endpoint {
 impl Endpoint {
     /// Parses docker's own variables; empty values count as absent, as in docker.
     ///
-    /// `host` is DOCKER_HOST (`unix://PATH` or `tcp://HOST[:PORT]`), `tls_verify` is DOCKER_TLS_VERIFY (any
+    /// `host` is DOCKER_HOST (`unix://PATH`, `tcp://HOST[:PORT]` or `ssh://[USER@]HOST[:PORT]`), `tls_verify` is DOCKER_TLS_VERIFY (any
     /// value turns TLS on for TCP), `cert_path` is DOCKER_CERT_PATH or docker's default folder.
     pub fn parse(
         host: Option<&str>,
@@ -91,12 +91,11 @@ impl Endpoint {
                     .ok_or_else(|| bad("is not of the form tcp://HOST:PORT"))?;
                 Ok(Self::Tcp { host, port, tls })
             }
-            Some(("ssh", _)) => Err(bad(
-                "goes over ssh, which pcocc does not speak; forward the socket yourself (ssh -nNT -L \
-                 /tmp/docker.sock:/var/run/docker.sock HOST) and set DOCKER_HOST=unix:///tmp/docker.sock",
-            )),
+            Some(("ssh", address)) => SshHost::parse(address).map(Self::Ssh).ok_or_else(|| {
+                bad("is not of the form ssh://[USER@]HOST[:PORT][/SOCKET]; passwords are asked for by ssh")
+            }),
             Some((scheme, _)) => Err(bad(&format!(
-                "has the scheme {scheme:?}; pcocc knows unix:// and tcp://"
+                "has the scheme {scheme:?}; pcocc knows unix://, tcp:// and ssh://"
             ))),
             None => Err(bad("has no scheme; write unix:///path or tcp://HOST:PORT")),
         }
@@ -109,7 +108,7 @@ impl Endpoint {
     pub fn variables(&self) -> [(&'static str, Option<OsString>); 4] {
         let folder = match self {
             Self::Tcp { tls, .. } => tls.as_ref().and_then(|files| files.ca.parent()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Ssh(_) => None,
         };
         [
             ("DOCKER_HOST", Some(self.to_string().into())),
@@ -149,6 +148,7 @@ impl fmt::Display for Endpoint {
                 write!(f, "tcp://[{host}]:{port}")
             }
             Self::Tcp { host, port, .. } => write!(f, "tcp://{host}:{port}"),
+            Self::Ssh(host) => write!(f, "ssh://{host}"),
         }
     }
 }
@@ -171,13 +171,14 @@ mod tests {
             ("tcp://10.0.0.1", "1", "tcp://10.0.0.1:2376"),
             ("tcp://node-1.site:60222/", "1", "tcp://node-1.site:60222"),
             ("tcp://[::1]:99", "", "tcp://[::1]:99"),
+            ("ssh://me@there", "1", "ssh://me@there"),
         ] {
             assert_eq!(parse(host, tls).unwrap().to_string(), shown);
         }
         let Endpoint::Tcp { tls: Some(tls), .. } = parse("tcp://h:1", "1").unwrap() else {
             panic!("no TLS");
         };
-        assert_eq!(tls.key, Path::new("/certs/key.pem"));
+        assert_eq!(tls.client.unwrap().1, Path::new("/certs/key.pem"));
     }
 
     #[test]
@@ -195,7 +196,8 @@ mod tests {
     #[test]
     fn what_cannot_be_reached_is_refused_by_name() {
         for (host, word) in [
-            ("ssh://me@there", "ssh"),
+            ("ssh://me:secret@there", "passwords"),
+            ("ssh://-oProxyCommand=touch", "HOST"),
             ("npipe:////./pipe", "npipe"),
             ("unix://relative", "absolute"),
             ("/var/run/docker.sock", "scheme"),

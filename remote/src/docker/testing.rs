@@ -208,3 +208,8 @@ fn taken(document: &mut Value, pointer: &str) -> Vec<Value> {
     let list = document.pointer_mut(pointer).and_then(Value::as_array_mut);
     list.map(std::mem::take).unwrap_or_default()
 }
+
+/// The file of a docker context, and docker's `config.json`.
+pub fn context(data: &[u8]) {
+    super::contexts::meta(data);
+}
