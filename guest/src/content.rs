@@ -1,4 +1,4 @@
-//! The services that send content: images' configs, and layers.
+//! The services that send content: images' configs, layers, and blobs.
 //!
 //! Data path: docker's files → a thread that puts the bytes together ([`pcocc_guest::layers`]) → a bounded channel → the
 //! client's connection. If the thread cannot go on, the connection ends before the last byte, and the console says why.
@@ -6,13 +6,16 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use pcocc_guest::layers::{Error, GraphDriver, Layer};
+use pcocc_guest::layers::{ContentStore, Error, GraphDriver, Layer};
 use pcocc_guest::protocol::Digest;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// dockerd's root, as its settings name it.
 const DOCKER_ROOT: &str = "/data/docker";
+
+/// containerd's root, as its settings name it.
+const CONTAINERD_ROOT: &str = "/data/containerd";
 
 /// Bytes of a chunk, and chunks between the thread and the connection.
 const CHUNK: usize = 128 << 10;
@@ -31,7 +34,7 @@ pub(crate) struct Content {
 
 /// The config of an image.
 pub(crate) async fn config(id: Digest) -> Result<Content, String> {
-    let found = blocking(move |store| store.config(&id)).await?;
+    let found = blocking(move || docker()?.config(&id)).await?;
     let bytes = found.len() as u64;
     Ok(sending(bytes, move |out| {
         out.write_all(&found).map_err(Error::Send)
@@ -40,16 +43,27 @@ pub(crate) async fn config(id: Digest) -> Result<Content, String> {
 
 /// The tar of a layer.
 pub(crate) async fn layer(chain_id: Digest) -> Result<Content, String> {
-    let found: Layer = blocking(move |store| store.layer(&chain_id)).await?;
+    let found: Layer = blocking(move || docker()?.layer(&chain_id)).await?;
     let bytes = found.bytes();
     Ok(sending(bytes, move |out| found.write_to(out)))
 }
 
+/// A blob of containerd's.
+pub(crate) async fn blob(digest: Digest) -> Result<Content, String> {
+    let find = move || ContentStore::open(Path::new(CONTAINERD_ROOT))?.blob(&digest);
+    let found = blocking(find).await?;
+    let bytes = found.bytes();
+    Ok(sending(bytes, move |out| found.write_to(out)))
+}
+
+fn docker() -> Result<GraphDriver, Error> {
+    GraphDriver::open(Path::new(DOCKER_ROOT))
+}
+
 async fn blocking<T: Send + 'static>(
-    find: impl FnOnce(&GraphDriver) -> Result<T, Error> + Send + 'static,
+    find: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, String> {
-    let found = spawn_blocking(|| find(&GraphDriver::open(Path::new(DOCKER_ROOT))?)).await;
-    match found {
+    match spawn_blocking(find).await {
         Ok(found) => found.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }

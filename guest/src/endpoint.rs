@@ -152,6 +152,7 @@ where
             Err(error) => return refuse(&mut stream, error.to_string()).await,
         },
         Service::Image { id } => send(&mut stream, content::config(id).await).await?,
+        Service::Blob { digest } => send(&mut stream, content::blob(digest).await).await?,
         Service::Layer { chain_id } => send(&mut stream, content::layer(chain_id).await).await?,
     }
     Ok(())

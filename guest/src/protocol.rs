@@ -215,6 +215,11 @@ pub enum Service {
         /// The chain ID of the layer and of those below it (OCI image config, "Layer ChainID").
         chain_id: Digest,
     },
+    /// Sends a blob of containerd's content store: a manifest, a config, or a layer in the form in which it is stored.
+    Blob {
+        /// The blob's digest.
+        digest: Digest,
+    },
 }
 
 /// The agent's answer to a [`Service`].

@@ -3,7 +3,7 @@
 //! openat2(2) does it in one call. Containers write into folders of docker's, though not into those of images.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -11,8 +11,13 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fcntl_setfl, fstat, openat, openat2};
 use rustix::io::Errno;
 
+use super::Error;
+
 /// Tries before a path that others keep renaming counts as unusable.
 const TRIES: u32 = 64;
+
+/// Bytes that are read at once.
+const BUFFER: usize = 128 << 10;
 
 /// A folder that is held open.
 #[derive(Debug)]
@@ -60,6 +65,30 @@ impl Folder {
         }
         Err(Errno::AGAIN)
     }
+}
+
+/// Copies the `bytes` bytes of a file to `out`, by way of `buffer`.
+pub(super) fn copy(
+    file: &mut File,
+    bytes: u64,
+    what: &str,
+    buffer: &mut Vec<u8>,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    buffer.resize(BUFFER, 0);
+    let mut left = bytes;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
+        let into = buffer.get_mut(..most).unwrap_or_default();
+        let read = file.read(into).map_err(Error::read(what))?;
+        if read == 0 {
+            return Err(Error::invalid(what, "it ends too early"));
+        }
+        let bytes = into.get(..read).unwrap_or_default();
+        out.write_all(bytes).map_err(Error::Send)?;
+        left -= read as u64;
+    }
+    Ok(())
 }
 
 fn not_regular() -> io::Error {

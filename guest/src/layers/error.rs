@@ -6,8 +6,13 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Docker has no such image or layer, or no longer.
-    #[error("has no {0} in overlay2's store")]
-    NotFound(String),
+    #[error("has no {what} in {store}'s store")]
+    NotFound {
+        /// The image, layer or blob.
+        what: String,
+        /// Who keeps images there.
+        store: &'static str,
+    },
     /// A file cannot be read.
     #[error("cannot read {what}: {source}")]
     Read {
@@ -30,6 +35,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Makes the failure to find `what` in the store of `store`, or to read it.
+    pub(super) fn find(what: &str, store: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound {
+                what: what.to_owned(),
+                store,
+            },
+            _ => Self::read(what)(error),
+        }
+    }
+
     /// Makes the failure to read `what`.
     pub(super) fn read(what: &str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Read {

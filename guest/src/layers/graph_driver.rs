@@ -14,7 +14,7 @@ use std::io::{self, Read as _, Seek as _, Write};
 use std::path::Path;
 
 use super::Error;
-use super::beneath::Folder;
+use super::beneath::{Folder, copy};
 use super::tar_split::{Part, TarSplit};
 use crate::protocol::Digest;
 
@@ -23,9 +23,6 @@ const MAX_CONFIG: u64 = 8 << 20;
 
 /// Longest name of a layer's folder; docker's have 64 characters.
 const MAX_CACHE_ID: u64 = 128;
-
-/// Bytes that are read at once.
-const BUFFER: usize = 128 << 10;
 
 /// The store of a docker daemon.
 #[derive(Debug)]
@@ -82,12 +79,8 @@ impl GraphDriver {
     }
 }
 
-/// Says that `what` is not there, or that it cannot be read.
 fn missing(what: &str) -> impl FnOnce(io::Error) -> Error {
-    move |error| match error.kind() {
-        io::ErrorKind::NotFound => Error::NotFound(what.to_owned()),
-        _ => Error::read(what)(error),
-    }
+    Error::find(what, "overlay2")
 }
 
 /// The length of the tar that is noted in `tar_split`.
@@ -163,19 +156,6 @@ impl Layer {
             let why = format!("it has {found} bytes instead of {size}");
             return Err(Error::invalid(&shown, why));
         }
-        buffer.resize(BUFFER, 0);
-        let mut left = size;
-        while left > 0 {
-            let most = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
-            let into = buffer.get_mut(..most).unwrap_or_default();
-            let read = file.read(into).map_err(Error::read(&shown))?;
-            if read == 0 {
-                return Err(Error::invalid(&shown, "it ends too early"));
-            }
-            let bytes = into.get(..read).unwrap_or_default();
-            out.write_all(bytes).map_err(Error::Send)?;
-            left -= read as u64;
-        }
-        Ok(())
+        copy(&mut file, size, &shown, buffer, out)
     }
 }

@@ -12,7 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use super::GraphDriver;
+use super::{ContentStore, GraphDriver};
 use crate::protocol::Digest;
 
 const CACHE_ID: &str = "0a1b2c";
@@ -270,4 +270,34 @@ fn digests_are_checked_where_they_come_in() {
         assert!(serde_json::from_str::<crate::protocol::Service>(&question).is_err());
     }
     assert_eq!(id('a').hex(), hex);
+}
+
+#[test]
+fn blobs_of_containerd_are_handed_out_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = folder
+        .path()
+        .join("io.containerd.content.v1.content/blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let store = ContentStore::open(folder.path()).unwrap();
+    let content = vec![7; 300_000];
+    fs::write(blobs.join(id('a').hex()), &content).unwrap();
+    let blob = store.blob(&id('a')).unwrap();
+    assert_eq!(blob.bytes(), 300_000);
+    // A blob that is open outlives its name.
+    fs::remove_file(blobs.join(id('a').hex())).unwrap();
+    let mut out = Vec::new();
+    blob.write_to(&mut out).unwrap();
+    assert_eq!(out, content);
+    let error = store.blob(&id('a')).unwrap_err().to_string();
+    assert!(error.starts_with("has no blob sha256:aaa"), "{error}");
+    assert!(error.contains("containerd's store"), "{error}");
+    symlink("/etc/hostname", blobs.join(id('b').hex())).unwrap();
+    assert!(store.blob(&id('b')).is_err());
+    // One that shrinks under the reader.
+    fs::write(blobs.join(id('c').hex()), &content).unwrap();
+    let blob = store.blob(&id('c')).unwrap();
+    fs::write(blobs.join(id('c').hex()), "short").unwrap();
+    let error = blob.write_to(&mut Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("ends too early"), "{error}");
 }
