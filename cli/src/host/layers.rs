@@ -54,4 +54,8 @@ impl LayerService for VmLayers {
     fn layer(&self, chain_id: ChainId) -> Answer<'_> {
         Box::pin(self.content(chain_id.0, |chain_id| Service::Layer { chain_id }))
     }
+
+    fn blob(&self, digest: Digest) -> Answer<'_> {
+        Box::pin(self.content(digest, |digest| Service::Blob { digest }))
+    }
 }

@@ -1,7 +1,7 @@
 //! What a docker VM hands out beside docker's API: the config of an image, and single layers.
 //!
 //! The caller knows how the VM is reached, and implements [`LayerService`]. Nothing that it gives is believed:
-//! [`super::DaemonSource`] verifies every digest.
+//! [`crate::docker::DaemonSource`] verifies every digest.
 
 use std::fmt;
 use std::future::Future;
@@ -28,11 +28,14 @@ impl fmt::Debug for Content {
     }
 }
 
-/// Hands out images of a daemon with a graph driver.
+/// Hands out the images of a daemon.
 pub trait LayerService: fmt::Debug + Send + Sync {
-    /// The config of the image with the ID `id`, verbatim.
+    /// The config of the image with the ID `id`, verbatim; where a graph driver keeps images.
     fn config(&self, id: Digest) -> Answer<'_>;
 
-    /// The plain tar of the topmost layer of `chain_id`.
+    /// The plain tar of the topmost layer of `chain_id`; where a graph driver keeps images.
     fn layer(&self, chain_id: ChainId) -> Answer<'_>;
+
+    /// The blob with this digest, as it is; where containerd keeps images.
+    fn blob(&self, digest: Digest) -> Answer<'_>;
 }

@@ -15,7 +15,7 @@ pub mod contexts;
 pub mod edit;
 mod endpoint;
 mod events;
-mod guest_layers;
+mod guest;
 mod layer_service;
 mod layer_stream;
 mod link;

@@ -1,6 +1,6 @@
 //! Reads an image out of a daemon: layer by layer where a VM hands them out, else `docker save` in one pass.
 //!
-//! Phases: inspect → nothing is sent when the store recalls the image ID → [`super::guest_layers`], or else the archive
+//! Phases: inspect → nothing is sent when the store recalls the image ID → [`super::guest`], or else the archive
 //! streams by: every layer
 //! goes to the receiver at once, documents and links are kept in memory → at the end `manifest.json` assigns
 //! the roles ([`super::roles`]) → the config's digest must be the image ID, and its diff IDs must be those of
@@ -15,7 +15,7 @@ use std::io::Read;
 use parking_lot::Mutex;
 
 use super::client::{Daemon, ImageStore, Inspected};
-use super::guest_layers::{self, Way};
+use super::guest::{self, Way};
 use super::roles::{self, Contents};
 use super::stream::Arriving;
 use super::tarball::{SavedEntry, Tarball};
@@ -102,10 +102,8 @@ impl Source for DaemonSource {
             return Ok(image);
         }
         context.check()?;
-        if store == ImageStore::GraphDriver
-            && let Some(service) = self.way.service(&self.daemon)
-        {
-            return guest_layers::send(&daemon, &service, &inspected, receiver, context);
+        if let Some(service) = self.way.service(&self.daemon) {
+            return guest::send(&daemon, &service, &inspected, store, receiver, context);
         }
         match self.save(&inspected, store, true, receiver, context) {
             // An announced diff ID or a name in the archive is wrong: try without announcements.

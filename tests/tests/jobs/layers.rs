@@ -11,6 +11,19 @@ fn lines<'l>(log: &'l str, words: &str) -> Vec<&'l str> {
     log.lines().filter(|line| line.contains(words)).collect()
 }
 
+/// Runs `script` in a VM.
+#[track_caller]
+fn alloc(pcocc: &Pcocc, options: &[&str], script: &str) {
+    let path = std::env::var("PATH").unwrap();
+    let program = binary();
+    let folder = program.parent().unwrap().display();
+    let words = format!("bash -c {}", quoted(script));
+    let words = ["-E", &words];
+    let mut command = pcocc.command(&[&["docker", "alloc"], options, &words].concat());
+    command.env("PATH", format!("{folder}:{path}"));
+    run(&mut command).ok();
+}
+
 #[test]
 fn images_come_out_of_a_vm_layer_by_layer() {
     let pcocc = home(Pcocc::new(), "local", "");
@@ -38,14 +51,7 @@ fn images_come_out_of_a_vm_layer_by_layer() {
         docker tag bb last; sleep 1; kill $events
         docker save bb >/dev/null"#
     );
-    let path = std::env::var("PATH").unwrap();
-    let program = binary();
-    let folder = program.parent().unwrap().display();
-    let words = format!("bash -c {}", quoted(&script));
-    let mut command = pcocc.command(&["docker", "alloc", "--mount", "mnt", "-E", &words]);
-    command.env("PATH", format!("{folder}:{path}"));
-    run(&mut command).ok();
-
+    alloc(&pcocc, &["--mount", "mnt"], &script);
     let read = |name: &str| fs::read_to_string(pcocc.home().join(name)).unwrap();
     let log = read("base.log");
     assert_eq!(lines(&log, "the VM hands out layers").len(), 1, "{log}");
@@ -68,6 +74,59 @@ fn images_come_out_of_a_vm_layer_by_layer() {
     assert_eq!(pcocc.image_id("top"), pcocc.image_id("copied"));
     assert_eq!(pcocc.image_id("base"), pcocc.image_id("moved"));
     assert_ne!(pcocc.image_id("base"), pcocc.image_id("top"));
+    pcocc.verify();
+    assert_nothing_left(&pcocc);
+}
+
+#[test]
+fn images_of_containerds_store_come_out_of_a_vm_as_they_are_stored() {
+    let pcocc = home(Pcocc::new(), "local", "");
+    let conf = pcocc.home().join(".pcocc");
+    let daemon_json = pcocc.home().join("daemon.json");
+    fs::write(
+        &daemon_json,
+        r#"{"features": {"containerd-snapshotter": true}}"#,
+    )
+    .unwrap();
+    let templates = fs::read_to_string(conf.join("templates.yaml")).unwrap();
+    let with = format!("closed, daemon_json: {}}}", daemon_json.display());
+    fs::write(
+        conf.join("templates.yaml"),
+        templates.replace("closed}", &with),
+    )
+    .unwrap();
+    let script = format!(
+        r#"set -e; {BUSYBOX}
+        docker info -f '{{{{.DriverStatus}}}}' >driver
+        docker events --filter event=save --filter event=tag --format '{{{{.Action}}}}' >events & events=$!
+        docker run --name changed bb sh -c 'echo new >/new'; docker commit changed top >&2
+        docker image inspect -f '{{{{.Id}}}}' top >id
+        pcocc --debug docker import bb base 2>base.log
+        pcocc --debug docker import top top 2>top.log
+        docker tag bb last; sleep 1; kill $events"#
+    );
+    alloc(&pcocc, &[], &script);
+    let read = |name: &str| fs::read_to_string(pcocc.home().join(name)).unwrap();
+    assert!(
+        read("driver").contains("io.containerd.snapshotter"),
+        "{}",
+        read("driver")
+    );
+    for log in ["base.log", "top.log"] {
+        let log = read(log);
+        assert_eq!(lines(&log, "the VM hands out blobs").len(), 1, "{log}");
+        assert_eq!(lines(&log, "docker save").len(), 0, "{log}");
+    }
+    let events = read("events");
+    assert!(
+        events.contains("tag") && !events.contains("save"),
+        "{events:?}"
+    );
+    // Docker's ID is that of the manifest, which the repository has as a blob.
+    let id = read("id");
+    let id = id.trim().trim_start_matches("sha256:");
+    let blob = pcocc.repository().join("data").join(&id[..2]).join(id);
+    assert!(blob.exists(), "no {}", blob.display());
     pcocc.verify();
     assert_nothing_left(&pcocc);
 }

@@ -11,7 +11,7 @@ use super::config::{HistoryEntry, edited};
 use super::{EditContainer, NAME, changes};
 use crate::docker::client::ImageStore;
 use crate::docker::container::Parents;
-use crate::docker::guest_layers::{self, Way};
+use crate::docker::guest::{self, Way};
 use crate::docker::save::read_archive;
 use crate::docker::stream::Arriving;
 use pcocc_image::oci::{Image, Layer};
@@ -120,14 +120,12 @@ impl<'a, L: Layout> EditedImage<'a, L> {
             return Ok(Vec::new());
         }
         let store = container.image_store(&daemon)?;
-        if store == ImageStore::GraphDriver
-            && let Some(service) = self.way.service(&daemon)
-        {
+        if let Some(service) = self.way.service(&daemon) {
             let mut new = NewLayers {
                 receiver,
                 known: container.base.layers(),
             };
-            let image = guest_layers::send(&daemon, &service, &inspected, &mut new, context)?;
+            let image = guest::send(&daemon, &service, &inspected, store, &mut new, context)?;
             let layers = image.layers().iter().skip(below.len());
             return Ok(layers.cloned().collect());
         }

@@ -65,7 +65,7 @@ impl Drop for Counted {
     }
 }
 
-fn content(bytes: Vec<u8>) -> Content {
+pub(super) fn content(bytes: Vec<u8>) -> Content {
     Content {
         bytes: bytes.len() as u64,
         stream: Box::new(io::Cursor::new(bytes)),
@@ -114,6 +114,10 @@ impl LayerService for Vm {
     fn config(&self, id: Digest) -> Answer<'_> {
         assert_eq!(id, Digest::of(&self.config));
         self.answer(Asked::Config, self.config.clone())
+    }
+
+    fn blob(&self, digest: Digest) -> Answer<'_> {
+        panic!("a graph driver has no blob {digest}")
     }
 
     fn layer(&self, chain_id: ChainId) -> Answer<'_> {
@@ -325,6 +329,9 @@ fn a_transfer_that_is_given_up_does_not_wait_for_the_vm() {
             Box::pin(std::future::pending())
         }
         fn layer(&self, _: ChainId) -> Answer<'_> {
+            Box::pin(std::future::pending())
+        }
+        fn blob(&self, _: Digest) -> Answer<'_> {
             Box::pin(std::future::pending())
         }
     }
