@@ -211,7 +211,7 @@ impl Host {
             Some(name) => Some(name.clone()),
             None => {
                 let path = environment.docker_config.join("config.json");
-                match fs::read_to_string(path) {
+                match named::read_text(&path, MAX_CREDENTIALS) {
                     Ok(text) => contexts::current(&text)?,
                     // Docker's command says so, too; here nothing else may depend on it.
                     Err(_) => None,
