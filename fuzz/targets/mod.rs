@@ -58,6 +58,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("squashfs", image::squashfs),
     ("staged", pcocc_fs::testing::staged),
     ("tar-split", machines::tar_split),
+    ("toc", pcocc_layers::testing::toc),
     ("uplink", vm::uplink),
     ("v1", docker::v1),
     ("yaml", settings::yaml),

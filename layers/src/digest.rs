@@ -22,6 +22,11 @@ impl Digest {
         Self(Sha256::digest(data).into())
     }
 
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 hex digits without the algorithm.
     pub fn hex(&self) -> String {
         hex(&self.0)
@@ -43,6 +48,13 @@ impl Digest {
             *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).map_err(|_| bad())?;
         }
         Ok(Self(bytes))
+    }
+}
+
+impl From<[u8; 32]> for Digest {
+    /// The digest with these bytes.
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 

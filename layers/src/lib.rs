@@ -8,6 +8,7 @@ pub mod digest;
 pub mod error;
 pub mod squashfs;
 pub mod tar;
+pub mod testing;
 
 pub use compression::Compression;
 pub use digest::{ChainId, DiffId, Digest};

@@ -183,7 +183,7 @@ impl<'a> Ingest<'a> {
             return Ok(None);
         };
         let config = runtime_config(image.config())?;
-        let summary = writer.finish(trees, &config, &context.cancel)?;
+        let summary = writer.finish(trees, &config, &context.cancel)?.summary;
         Ok(Some(Rootfs { file, summary }))
     }
 

@@ -14,4 +14,4 @@ pub mod write;
 mod tests;
 
 pub use read::{Attributes, BlockCache, DirEntry, FileType, InodeNo, Squashfs};
-pub use write::{Data, LayerTree, Options, RootfsWriter, Summary};
+pub use write::{Data, Finished, LayerToc, LayerTree, Options, RootfsWriter, Summary, Toc};

@@ -1,5 +1,6 @@
 //! What the writer stores is what both readers show; the reader survives any file.
 
+mod base;
 mod hostile;
 mod model;
 
@@ -31,8 +32,8 @@ fn pack_with(options: Options, layers: &[Vec<u8>]) -> Result<(Summary, File)> {
     for (number, layer) in layers.iter().enumerate() {
         trees.push(writer.layer(&number.to_string(), &mut layer.as_slice(), &cancel)?);
     }
-    let summary = writer.finish(trees, br#"{"os":"linux"}"#, &cancel)?;
-    Ok((summary, file))
+    let finished = writer.finish(trees, br#"{"os":"linux"}"#, &cancel)?;
+    Ok((finished.summary, file))
 }
 
 fn pack(layers: &[Vec<u8>]) -> Result<(Summary, File)> {

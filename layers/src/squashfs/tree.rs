@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::write::FileData;
 
 /// Longest name of a directory entry.
-const MAX_NAME: usize = 255;
+pub(super) const MAX_NAME: usize = 255;
 /// Longest path and longest target of a symbolic link, as in the kernel.
 pub(super) const MAX_PATH: usize = 4095;
 /// Most symbolic links a path may go through, as in the kernel.
@@ -111,6 +111,26 @@ impl Tree {
             }],
             free: Vec::new(),
         }
+    }
+
+    /// Puts a tree together. The first node must be a directory, and each node know the number of its names.
+    pub(super) fn from_nodes(nodes: Vec<Node>) -> Self {
+        let ids = (0..).zip(&nodes);
+        let free = ids.filter(|(_, node)| matches!(node.kind, NodeKind::Free));
+        Self {
+            free: free.map(|(id, _)| id).collect(),
+            nodes,
+        }
+    }
+
+    /// All nodes, freed ones included.
+    pub(super) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// All nodes, freed ones included.
+    pub(super) fn nodes_mut(&mut self) -> &mut [Node] {
+        &mut self.nodes
     }
 
     /// Number of nodes, freed ones included.

@@ -6,10 +6,14 @@
 //! IDs and attributes → the superblock comes last, so that an unfinished file is not a squashfs. Memory holds
 //! the names (about 130 bytes each) and a bounded number of blocks.
 //!
+//! [`RootfsWriter::on_base`] takes layers over from another file: their content is copied as it is stored, and their
+//! trees are in that file's table of contents ([`Toc`]). So the layers of a file share no blocks.
+//!
 //! The layout of the file is that of `Documentation/filesystems/squashfs.rst` in the kernel's tree. The records
 //! are types of backhand. Its own writer needs the whole tree first and has neither hard links nor extended
 //! attributes.
 
+mod base;
 mod data;
 mod directories;
 mod inodes;
@@ -17,20 +21,23 @@ mod layer;
 mod metadata;
 mod pipeline;
 mod tables;
+mod toc;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use self::data::DataWriter;
-use self::pipeline::Pipeline;
+use self::pipeline::{Pipeline, Written};
 use self::tables::XattrSets;
 use super::merge;
-use super::tree::{Meta, NodeId, NodeKind, Tree};
+use super::tree::{Meta, NodeId, NodeKind, Refused, Tree};
 use crate::error::{Error, Result};
 use pcocc_core::cancel::Cancel;
 
+pub(crate) use self::base::accepts;
 pub(super) use self::data::FileData;
+pub use self::toc::{LayerToc, Toc};
 
 /// Length of a data block.
 const BLOCK_SIZE: usize = 128 << 10;
@@ -78,6 +85,10 @@ impl Default for Options {
 pub struct LayerTree {
     name: String,
     tree: Tree,
+    /// The place of its content among the file's regions.
+    region: usize,
+    /// What it counts against the limits.
+    taken: Taken,
 }
 
 /// Figures about the finished file.
@@ -91,13 +102,54 @@ pub struct Summary {
     pub dropped_xattrs: u64,
 }
 
-/// The totals so far, to be compared with the limits in [`Options`].
-#[derive(Clone, Copy, Debug, Default)]
+/// A complete squashfs file.
+#[derive(Debug)]
+pub struct Finished {
+    /// Figures about the file.
+    pub summary: Summary,
+    /// What another file needs to know to take layers over, lowest first.
+    pub layers: Vec<LayerToc>,
+}
+
+/// Totals of one layer or of all so far, to be compared with the limits in [`Options`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Taken {
     bytes: u64,
     entries: u64,
     names: u64,
     dropped_xattrs: u64,
+}
+
+impl Taken {
+    fn add(&mut self, more: &Self) {
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.entries = self.entries.saturating_add(more.entries);
+        self.names = self.names.saturating_add(more.names);
+        self.dropped_xattrs = self.dropped_xattrs.saturating_add(more.dropped_xattrs);
+    }
+
+    /// What was added since these totals were `earlier`.
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+            entries: self.entries.saturating_sub(earlier.entries),
+            names: self.names.saturating_sub(earlier.names),
+            dropped_xattrs: self.dropped_xattrs.saturating_sub(earlier.dropped_xattrs),
+        }
+    }
+
+    fn check(&self, limits: &Options) -> Result<(), Refused> {
+        let exceeds = |what: String| Err(format!("exceeds the limit of {what}"));
+        if self.entries > limits.max_entries {
+            exceeds(format!("{} entries", limits.max_entries))
+        } else if self.bytes > limits.max_bytes {
+            exceeds(format!("{} bytes", limits.max_bytes))
+        } else if self.names > limits.max_names {
+            exceeds(format!("{} bytes of names", limits.max_names))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// Writes one squashfs file. One thread at a time passes layers in; the writer has worker threads.
@@ -108,18 +160,28 @@ pub struct RootfsWriter {
     data: DataWriter,
     xattrs: XattrSets,
     taken: Taken,
+    /// Number of regions in the file: of every layer that was read to its end.
+    regions: usize,
 }
 
 impl RootfsWriter {
     /// Starts a squashfs file in the empty `file`; `path` names it in errors.
     pub fn create(file: File, path: &Path, options: Options) -> Result<Self> {
-        let pipeline = Pipeline::start(file, path, options.data, options.threads)?;
+        Self::append(file, path, options, Written::default())
+    }
+
+    /// Starts to append to `file`, in which `written` is already.
+    fn append(file: File, path: &Path, options: Options, written: Written) -> Result<Self> {
+        let (files, fragments) = (written.files.len(), written.fragments.len());
+        let regions = written.regions.len();
+        let pipeline = Pipeline::start(file, path, options.data, options.threads, written)?;
         Ok(Self {
             path: path.to_owned(),
             options,
-            data: DataWriter::new(pipeline),
+            data: DataWriter::new(pipeline, files as u32, fragments as u32),
             xattrs: XattrSets::default(),
             taken: Taken::default(),
+            regions,
         })
     }
 
@@ -128,10 +190,16 @@ impl RootfsWriter {
     /// Fails with [`Error::Invalid`] for an entry that cannot be represented as the daemon would show it. An
     /// error of `tar` itself comes out unchanged.
     pub fn layer(&mut self, name: &str, tar: &mut dyn Read, cancel: &Cancel) -> Result<LayerTree> {
+        let before = self.taken;
         let tree = layer::read(self, name, tar, cancel)?;
+        self.data.end_layer()?;
+        let region = self.regions;
+        self.regions += 1;
         Ok(LayerTree {
             name: name.to_owned(),
             tree,
+            region,
+            taken: self.taken.since(&before),
         })
     }
 
@@ -143,7 +211,14 @@ impl RootfsWriter {
         layers: Vec<LayerTree>,
         config_json: &[u8],
         cancel: &Cancel,
-    ) -> Result<Summary> {
+    ) -> Result<Finished> {
+        let config = self.config(config_json)?;
+        self.data.flush_fragment()?;
+        let (file, written) = self.data.pipeline.end()?;
+        let tocs = layers
+            .iter()
+            .filter_map(|layer| LayerToc::encode(layer, &written, &self.xattrs))
+            .collect();
         let mut tree = Tree::new();
         tree.set_root(Meta::DIRECTORY);
         for layer in layers {
@@ -152,10 +227,7 @@ impl RootfsWriter {
                 .map_err(|why| Error::invalid(format!("layer {}", layer.name), why))?;
         }
         add_placeholders(&mut tree);
-        let config = self.config(config_json)?;
         let root = add_top(&mut tree, config);
-        self.data.flush_fragment()?;
-        let (file, written) = self.data.pipeline.end()?;
         let (bytes, inodes) = tables::write(
             file,
             &self.path,
@@ -165,10 +237,13 @@ impl RootfsWriter {
             &self.xattrs,
             cancel,
         )?;
-        Ok(Summary {
-            bytes,
-            inodes,
-            dropped_xattrs: self.taken.dropped_xattrs,
+        Ok(Finished {
+            summary: Summary {
+                bytes,
+                inodes,
+                dropped_xattrs: self.taken.dropped_xattrs,
+            },
+            layers: tocs,
         })
     }
 

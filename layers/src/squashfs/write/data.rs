@@ -50,13 +50,14 @@ pub(super) struct DataWriter {
 }
 
 impl DataWriter {
-    pub(super) fn new(pipeline: Pipeline) -> Self {
+    /// Starts behind the `files` files with blocks and the `fragments` fragment blocks that are there.
+    pub(super) fn new(pipeline: Pipeline, files: u32, fragments: u32) -> Self {
         Self {
             block: pipeline.buffer(),
             fragment: pipeline.buffer(),
             pipeline,
-            fragments: 0,
-            files: 0,
+            fragments,
+            files,
             current: FileData::EMPTY,
         }
     }
@@ -137,6 +138,12 @@ impl DataWriter {
     pub(super) fn abandon(&mut self) {
         self.block.clear();
         self.current = FileData::EMPTY;
+    }
+
+    /// Ends a layer: none of its blocks has content of another layer.
+    pub(super) fn end_layer(&mut self) -> Result<()> {
+        self.flush_fragment()?;
+        self.pipeline.region()
     }
 
     /// Hands the last fragment block to the pipeline.

@@ -27,6 +27,7 @@ pub(super) struct InodeTables<'a, W> {
     pub(super) inodes: MetadataWriter<W>,
     pub(super) directories: MetadataWriter<Vec<u8>>,
     pub(super) ids: Ids,
+    pub(super) xattrs: UsedSets,
     /// For each node its number, from 1; 0 for none.
     numbers: Vec<u32>,
     /// For each inode number minus 1 the inode's position; `u64::MAX` for none.
@@ -69,6 +70,28 @@ impl Ids {
     }
 }
 
+/// The sets of extended attributes that inodes have, in the order of their first use: layers may have had others.
+#[derive(Debug, Default)]
+pub(super) struct UsedSets {
+    /// Numbers that the tree knows them by.
+    pub(super) list: Vec<u32>,
+    places: HashMap<u32, u32>,
+}
+
+impl UsedSets {
+    fn place(&mut self, set: u32) -> u32 {
+        if set == Meta::NO_XATTRS {
+            return set;
+        }
+        let next = self.list.len() as u32;
+        let place = *self.places.entry(set).or_insert(next);
+        if place == next {
+            self.list.push(set);
+        }
+        place
+    }
+}
+
 impl<'a, W: Write> InodeTables<'a, W> {
     pub(super) fn new(tree: &'a Tree, written: &'a Written, output: W) -> io::Result<Self> {
         Ok(Self {
@@ -77,6 +100,7 @@ impl<'a, W: Write> InodeTables<'a, W> {
             inodes: MetadataWriter::new(output)?,
             directories: MetadataWriter::new(Vec::new())?,
             ids: Ids::default(),
+            xattrs: UsedSets::default(),
             numbers: vec![0; tree.len()],
             references: Vec::new(),
         })
@@ -157,9 +181,18 @@ impl<'a, W: Write> InodeTables<'a, W> {
             });
         }
         let listing = directories::write(&mut self.directories, &listed)?;
-        let meta = self.tree.node(id).meta;
+        let meta = self.meta(id);
         let number = self.numbers[id as usize];
         self.directory_inode(meta, number, folders + 2, parent, &listing)
+    }
+
+    /// A node's attributes as the file has them.
+    fn meta(&mut self, id: NodeId) -> Meta {
+        let meta = self.tree.node(id).meta;
+        Meta {
+            xattrs: self.xattrs.place(meta.xattrs),
+            ..meta
+        }
     }
 
     fn directory_inode(
@@ -205,8 +238,8 @@ impl<'a, W: Write> InodeTables<'a, W> {
 
     /// Writes the inode of a file that is not a directory.
     fn leaf(&mut self, node: NodeId, number: u32) -> Result<MetadataRef, Failure> {
+        let meta = self.meta(node);
         let node = self.tree.node(node);
-        let meta = node.meta;
         let link_count = node.links;
         let extended = meta.xattrs != Meta::NO_XATTRS;
         let xattr_index = meta.xattrs;

@@ -2,7 +2,8 @@
 
 use std::io::{BufReader, Read};
 
-use super::{FileData, RootfsWriter};
+use super::tables::{XattrSets, has_place, is_kept};
+use super::{FileData, RootfsWriter, Taken};
 use crate::error::{Error, Result};
 use crate::squashfs::tree::{MAX_PATH, Meta, NodeKind, Path, Refused, Tree, shown};
 use crate::tar::{Entry, EntryType, TarError, TarStream};
@@ -14,9 +15,6 @@ const WHITEOUT: &[u8] = b".wh.";
 const AUFS: &[u8] = b".wh..wh.";
 /// Name of a file that hides its folder's content in lower layers.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Longest value of an extended attribute, as in the kernel.
-const MAX_XATTR: usize = 64 << 10;
-
 /// A layer's tar with buffered headers.
 type LayerTar<'a> = TarStream<BufReader<&'a mut dyn Read>>;
 
@@ -170,26 +168,13 @@ fn take(
 fn count(writer: &mut RootfsWriter, entry: &Entry) -> Result<(), Refused> {
     let xattrs: usize = entry.xattrs.iter().map(|(k, v)| k.len() + v.len()).sum();
     let names = entry.path.len() + entry.link.len() + xattrs;
-    let taken = &mut writer.taken;
-    taken.entries += 1;
-    taken.bytes = taken.bytes.saturating_add(entry.size);
-    taken.names = taken.names.saturating_add(names as u64);
-    let limits = &writer.options;
-    if taken.entries > limits.max_entries {
-        Err(format!(
-            "exceeds the limit of {} entries",
-            limits.max_entries
-        ))
-    } else if taken.bytes > limits.max_bytes {
-        Err(format!("exceeds the limit of {} bytes", limits.max_bytes))
-    } else if taken.names > limits.max_names {
-        Err(format!(
-            "exceeds the limit of {} bytes of names",
-            limits.max_names
-        ))
-    } else {
-        Ok(())
-    }
+    writer.taken.add(&Taken {
+        bytes: entry.size,
+        entries: 1,
+        names: names as u64,
+        dropped_xattrs: 0,
+    });
+    writer.taken.check(&writer.options)
 }
 
 fn meta(writer: &mut RootfsWriter, entry: &Entry) -> Result<Meta, Refused> {
@@ -213,20 +198,16 @@ fn meta(writer: &mut RootfsWriter, entry: &Entry) -> Result<Meta, Refused> {
 fn xattrs(writer: &mut RootfsWriter, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<u32, Refused> {
     let mut kept = Vec::new();
     for (name, value) in xattrs {
-        let known = [&b"user."[..], b"trusted.", b"security."]
-            .iter()
-            .any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
-        if !known || name.starts_with(b"trusted.overlay.") {
-            // Access lists and the overlay's own marks have no place in squashfs.
+        if !has_place(name) {
             writer.taken.dropped_xattrs += 1;
-        } else if name.len() > 255 || name.contains(&0) || value.len() > MAX_XATTR {
+        } else if !is_kept(name, value) {
             return Err("has an extended attribute that is too long".into());
         } else {
             kept.retain(|(earlier, _)| earlier != name);
             kept.push((name.clone(), value.clone()));
         }
     }
-    if kept.len() > 1000 {
+    if kept.len() > XattrSets::MAX {
         return Err("has too many extended attributes".into());
     }
     kept.sort();

@@ -2,25 +2,27 @@
 //!
 //! Data path: steps enter a bounded queue in file order → a block that is to be compressed also goes to the
 //! workers, and its step carries the slot for the result → the writing thread takes the steps in order, waits
-//! for each slot, appends to the file and records the positions. Buffers return through a pool, so the queues
-//! bound the memory, whatever the size of the image.
+//! for each slot, appends to the file, hashes, and records the positions. Buffers return through a pool, so the
+//! queues bound the memory, whatever the size of the image.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::{BLOCK_SIZE, Data};
+use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
 
 /// Mark in the stored size of an uncompressed block, as in squashfs.
 pub(super) const UNCOMPRESSED: u32 = 1 << 24;
 /// Mark in a number of [`Written::sizes`] that counts holes.
-const HOLES: u32 = 1 << 31;
+pub(super) const HOLES: u32 = 1 << 31;
 /// Bytes reserved at the start of the file for the superblock.
-const SUPERBLOCK: u64 = 96;
+pub(super) const SUPERBLOCK: u64 = 96;
 /// Steps waiting to be written.
 const QUEUE: usize = 16;
 
@@ -32,6 +34,8 @@ enum Step {
     Holes(u64),
     Block(Payload),
     Fragment(Payload),
+    /// What was appended since the last end is the content of one layer.
+    End,
 }
 
 /// A block in its stored form, or the slot for it.
@@ -42,20 +46,92 @@ enum Payload {
 
 type Job = (Vec<u8>, Sender<(Vec<u8>, u32)>);
 
+/// The content of one layer: blocks and fragment blocks that no other layer shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Region {
+    /// Where it lies in the squashfs file.
+    pub(super) bytes: Range<u64>,
+    /// Digest of its bytes as they are stored.
+    pub(super) digest: Digest,
+    /// Its part of [`Written::files`].
+    pub(super) files: Range<usize>,
+    /// Its part of [`Written::sizes`].
+    pub(super) sizes: Range<usize>,
+    /// Its part of [`Written::fragments`].
+    pub(super) fragments: Range<usize>,
+}
+
 /// Where the content was written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Written {
     /// For each file, its first block's position in the squashfs file and its index in `sizes`.
     pub(super) files: Vec<(u64, u32)>,
     /// Stored sizes of all files' blocks; a run of holes is one marked count.
-    sizes: Vec<u32>,
+    pub(super) sizes: Vec<u32>,
     /// Position and stored size of each fragment block.
     pub(super) fragments: Vec<(u64, u32)>,
+    /// The layers' content, in file order.
+    pub(super) regions: Vec<Region>,
     /// End of the content.
     pub(super) end: u64,
 }
 
+impl Default for Written {
+    /// Of a file that has nothing but room for the superblock.
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            sizes: Vec::new(),
+            fragments: Vec::new(),
+            regions: Vec::new(),
+            end: SUPERBLOCK,
+        }
+    }
+}
+
+/// Totals of a run of a file's blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Blocks {
+    /// Their number, holes included.
+    pub(super) count: u64,
+    /// Their length as they are stored.
+    pub(super) stored: u64,
+}
+
 impl Written {
+    /// Adds up the `count` blocks of a file from `first` on, without a step for each hole. Fewer when the list ends.
+    pub(super) fn blocks(&self, first: usize, count: u64) -> Blocks {
+        let mut total = Blocks::default();
+        for &size in self.sizes.get(first..).unwrap_or_default() {
+            if total.count >= count {
+                break;
+            }
+            if size & HOLES == 0 {
+                total.count += 1;
+                total.stored += u64::from(size & !UNCOMPRESSED);
+            } else {
+                total.count += u64::from(size & !HOLES);
+            }
+        }
+        total.count = total.count.min(count);
+        total
+    }
+
+    /// Ends the region of the files, sizes and fragment blocks that no region has yet.
+    pub(super) fn end_region(&mut self, start: u64, digest: Digest) {
+        let last = self.regions.last();
+        let [files, sizes, fragments] = last.map_or([0; 3], |region| {
+            [region.files.end, region.sizes.end, region.fragments.end]
+        });
+        self.regions.push(Region {
+            bytes: start..self.end,
+            digest,
+            files: files..self.files.len(),
+            sizes: sizes..self.sizes.len(),
+            fragments: fragments..self.fragments.len(),
+        });
+    }
+
     /// The stored sizes of `count` blocks of a file.
     pub(super) fn block_sizes(&self, first: u32, count: u64) -> impl Iterator<Item = u32> + '_ {
         self.sizes
@@ -91,7 +167,14 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn start(file: File, path: &Path, data: Data, threads: usize) -> Result<Self> {
+    /// Starts to append to `file`, in which `written` is already.
+    pub(super) fn start(
+        file: File,
+        path: &Path,
+        data: Data,
+        threads: usize,
+        written: Written,
+    ) -> Result<Self> {
         let (steps, queue) = bounded(QUEUE);
         let pool = unbounded();
         let mut workers = Vec::new();
@@ -108,7 +191,7 @@ impl Pipeline {
         }
         let (spare, name) = (pool.0.clone(), path.to_owned());
         let writing = spawn("squashfs-write", path, move || {
-            write(file, &name, &queue, &spare)
+            write(file, &name, written, &queue, &spare)
         })?;
         Ok(Self {
             steps: Some(steps),
@@ -146,6 +229,11 @@ impl Pipeline {
     pub(super) fn fragment(&mut self, block: Vec<u8>) -> Result<()> {
         let payload = self.payload(block);
         self.send(Step::Fragment(payload))
+    }
+
+    /// Ends a layer's content.
+    pub(super) fn region(&mut self) -> Result<()> {
+        self.send(Step::End)
     }
 
     fn payload(&mut self, block: Vec<u8>) -> Payload {
@@ -235,18 +323,19 @@ fn compress(level: i32, jobs: &Receiver<Job>, pool: &Sender<Vec<u8>>) {
 fn write(
     file: File,
     path: &PathBuf,
+    mut written: Written,
     steps: &Receiver<Step>,
     pool: &Sender<Vec<u8>>,
 ) -> Result<(File, Written)> {
     let failed = |error| Error::io("write", path)(error);
     let mut output = BufWriter::with_capacity(1 << 16, file);
+    // A file is no squashfs until its superblock is there.
     output
         .write_all(&[0; SUPERBLOCK as usize])
+        .and_then(|()| output.seek(SeekFrom::Start(written.end)))
         .map_err(failed)?;
-    let mut written = Written {
-        end: SUPERBLOCK,
-        ..Written::default()
-    };
+    let mut start = written.end;
+    let mut hash = Hashing::new(io::sink());
     for step in steps {
         let (payload, fragment) = match step {
             Step::File => {
@@ -264,6 +353,12 @@ fn write(
                 }
                 continue;
             }
+            Step::End => {
+                let (digest, ..) = std::mem::replace(&mut hash, Hashing::new(io::sink())).finish();
+                written.end_region(start, digest);
+                start = written.end;
+                continue;
+            }
             Step::Block(payload) => (payload, false),
             Step::Fragment(payload) => (payload, true),
         };
@@ -276,7 +371,10 @@ fn write(
                 .recv()
                 .map_err(|_| Error::invalid(path.display().to_string(), "cannot be compressed"))?,
         };
-        output.write_all(&block).map_err(failed)?;
+        output
+            .write_all(&block)
+            .and_then(|()| hash.write_all(&block))
+            .map_err(failed)?;
         if fragment {
             written.fragments.push((written.end, size));
         } else {

@@ -26,7 +26,24 @@ const NO_TABLE: u64 = u64::MAX;
 const PADDING: u64 = 4096;
 
 /// Extended attributes of one file, sorted: full names and values.
-type XattrSet = Vec<(Vec<u8>, Vec<u8>)>;
+pub(super) type XattrSet = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Longest value of an extended attribute, as in the kernel.
+const MAX_XATTR: usize = 64 << 10;
+
+/// Whether squashfs has room for an extended attribute of this name at all. Access lists and the overlay's own marks
+/// have no place in it.
+pub(super) fn has_place(name: &[u8]) -> bool {
+    let known = [&b"user."[..], b"trusted.", b"security."]
+        .iter()
+        .any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
+    known && !name.starts_with(b"trusted.overlay.")
+}
+
+/// Whether a squashfs file may have the extended attribute.
+pub(super) fn is_kept(name: &[u8], value: &[u8]) -> bool {
+    has_place(name) && name.len() <= 255 && !name.contains(&0) && value.len() <= MAX_XATTR
+}
 
 /// The distinct sets of extended attributes.
 #[derive(Debug, Default)]
@@ -36,6 +53,14 @@ pub(super) struct XattrSets {
 }
 
 impl XattrSets {
+    /// Most attributes of one file.
+    pub(super) const MAX: usize = 1000;
+
+    /// The set with this number.
+    pub(super) fn get(&self, number: u32) -> Option<&XattrSet> {
+        self.list.get(number as usize).map(|set| &**set)
+    }
+
     /// The number of a set; [`Meta::NO_XATTRS`] for the empty set.
     pub(super) fn intern(&mut self, set: XattrSet) -> u32 {
         if set.is_empty() {
@@ -82,6 +107,7 @@ fn write_all(
     let root_inode = tables.write(root, cancel)?;
     let references = tables.references;
     let ids = tables.ids;
+    let used = tables.xattrs.list;
     let (_, inode_bytes, _) = tables.inodes.finish()?;
     let (directories, directory_bytes, _) = tables.directories.finish()?;
     output.write_all(&directories)?;
@@ -106,7 +132,7 @@ fn write_all(
     };
     let export_table = tail.lookup_table(references.iter().map(|&num| encoded(Export { num })))?;
     let id_table = tail.lookup_table(ids.list.iter().map(|&id| encoded(Id::new(id))))?;
-    let xattr_table = tail.xattr_table(xattrs)?;
+    let xattr_table = tail.xattr_table(xattrs, &used)?;
     let bytes_used = tail.position;
 
     let padded = bytes_used.next_multiple_of(PADDING);
@@ -197,13 +223,14 @@ impl<W: Write> Tail<'_, W> {
     }
 
     /// Writes names and values, then the sets, then a header with the list of the sets' blocks.
-    fn xattr_table(&mut self, sets: &XattrSets) -> io::Result<u64> {
-        if sets.list.is_empty() {
+    fn xattr_table(&mut self, sets: &XattrSets, used: &[u32]) -> io::Result<u64> {
+        let sets: Vec<&XattrSet> = used.iter().filter_map(|&set| sets.get(set)).collect();
+        if sets.is_empty() {
             return Ok(NO_TABLE);
         }
         let mut pairs = MetadataWriter::new(&mut *self.output)?;
-        let mut records = Vec::with_capacity(sets.list.len());
-        for set in &sets.list {
+        let mut records = Vec::with_capacity(sets.len());
+        for set in &sets {
             let place = pairs.place();
             let mut size = 0;
             for (name, value) in set.iter() {
@@ -233,8 +260,7 @@ impl<W: Write> Tail<'_, W> {
 
         let header = self.position;
         self.output.write_all(&first.to_le_bytes())?;
-        self.output
-            .write_all(&(sets.list.len() as u32).to_le_bytes())?;
+        self.output.write_all(&(sets.len() as u32).to_le_bytes())?;
         self.output.write_all(&0u32.to_le_bytes())?;
         self.position += 16;
         self.list(set_table, &starts)?;
