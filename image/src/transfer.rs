@@ -112,7 +112,8 @@ pub trait Source: Send + Sync {
     ///
     /// A source that knows the image ID alone asks [`Receiver::recall`] first, and a source that knows the
     /// whole image asks [`Receiver::holds`]. If the store has the image, nothing is sent. Otherwise a source
-    /// that knows the image calls [`Receiver::expect`] before the first layer.
+    /// that knows the image calls [`Receiver::expect`] before the first layer, and one that knows diff IDs calls
+    /// [`Receiver::expect_layers`].
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image>;
 
     /// Whether to try the transfer again after `error`: the source will send the image in another way. True a
@@ -154,6 +155,12 @@ pub trait Receiver: Send {
         Ok(())
     }
 
+    /// Learns the diff IDs of the image's lowest layers before any layer comes: of all layers, from sources that know
+    /// the image. A wrong announcement costs time and does no harm. The default ignores it.
+    fn expect_layers(&mut self, _lowest: &[DiffId], _context: &Context) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether the store has the plain layer with this diff ID, so that its stream need not be read.
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool>;
 
@@ -186,6 +193,7 @@ impl<T: Layout> Source for T {
             return Ok(image);
         }
         receiver.expect(&image)?;
+        receiver.expect_layers(&image.diff_ids(), context)?;
         let mut taken = Vec::new();
         for layer in image.layers() {
             context.check()?;

@@ -7,7 +7,8 @@
 //! only reading can tell, one pass over its stream (`pass.rs`) hashes both sides of the compression, stores the
 //! layer in a temporary file and feeds the squashfs writer → the digests must be those of the offer → the file
 //! becomes a blob. The receiver publishes names later, so blobs without an image do no harm. Layers that are
-//! there are not stored again; the squashfs reads their blobs.
+//! there are not stored again; the squashfs reads their blobs. Layers that the squashfs file of another image has are
+//! copied from that file (`root.rs`), and the squashfs reads them nowhere else.
 
 mod blob_dir;
 mod channel;
@@ -15,6 +16,7 @@ mod options;
 mod output;
 mod pass;
 mod receive;
+mod root;
 mod runtime_config;
 #[cfg(test)]
 mod tests;
@@ -22,4 +24,5 @@ mod tests;
 pub use blob_dir::BlobDir;
 pub use options::Options;
 pub use receive::{Ingest, Rootfs};
+pub use root::Base;
 pub use runtime_config::runtime_config;

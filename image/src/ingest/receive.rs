@@ -11,13 +11,14 @@ use pcocc_core::progress::BlobKind;
 
 use super::output::Store;
 use super::pass::{Pass, Passed};
+use super::root::{Base, Root};
 use super::{BlobDir, Options, runtime_config};
 use crate::error::{Error, Result};
 use crate::meter::{self, BlobMeter};
 use crate::oci::{Image, Layer};
 use crate::stream;
 use crate::transfer::{Context, Offer};
-use pcocc_layers::squashfs::{self, LayerTree, RootfsWriter};
+use pcocc_layers::squashfs::{self, LayerTree, Toc};
 use pcocc_layers::{Compression, DiffId, Digest};
 
 /// A finished root filesystem; deleted when dropped unpublished.
@@ -27,15 +28,8 @@ pub struct Rootfs {
     pub file: TempFile,
     /// What it holds.
     pub summary: squashfs::Summary,
-}
-
-/// The unfinished squashfs file with the layers so far.
-#[derive(Debug)]
-struct Root {
-    file: TempFile,
-    writer: RootfsWriter,
-    /// A layer that occurs twice in an image has two trees.
-    trees: HashMap<DiffId, Vec<LayerTree>>,
+    /// Its layers, for other files that begin with them.
+    pub toc: Option<Toc>,
 }
 
 /// One image on its way into a [`BlobDir`].
@@ -66,24 +60,21 @@ impl<'a> Ingest<'a> {
                 "is not written by pcocc; choose gzip or none",
             ));
         }
-        let root = match rootfs {
-            None => None,
-            Some(file) => {
-                let path = file.path();
-                let handle = file.reopen().map_err(Error::io("open", &path))?;
-                Some(Root {
-                    writer: RootfsWriter::create(handle, &path, options.squashfs)?,
-                    file,
-                    trees: HashMap::new(),
-                })
-            }
-        };
         Ok(Self {
             dir,
             options,
-            root,
+            root: rootfs.map(|file| Root::new(file, options.squashfs)),
             taken: HashMap::new(),
         })
+    }
+
+    /// Lets the root filesystem begin with those layers of `base` that the image has; `lowest` are the image's lowest
+    /// layers, as far as they are known. These layers may be offered or not.
+    pub fn begin_on(&mut self, base: Base, lowest: &[DiffId], context: &Context) -> Result<()> {
+        match &mut self.root {
+            Some(root) => root.begin_on(base, lowest, context),
+            None => Ok(()),
+        }
     }
 
     /// Whether the layer is there, so that its plain stream need not be read: the answer of
@@ -114,9 +105,10 @@ impl<'a> Ingest<'a> {
         if let Some(layer) = self.known_offer(offer)? {
             meter::skipped(&context.progress, BlobKind::Layer, &name);
             if offer.blob.is_none() && offer.file.is_none() && !offer.is_far {
-                let passed = self.pass(offer, &name, Store::Nothing, None, context)?;
+                let to_root = self.needs(Some(layer.diff_id));
+                let passed = self.pass(offer, &name, Store::Nothing, None, to_root, context)?;
                 self.keep_tree(passed);
-            } else if self.root.is_some() {
+            } else if self.needs(Some(layer.diff_id)) {
                 self.read_blob(&layer, context)?;
             }
             return Ok(self.take(layer));
@@ -131,7 +123,8 @@ impl<'a> Ingest<'a> {
             other => (Store::AsIs, other),
         };
         let meter = BlobMeter::start(&context.progress, BlobKind::Layer, &name, offer.size);
-        let mut passed = self.pass(offer, &name, store, Some(meter), context)?;
+        let to_root = self.needs(offer.diff_id);
+        let mut passed = self.pass(offer, &name, store, Some(meter), to_root, context)?;
         let diff_id = passed.diff_id;
         let written = passed.written.take();
         self.keep_tree(passed);
@@ -165,7 +158,10 @@ impl<'a> Ingest<'a> {
 
     /// Completes the root filesystem, if there is one. Layers that were not offered are read from their blobs.
     pub fn finish(mut self, image: &Image, context: &Context) -> Result<Option<Rootfs>> {
-        if self.root.is_none() {
+        if let Some(root) = &mut self.root {
+            // What comes from another file is there from here on, or is read from the blobs.
+            root.writer(&context.progress)?;
+        } else {
             return Ok(None);
         }
         context.progress.stage("Generating squashfs image ...");
@@ -179,12 +175,16 @@ impl<'a> Ingest<'a> {
             }
             trees.push(tree.ok_or_else(|| Error::NotFound(format!("layer {}", layer.diff_id)))?);
         }
-        let Some(Root { file, writer, .. }) = self.root else {
+        let Some(root) = self.root else {
             return Ok(None);
         };
         let config = runtime_config(image.config())?;
-        let summary = writer.finish(trees, &config, &context.cancel)?.summary;
-        Ok(Some(Rootfs { file, summary }))
+        let (file, finished) = root.finish(trees, &config, context)?;
+        Ok(Some(Rootfs {
+            file,
+            summary: finished.summary,
+            toc: Toc::new(&image.diff_ids(), finished.layers),
+        }))
     }
 
     /// Refuses an offer that contradicts itself, before anything is read.
@@ -269,7 +269,8 @@ impl<'a> Ingest<'a> {
             open: &|| open(dir, digest),
         };
         meter::skipped(&context.progress, BlobKind::Layer, name);
-        let passed = self.pass(&present, name, Store::Nothing, None, context)?;
+        let to_root = self.needs(offer.diff_id);
+        let passed = self.pass(&present, name, Store::Nothing, None, to_root, context)?;
         let diff_id = passed.diff_id;
         self.keep_tree(passed);
         Ok(Some(Layer {
@@ -293,9 +294,15 @@ impl<'a> Ingest<'a> {
             open: &|| open(dir, layer.digest),
         };
         let name = layer.digest.to_string();
-        let passed = self.pass(&offer, &name, Store::Nothing, None, context)?;
+        let passed = self.pass(&offer, &name, Store::Nothing, None, true, context)?;
         self.keep_tree(passed);
         Ok(())
+    }
+
+    /// Whether the squashfs has to read a layer of this diff ID.
+    fn needs(&self, diff_id: Option<DiffId>) -> bool {
+        let is_copied = |root: &Root| diff_id.is_some_and(|diff_id| root.is_copied(diff_id));
+        self.root.as_ref().is_some_and(|root| !is_copied(root))
     }
 
     fn pass(
@@ -304,8 +311,13 @@ impl<'a> Ingest<'a> {
         name: &str,
         store: Store,
         meter: Option<BlobMeter>,
+        to_root: bool,
         context: &Context,
     ) -> Result<Passed> {
+        let squashfs = match &mut self.root {
+            Some(root) if to_root => Some(root.writer(&context.progress)?),
+            _ => None,
+        };
         let pass = Pass {
             dir: self.dir,
             options: &self.options,
@@ -318,17 +330,17 @@ impl<'a> Ingest<'a> {
             store,
             meter,
         };
-        pass.run(self.root.as_mut().map(|root| &mut root.writer), context)
+        pass.run(squashfs, context)
     }
 
     fn keep_tree(&mut self, passed: Passed) {
         if let (Some(root), Some(tree)) = (&mut self.root, passed.tree) {
-            root.trees.entry(passed.diff_id).or_default().push(tree);
+            root.keep(passed.diff_id, tree);
         }
     }
 
     fn tree_of(&mut self, diff_id: DiffId) -> Option<LayerTree> {
-        self.root.as_mut()?.trees.get_mut(&diff_id)?.pop()
+        self.root.as_mut()?.take(diff_id)
     }
 
     fn take(&mut self, layer: Layer) -> Layer {

@@ -3,7 +3,8 @@
 //! Disk layout: `CACHE/hh/<sha512 of a key, in hex>`, where `hh` are the first two digits; work in progress is
 //! in `CACHE/.tmp`. A key is the hash of an image's metadata: another image under the same name has another
 //! entry. Each file has a second name, which pcocc 0.7 does not know, made from the image ID: importing the
-//! same image under a new name costs one hard link. The time of a file is the time of its last use.
+//! same image under a new name costs one hard link. The time of a file is the time of its last use. `CACHE/.layers`
+//! (`cache_layers.rs`) says which layers the files are made of.
 
 use std::fs::File;
 use std::io;
@@ -109,7 +110,7 @@ impl Cache {
     /// Opens the directory; `None` when it is missing.
     ///
     /// Fails with [`Error::Denied`] when somebody else made it, or could have: then others choose what is in it.
-    fn folder(&self) -> Result<Option<OpenFolder>> {
+    pub(super) fn folder(&self) -> Result<Option<OpenFolder>> {
         let folder = match OpenFolder::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open cache", &self.path))?,
@@ -147,7 +148,7 @@ impl Cache {
     }
 
     /// A folder in the directory, made when it is missing.
-    fn inner_folder(&self, name: &Path) -> Result<OpenFolder> {
+    pub(super) fn inner_folder(&self, name: &Path) -> Result<OpenFolder> {
         let folder = self.folder_or_new()?.folder_or_new(name, 0o700);
         let folder = folder.map_err(|error| self.write_error(error))?;
         self.check(folder.as_fd(), folder.path())?;
@@ -191,8 +192,13 @@ impl Cache {
         let Some(folder) = self.folder()? else {
             return Ok(None);
         };
-        let name = Self::entry_name(key);
-        let parent = name.parent().unwrap_or(&name);
+        self.open_in(&folder, &Self::entry_name(key))
+    }
+
+    /// Opens the file `name` in the directory `folder`; `None` when it is not there, or empty.
+    pub(super) fn open_in(&self, folder: &OpenFolder, name: &Path) -> Result<Option<File>> {
+        let path = self.path.join(name);
+        let parent = name.parent().unwrap_or(name);
         let opened = folder.folder(parent).and_then(|parent| {
             let file = parent.open_file(name.file_name().unwrap_or_default());
             file.map(|file| (parent, file))
@@ -202,10 +208,10 @@ impl Cache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             // An unpacked image of pcocc 0.7, or nothing of ours.
             Err(error) if Refusal::of(&error) == Some(Refusal::NotRegular) => return Ok(None),
-            Err(error) => return Err(refused("open", &self.entry_path(key), error)),
+            Err(error) => return Err(refused("open", &path, error)),
         };
         self.check(parent.as_fd(), parent.path())?;
-        let found = self.check(&file, &self.entry_path(key))?;
+        let found = self.check(&file, &path)?;
         // pcocc 0.7 fills entries in place: an empty one was interrupted.
         Ok((found.size > 0).then_some(file))
     }
@@ -327,7 +333,7 @@ impl Cache {
         Ok(found.collect())
     }
 
-    fn write_error(&self, error: io::Error) -> Error {
+    pub(super) fn write_error(&self, error: io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::ReadOnlyFilesystem

@@ -1,7 +1,7 @@
 //! Cleaning the cache: entries without an image, temporary files of ended processes, and the excess over a
-//! size.
+//! size. A file counts with its table of contents, and takes it along.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -46,12 +46,27 @@ impl Cache {
             .filter(|entry| wanted.contains(&entry.path))
             .map(|entry| entry.inode)
             .collect();
-        let mut files: Vec<(SystemTime, u64, u64)> = Vec::new();
+        let mut by_inode: HashMap<u64, (SystemTime, u64)> = HashMap::new();
         for entry in &entries {
-            if !files.iter().any(|(_, inode, _)| *inode == entry.inode) {
-                files.push((entry.used, entry.inode, entry.size));
+            by_inode
+                .entry(entry.inode)
+                .or_insert((entry.used, entry.size));
+        }
+        let inodes: HashMap<&Path, u64> = entries
+            .iter()
+            .map(|entry| (entry.path.as_path(), entry.inode))
+            .collect();
+        for toc in self.tocs()? {
+            let file = self.entry_path(&CacheKey::of_image(toc.image));
+            let inode = inodes.get(file.as_path());
+            if let Some((_, size)) = inode.and_then(|inode| by_inode.get_mut(inode)) {
+                *size += toc.size;
             }
         }
+        let files = by_inode.into_iter();
+        let mut files: Vec<(SystemTime, u64, u64)> = files
+            .map(|(inode, (used, size))| (used, inode, size))
+            .collect();
         files.sort_unstable();
         let mut total: u64 = files.iter().map(|(_, _, size)| size).sum();
         for (used, inode, size) in files {
@@ -67,6 +82,7 @@ impl Cache {
             collected.entries += 1;
             collected.bytes += size;
         }
+        self.collect_layers()?;
         Ok(collected)
     }
 

@@ -20,6 +20,7 @@
 mod blobs;
 mod cache;
 mod cache_gc;
+mod cache_layers;
 mod changes;
 mod disks;
 mod folder;

@@ -39,7 +39,7 @@ impl Repositories {
             Some(file) => file,
             None => {
                 let blobs = RepositoryBlobs::new(Arc::clone(repository));
-                self.make(cache, &by_id, &blobs, &image, options, context)?
+                self.make(cache, &blobs, &image, options, context)?
             }
         };
         if let Err(error) = cache.link(&by_id, &key) {
@@ -63,7 +63,7 @@ impl Repositories {
             return Ok((image, file));
         }
         let blobs = LayoutBlobs::new(layout, &image)?;
-        let file = self.make(cache, &key, &blobs, &image, options, context)?;
+        let file = self.make(cache, &blobs, &image, options, context)?;
         Ok((image, file))
     }
 
@@ -76,12 +76,11 @@ impl Repositories {
             })
     }
 
-    /// Makes a root filesystem from layers that are all there. It becomes an entry of the cache, unless the cache is passed
+    /// Makes a root filesystem from layers that are all there, or from that of another image and the layers on top. It becomes an entry of the cache, unless the cache is passed
     /// over: then it lasts as long as it is open.
     fn make(
         &self,
         cache: &Cache,
-        key: &CacheKey,
         blobs: &dyn BlobDir,
         image: &Image,
         options: Options,
@@ -95,13 +94,17 @@ impl Repositories {
             }
             (Err(error), _) => return Err(error),
         };
-        let ingest = Ingest::new(blobs, options, Some(temp))?;
+        let mut ingest = Ingest::new(blobs, options, Some(temp))?;
+        let diff_ids = image.diff_ids();
+        if let Some(base) = cache.base(&diff_ids, &context.progress) {
+            ingest.begin_on(base, &diff_ids, context)?;
+        }
         let rootfs = ingest.finish(image, context)?.ok_or_else(|| {
             Error::invalid("root filesystem", "was not made although it was asked for")
         })?;
         let path = rootfs.file.path();
         let file = rootfs.file.reopen().map_err(Error::io("open", &path))?;
-        if is_kept && let Err(error) = cache.publish(rootfs.file, key) {
+        if is_kept && let Err(error) = cache.publish_rootfs(rootfs, image.id()) {
             let why = format!("the squashfs image was not kept: {error}");
             context.progress.warn(why);
         }

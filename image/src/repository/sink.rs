@@ -2,7 +2,7 @@
 //!
 //! Phases: the name is checked, and whether the repository can be written → layers become temporary files,
 //! flushed and verified; the root filesystem is written on the way, unless the cache has one for the same image
-//! ID → manifest and config → all files become blobs → the cache entry → the metadata, which makes the name
+//! ID, and begins with that of another image if both have their lowest layers in common → manifest and config → all files become blobs → the cache entry → the metadata, which makes the name
 //! appear. A failure before the last phase leaves the repository as it was. A killed process leaves temporary
 //! files and unnamed blobs for garbage collection.
 
@@ -17,7 +17,7 @@ use pcocc_core::beneath::{Found, TempFile};
 use pcocc_core::progress::BlobKind;
 
 use crate::error::{Error, Result};
-use crate::ingest::{BlobDir, Ingest, Options};
+use crate::ingest::{BlobDir, Ingest, Options, Rootfs};
 use crate::meter;
 use crate::oci::{Image, Layer};
 use crate::origin::Origin;
@@ -193,7 +193,7 @@ impl<'a> RepositoryReceiver<'a> {
     }
 
     /// Puts the root filesystem into the cache under `key`, new or from the same image's entry.
-    fn fill_cache(&self, rootfs: Option<TempFile>, image: &Image, key: &CacheKey) -> Result<()> {
+    fn fill_cache(&self, rootfs: Option<Rootfs>, image: &Image, key: &CacheKey) -> Result<()> {
         let Some(cache) = self.cache() else {
             return Ok(());
         };
@@ -205,7 +205,7 @@ impl<'a> RepositoryReceiver<'a> {
         if let Some(rootfs) = rootfs
             && !cache.contains(&by_id)
         {
-            cache.publish(rootfs, &by_id)?;
+            cache.publish_rootfs(rootfs, image.id())?;
         }
         cache.link(&by_id, key)?;
         Ok(())
@@ -228,6 +228,16 @@ impl Receiver for RepositoryReceiver<'_> {
         Ok(())
     }
 
+    fn expect_layers(&mut self, lowest: &[DiffId], context: &Context) -> Result<()> {
+        if self.cached.is_none()
+            && let Some(cache) = self.cache()
+            && let Some(base) = cache.base(lowest, &context.progress)
+        {
+            self.ingest(context)?.begin_on(base, lowest, context)?;
+        }
+        Ok(())
+    }
+
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         Ok(self.sink.blobs.known_layer(diff_id)?.is_some())
     }
@@ -243,7 +253,7 @@ impl Receiver for RepositoryReceiver<'_> {
         self.identify(image.id());
         self.ingest(context)?.documents(image, context)?;
         let rootfs = match self.ingest.take() {
-            Some(ingest) => ingest.finish(image, context)?.map(|rootfs| rootfs.file),
+            Some(ingest) => ingest.finish(image, context)?,
             None => None,
         };
         context.check()?;

@@ -1,5 +1,6 @@
 //! Repositories on a real file system: interoperation with pcocc 0.7, hostile content, many writers.
 
+mod bases;
 mod caching;
 mod collecting;
 mod interop;

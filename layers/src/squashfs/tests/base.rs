@@ -287,7 +287,7 @@ fn to_tar(layer: &[Op]) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
     fn every_split_of_a_random_stack_is_as_from_nothing(

@@ -1,7 +1,8 @@
 //! The image of a container's changes, as a source of a transfer.
 //!
-//! Phases: the new layer, made of the changed files alone if possible ([`changes`]) → otherwise docker commits
-//! the container, and its VM hands out the new layer, or docker is asked for the image's archive. While the daemon gathers the archive, the source's own
+//! Phases: the store learns which layers the image begins with → the new layer, made of the changed files alone if
+//! possible ([`changes`]) → otherwise docker commits the container, and its VM hands out the new layer, or docker is
+//! asked for the image's archive. While the daemon gathers the archive, the source's own
 //! layers are offered from their files; of the archive, only new layers are read → the source's config, with
 //! the new members.
 //!
@@ -168,6 +169,7 @@ impl<'a, L: Layout> EditedImage<'a, L> {
 
 impl<L: Layout> Source for EditedImage<'_, L> {
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image> {
+        receiver.expect_layers(&self.container.base.diff_ids(), context)?;
         let mut taken = None;
         let added = match self.changed(receiver, context)? {
             Some(added) => added,
