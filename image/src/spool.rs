@@ -3,7 +3,7 @@
 //! Disk layout, in a folder on a local file system that only its user can enter:
 //!
 //! ```text
-//! <image ID, hex>/       an OCI image layout with the one image, and rootfs.squashfs
+//! <image ID, hex>/       an OCI image layout with the one image, rootfs.squashfs and its table of contents
 //! <image ID, hex>.export locked by the process that exports this image now
 //! tmp-…/                 an image in the making or on its way out, locked meanwhile
 //! boot                   the boot the spool was filled in: after another it starts empty
@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Data path: [`Spool::get`] → the image if it is there → otherwise this process waits for its turn to export
-//! it → [`transfer::copy`] into a `tmp-` folder → rename → the least recently used images are removed.
+//! it → [`transfer::copy`] into a `tmp-` folder → rename → the least recently used images are removed. Layers of other
+//! images are linked, and what they are in a squashfs file is copied from there.
 //!
 //! A user of an image holds a shared flock on its folder, or on the squashfs in it, so that no process removes
 //! the image. Locks end with their process, so the remains of a killed process are recognised. Nothing is
@@ -43,6 +44,9 @@ use pcocc_layers::Digest;
 
 /// The squashfs file of an entry.
 const ROOTFS: &str = "rootfs.squashfs";
+
+/// The table of contents of this file.
+const TOC: &str = "rootfs.toc";
 
 /// The folder of an entry's blobs.
 const BLOBS: &str = "blobs/sha256";
@@ -179,7 +183,7 @@ impl Spool {
     ) -> Result<Arc<SpoolImage>> {
         let folder = &self.bounded.folder;
         let temp = folder.temp()?;
-        let sink = SpoolSink::new(temp.folder().clone(), folder.layers(), self.options)?;
+        let sink = SpoolSink::new(temp.folder().clone(), folder, self.options)?;
         transfer::copy(source, &sink, context)?;
         context.check()?;
         drop(sink);

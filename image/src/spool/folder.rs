@@ -12,11 +12,13 @@ use pcocc_core::beneath::{Found, OpenFolder, Refusal};
 use pcocc_core::durable;
 use rustix::fs::FlockOperation;
 
-use super::{BLOBS, ROOTFS, is_missing};
+use super::{BLOBS, ROOTFS, TOC, is_missing};
 use crate::error::{Error, Result};
+use crate::ingest::Base;
 use crate::layout::LayoutFolder;
 use crate::oci::Layer;
 use crate::transfer::{Context, Layout};
+use pcocc_layers::squashfs::Toc;
 use pcocc_layers::{DiffId, Digest};
 
 const TEMP: &str = "tmp-";
@@ -236,6 +238,30 @@ impl Folder {
             discard(&self.dir, &name);
         }
         Ok(Evicted { freed, left })
+    }
+
+    /// The squashfs file that begins with most of the layers `diff_ids`, lowest first, at least with one.
+    pub(super) fn base(&self, diff_ids: &[DiffId]) -> Option<Base> {
+        let mut best: Option<(usize, Base)> = None;
+        for entry in self.entries().unwrap_or_default() {
+            // One that goes right now is no base.
+            let Ok(folder) = self.dir.folder(&entry.name) else {
+                continue;
+            };
+            let toc = folder.read(TOC, Toc::MAX_BYTES).ok();
+            let (Some(Ok(toc)), Ok(file)) =
+                (toc.map(|toc| Toc::decode(&toc)), folder.open_file(ROOTFS))
+            else {
+                continue;
+            };
+            let same = toc.diff_ids().zip(diff_ids);
+            let length = same.take_while(|(has, wanted)| has == *wanted).count();
+            if length > best.as_ref().map_or(0, |(length, _)| *length) {
+                let path = folder.path().join(ROOTFS);
+                best = Some((length, Base { file, path, toc }));
+            }
+        }
+        best.map(|(_, base)| base)
     }
 
     /// The layers of all entries and the folders of their blobs, to be linked into another entry.

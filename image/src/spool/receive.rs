@@ -6,7 +6,8 @@ use std::io::{self, Write as _};
 
 use pcocc_core::beneath::{OpenFolder, TempFile};
 
-use super::{BLOBS, ROOTFS, is_missing};
+use super::folder::Folder;
+use super::{BLOBS, ROOTFS, TOC, is_missing};
 use crate::error::{Error, Result};
 use crate::ingest::{BlobDir, Ingest, Options};
 use crate::layout::{MARKER, MARKER_NAME};
@@ -16,18 +17,15 @@ use pcocc_layers::{DiffId, Digest};
 
 /// Receives an image into a folder that becomes an entry of the spool later.
 #[derive(Debug)]
-pub(super) struct SpoolSink {
+pub(super) struct SpoolSink<'a> {
     blobs: EntryBlobs,
+    spool: &'a Folder,
     options: Options,
 }
 
-impl SpoolSink {
-    /// Receives into the empty `folder`; layers of other entries are linked.
-    pub(super) fn new(
-        folder: OpenFolder,
-        others: HashMap<DiffId, (Layer, OpenFolder)>,
-        options: Options,
-    ) -> Result<Self> {
+impl<'a> SpoolSink<'a> {
+    /// Receives into the empty `folder`; what other entries of `spool` have is taken from there.
+    pub(super) fn new(folder: OpenFolder, spool: &'a Folder, options: Options) -> Result<Self> {
         let made = folder
             .folder_or_new("blobs", 0o700)
             .and_then(|_| folder.folder_or_new(BLOBS, 0o700));
@@ -36,18 +34,20 @@ impl SpoolSink {
             blobs: EntryBlobs {
                 folder,
                 blobs,
-                others,
+                others: spool.layers(),
             },
+            spool,
             options,
         })
     }
 }
 
-impl Sink for SpoolSink {
+impl Sink for SpoolSink<'_> {
     fn open(&self, _context: &Context) -> Result<Box<dyn Receiver + '_>> {
         let rootfs = self.blobs.temp()?;
         Ok(Box::new(SpoolReceiver {
             blobs: &self.blobs,
+            spool: self.spool,
             ingest: Ingest::new(&self.blobs, self.options, Some(rootfs))?,
         }))
     }
@@ -55,10 +55,18 @@ impl Sink for SpoolSink {
 
 struct SpoolReceiver<'a> {
     blobs: &'a EntryBlobs,
+    spool: &'a Folder,
     ingest: Ingest<'a>,
 }
 
 impl Receiver for SpoolReceiver<'_> {
+    fn expect_layers(&mut self, lowest: &[DiffId], context: &Context) -> Result<()> {
+        match self.spool.base(lowest) {
+            Some(base) => self.ingest.begin_on(base, lowest, context),
+            None => Ok(()),
+        }
+    }
+
     fn has_layer(&mut self, diff_id: DiffId) -> Result<bool> {
         self.ingest.has_layer(diff_id)
     }
@@ -77,10 +85,11 @@ impl Receiver for SpoolReceiver<'_> {
         };
         let folder = &self.blobs.folder;
         let failed = |name: &str| Error::io("write", folder.path().join(name));
+        let toc = rootfs.toc.and_then(|toc| toc.encode()).unwrap_or_default();
         let mut rootfs = rootfs.file;
         rootfs.rename(folder, ROOTFS).map_err(failed(ROOTFS))?;
         let index = image.index(None)?;
-        for (name, content) in [(MARKER_NAME, MARKER), ("index.json", &index)] {
+        for (name, content) in [(MARKER_NAME, MARKER), ("index.json", &index), (TOC, &toc)] {
             let file = folder.create_file(name, 0o600);
             file.and_then(|mut file| file.write_all(content))
                 .map_err(failed(name))?;

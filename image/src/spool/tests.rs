@@ -62,8 +62,14 @@ impl Source for Daemon {
     fn send(&self, receiver: &mut dyn Receiver, context: &Context) -> Result<Image> {
         self.exports.fetch_add(1, Ordering::Relaxed);
         thread::sleep(Duration::from_millis(40));
+        let layers = self.layers();
+        let ids: Vec<_> = layers
+            .iter()
+            .map(|layer| DiffId(Digest::of(layer)))
+            .collect();
+        receiver.expect_layers(&ids, context)?;
         let mut taken = Vec::new();
-        for layer in self.layers() {
+        for layer in layers {
             let offer = Offer {
                 blob: None,
                 compression: Compression::None,
@@ -159,6 +165,38 @@ fn layers_of_other_images_are_linked() {
         base.metadata().unwrap().ino()
     });
     assert_eq!(inodes[0], inodes[1]);
+}
+
+#[test]
+fn a_squashfs_begins_with_that_of_another_image() {
+    let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let bytes = |spool: &Spool, daemon: &Daemon| {
+        let image = spool.get(daemon.id(), daemon, &Context::silent()).unwrap();
+        let mut bytes = Vec::new();
+        let file = image.root_filesystem();
+        (&*file).read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let (first, second) = (Daemon::new("a"), Daemon::new("b"));
+    let spooled = spool(&dir, u64::MAX);
+    bytes(&spooled, &first);
+    let ids: Vec<_> = second
+        .layers()
+        .iter()
+        .map(|layer| DiffId(Digest::of(layer)))
+        .collect();
+    let base = spooled.bounded.folder.base(&ids).unwrap();
+    assert_eq!(base.path, dir.path().join(first.id().hex()).join(ROOTFS));
+    let expected = bytes(&spool(&other, u64::MAX), &second);
+    assert!(bytes(&spooled, &second) == expected);
+    // A table that is no use costs nothing but time.
+    for id in [first.id(), second.id()] {
+        fs::write(dir.path().join(id.hex()).join(TOC), "nonsense").unwrap();
+    }
+    assert!(spooled.bounded.folder.base(&ids).is_none());
+    let third = Daemon::new("c");
+    let expected = bytes(&spool(&other, u64::MAX), &third);
+    assert!(bytes(&spooled, &third) == expected);
 }
 
 #[test]
