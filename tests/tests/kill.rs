@@ -3,18 +3,21 @@
 //! `scripts/kill-loop N` runs more of them: `PCOCC_TEST_KILLS` is their number. Failures name the seed;
 //! `PCOCC_TEST_SEED` repeats its sequence, though not its timing.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pcocc_layers::Digest;
+use pcocc_layers::squashfs::{BlockCache, FileType, Squashfs};
 use pcocc_tests::{Docker, Mount, Pcocc, leaks, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Tests that share the kills.
-const TESTS: u64 = 6;
+const TESTS: u64 = 7;
 
 /// How long a command may take to end after a signal.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +32,92 @@ fn imports_from_docker_are_killed_at_random_moments() {
             made: Made::InRepository(name),
         }
     });
+}
+
+/// A squashfs that begins with another one is as right after a kill as one from nothing.
+#[test]
+fn imports_on_a_base_are_killed_at_random_moments() {
+    let docker = Docker::shared();
+    let below = docker.busybox_image("below");
+    let base = docker.layer_on(&below, "base", 48);
+    let mut job = Job::of(docker, |docker| docker.layer_on(&base, "image", 8));
+    job.pcocc.run(&["docker", "import", &base, "base"]);
+    let (cache, kept) = (job.pcocc.cache(), job.pcocc.home().join("kept"));
+    job.pcocc.run_any(
+        "cp",
+        &[
+            "-a",
+            &cache.display().to_string(),
+            &kept.display().to_string(),
+        ],
+    );
+    job.pcocc.run(&["docker", "import", &job.image, "whole"]);
+    let sound = cached_squashfs(&cache);
+    // The same from nothing, in a cache of its own.
+    fs::remove_dir_all(&cache).expect("empty the cache");
+    job.pcocc.run(&["docker", "import", &job.image, "again"]);
+    // Docker's archive has the layers in another order.
+    let top: BTreeSet<_> = cached_squashfs(&cache)
+        .difference(&cached_squashfs(&kept))
+        .cloned()
+        .collect();
+    assert!(
+        top.len() == 1 && top.is_subset(&sound),
+        "not as from nothing: {top:?}, {sound:?}"
+    );
+    job.base = Some(Base { kept, sound });
+    for name in ["whole", "again"] {
+        job.forget(&Made::InRepository(name.to_owned()));
+    }
+    job.repeat(|number| {
+        let name = format!("on-base-{number}");
+        Step {
+            command: job.pcocc.command(&["docker", "import", &job.image, &name]),
+            made: Made::InRepository(name),
+        }
+    });
+}
+
+/// Digests of what the squashfs files in a cache hold, wherever their blocks lie.
+fn cached_squashfs(cache: &Path) -> BTreeSet<String> {
+    let folders = children(cache);
+    let is_entries = |path: &&PathBuf| path.file_name().is_some_and(|name| name.len() == 2);
+    let files = folders.iter().filter(is_entries);
+    let digest = |file: PathBuf| Digest::of(&content_of(&file)).to_string();
+    files
+        .flat_map(|folder| children(folder))
+        .map(digest)
+        .collect()
+}
+
+/// Names, attributes and content of a squashfs file.
+fn content_of(file: &Path) -> Vec<u8> {
+    let opened = Arc::new(File::open(file).expect("open a squashfs file"));
+    let squashfs = Squashfs::open(opened, BlockCache::new(8 << 20));
+    let squashfs = squashfs.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let (mut all, mut pending) = (Vec::new(), vec![(squashfs.root(), Vec::new())]);
+    while let Some((inode, path)) = pending.pop() {
+        let found = squashfs.attributes(inode).expect("look at a file");
+        all.extend(&path);
+        all.extend(format!("{found:?} {:?}", squashfs.xattrs(inode)).bytes());
+        match found.file_type {
+            FileType::Directory => {
+                for entry in squashfs.read_dir(inode).expect("list a folder") {
+                    pending.push((entry.inode, [&path, &b"/"[..], &*entry.name].concat()));
+                }
+            }
+            FileType::Symlink => all.extend(squashfs.read_link(inode).expect("read a link")),
+            FileType::Regular => {
+                let mut content = vec![0; found.size as usize];
+                squashfs
+                    .read_at(inode, 0, &mut content)
+                    .expect("read a file");
+                all.extend(content);
+            }
+            _ => {}
+        }
+    }
+    all
 }
 
 #[test]
@@ -232,6 +321,15 @@ struct Job {
     image: String,
     id: String,
     watch: leaks::Watch,
+    base: Option<Base>,
+}
+
+/// A cache with the squashfs file of an image below, which is put back after each transfer.
+struct Base {
+    /// A copy of the cache.
+    kept: PathBuf,
+    /// What the squashfs files hold that may ever be in the cache.
+    sound: BTreeSet<String>,
 }
 
 /// One transfer to kill.
@@ -248,9 +346,14 @@ enum Made {
 
 impl Job {
     fn new() -> Self {
-        let docker = Docker::shared();
-        let base = docker.busybox_image("base");
-        let image = docker.layer_on(&base, "image", 24);
+        Self::of(Docker::shared(), |docker| {
+            let base = docker.busybox_image("base");
+            docker.layer_on(&base, "image", 24)
+        })
+    }
+
+    fn of(docker: Docker, image: impl FnOnce(&Docker) -> String) -> Self {
+        let image = image(&docker);
         let id = docker
             .image_id(&image)
             .expect("the image that was just built");
@@ -264,6 +367,7 @@ impl Job {
             image,
             id,
             watch,
+            base: None,
         }
     }
 
@@ -330,6 +434,13 @@ impl Job {
             let status = child.wait().expect("wait for the transfer");
 
             self.pcocc.verify();
+            if let Some(base) = &self.base {
+                let cached = cached_squashfs(&self.pcocc.cache());
+                assert!(
+                    cached.is_subset(&base.sound),
+                    "a squashfs is wrong after {what}"
+                );
+            }
             match self.look(&next.made) {
                 Some(id) => {
                     assert_eq!(id, self.id, "half an image is visible after {what}");
@@ -391,6 +502,13 @@ impl Job {
             Made::InRepository(name) => {
                 if self.meta(name).exists() {
                     self.pcocc.run(&["image", "delete", name]);
+                }
+                if let Some(base) = &self.base {
+                    let _ = fs::remove_dir_all(self.pcocc.cache());
+                    let paths =
+                        [&base.kept, &self.pcocc.cache()].map(|path| path.display().to_string());
+                    self.pcocc.run_any("cp", &["-a", &paths[0], &paths[1]]);
+                    return;
                 }
                 // Without their data the next import has all its work to do again.
                 let _ = fs::remove_dir_all(self.pcocc.repository().join("data"));

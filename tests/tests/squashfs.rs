@@ -10,7 +10,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use pcocc_core::cancel::Cancel;
-use pcocc_layers::squashfs::{BlockCache, Data, FileType, Options, RootfsWriter, Squashfs};
+use pcocc_layers::DiffId;
+use pcocc_layers::squashfs::{BlockCache, Data, FileType, Options, RootfsWriter, Squashfs, Toc};
 use pcocc_tests::assert_same_files;
 use sha2::{Digest, Sha256};
 
@@ -163,7 +164,7 @@ fn our_tree(file: &Path) -> Tree {
     tree
 }
 
-/// A loop mount, gone on drop.
+/// A mount, gone on drop.
 struct Loop(PathBuf);
 
 impl Loop {
@@ -275,6 +276,109 @@ fn the_kernel_and_unsquashfs_read_what_we_write_as_root() {
         assert_same_files(&kernel, &kernel_tree(&out));
         fs::remove_dir_all(&out).expect("remove a folder");
     }
+}
+
+/// The layer on top of [`sample`]: other content, what hides and what is hidden, links to the layer below.
+fn upper(folder: &Path) {
+    let script = r#"
+        set -e
+        mkdir -p d/e2 many/.wh.x && rmdir many/.wh.x && cd d
+        head -c 700000 /dev/urandom >holey && echo other >small && : >.wh.soft && : >.wh.zeros
+        mknod pipe2 p && mknod -m 600 disk b 259 70001 && ln -s below fifo && chmod 700 .
+        setfattr -n user.note -v another small
+        head -c 300000 /dev/urandom >big2 && ln big2 hard2
+        cd .. && mkdir perl && : >perl/.wh..wh..opq && echo only >perl/only
+        cd many && : >.wh.file-with-a-rather-long-name-7 && echo 8 >file-with-a-rather-long-name-8
+    "#;
+    run(Command::new("bash")
+        .current_dir(folder)
+        .args(["-c", script]));
+}
+
+/// Makes the tar of a folder.
+fn tar_of(folder: &Path, tar: &Path) -> Vec<u8> {
+    run(Command::new("tar")
+        .args([
+            "--xattrs",
+            "--xattrs-include=*",
+            "--sparse",
+            "--format=pax",
+            "-cf",
+        ])
+        .arg(tar)
+        .arg("-C")
+        .args([folder, Path::new(".")]));
+    fs::read(tar).expect("read the tar")
+}
+
+#[test]
+fn a_file_on_a_base_is_read_by_all_as_root() {
+    let scratch = pcocc_tests::scratch();
+    let at = |name: &str| scratch.path().join(name);
+    let (cancel, options) = (Cancel::new(), Options::default());
+    let mut layers = Vec::new();
+    for (name, fill) in [("lower", sample as fn(&Path)), ("upper", upper)] {
+        fs::create_dir(at(name)).expect("make a folder");
+        fill(&at(name));
+        layers.push(tar_of(&at(name), &at("layer.tar")));
+    }
+    let ids = [0, 1].map(|number: usize| DiffId(pcocc_layers::Digest::of(&layers[number])));
+    let create = |path: &Path| {
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        options.open(path).expect("make a file")
+    };
+    let take = |writer: &mut RootfsWriter, number: usize| {
+        let tar = &mut layers[number].as_slice();
+        writer.layer("layer", tar, &cancel).expect("take a layer")
+    };
+
+    let whole = at("whole.squashfs");
+    let mut writer = RootfsWriter::create(create(&whole), &whole, options).expect("start");
+    let trees = vec![take(&mut writer, 0), take(&mut writer, 1)];
+    writer.finish(trees, b"{}", &cancel).expect("finish");
+
+    // The base has something before the layer that is wanted, so that its blocks move.
+    let base = at("base.squashfs");
+    let mut writer = RootfsWriter::create(create(&base), &base, options).expect("start");
+    let unwanted = take(&mut writer, 1);
+    let trees = vec![take(&mut writer, 0), unwanted];
+    let finished = writer.finish(trees, b"{}", &cancel).expect("finish");
+    let toc = Toc::new(&ids, finished.layers).expect("two layers");
+
+    let on_base = at("on-base.squashfs");
+    let (file, from) = (create(&on_base), File::open(&base).expect("open the base"));
+    let (mut writer, trees) =
+        RootfsWriter::on_base(file, &on_base, options, &from, &toc, &ids[..1], &cancel)
+            .expect("start");
+    let mut trees: Vec<_> = trees.into_iter().map(|(_, tree)| tree).collect();
+    assert_eq!(trees.len(), 1);
+    trees.push(take(&mut writer, 1));
+    writer.finish(trees, b"{}", &cancel).expect("finish");
+
+    let mount = Loop::new(&whole, &at("whole"));
+    let expected = kernel_tree(&mount.0);
+    drop(mount);
+    assert!(expected.len() > 5000 && !expected.contains_key(Path::new("rootfs/d/zeros")));
+    let mount = Loop::new(&on_base, &at("mount"));
+    assert_same_files(&expected, &kernel_tree(&mount.0));
+    drop(mount);
+    assert_same_files(&expected, &our_tree(&on_base));
+    let out = at("unpacked");
+    run(Command::new("unsquashfs")
+        .args(["-q", "-n", "-d"])
+        .args([&out, &on_base]));
+    assert_same_files(&expected, &kernel_tree(&out));
+    // squashfuse takes security attributes for trusted ones, and the reverse, in any file.
+    let [through_fuse, expected] = [&on_base, &whole].map(|file| {
+        let folder = file.with_extension("fuse");
+        fs::create_dir(&folder).expect("make a folder");
+        run(Command::new("squashfuse").args([file, &folder]));
+        kernel_tree(&Loop(folder).0)
+    });
+    assert_same_files(&expected, &through_fuse);
+    let same = fs::read(&on_base).expect("read") == fs::read(&whole).expect("read");
+    assert!(same, "not the file from nothing");
 }
 
 #[test]

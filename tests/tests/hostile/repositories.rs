@@ -166,17 +166,52 @@ fn a_repository_that_is_read_only_as_root() {
     bed.end();
 }
 
+/// `length` bytes of noise, which no compression makes small.
+fn noise(length: usize) -> Vec<u8> {
+    let digests = (0..u32::MAX).flat_map(|i| Sha256::digest(i.to_le_bytes()));
+    digests.take(length).collect()
+}
+
+/// The squashfs of an image begins with that of another, for which there is no room, or not for both.
+#[test]
+fn a_cache_that_is_full_beside_a_base_as_root() {
+    let bed = Bed::new();
+    let (base, big) = (noise(900_000), noise(700_000));
+    let layers = [file_layer("base", &base), file_layer("big", &big)];
+    Image::new(&layers[..1]).write(&bed.at("base"));
+    Image::new(&layers).write(&bed.at("top"));
+    bed.pcocc.run(&["image", "import", "oci:base", "base"]);
+    let cache = bed.pcocc.cache().display().to_string();
+    let pcocc = bed.pcocc.command(&[]);
+    for size in ["1300k", "2400k", "4m"] {
+        let script = format!(
+            "rm -rf kept && cp -a '{cache}' kept && mount -t tmpfs -o mode=700,size={size} none '{cache}' && \
+             cp -a kept/. '{cache}'; list() {{ cd '{cache}' && find . -type f -exec sha256sum {{}} + | sort -k2; cd \"$OLDPWD\"; }}; \
+             list > before; \"$0\" \"$@\"; code=$?; list > after; \"$0\" image repo verify user >&2 || exit 99; exit $code"
+        );
+        let mut command = bed.pcocc.any("unshare");
+        command
+            .args(["-m", "sh", "-c", &script])
+            .arg(pcocc.get_program());
+        command.args(["image", "import", "oci:top", "top"]);
+        let outcome = run(&mut command);
+        let listed = |name: &str| fs::read_to_string(bed.at(name)).unwrap();
+        if size == "4m" {
+            outcome.ok();
+            assert!(listed("after").len() > listed("before").len(), "{outcome}");
+        } else {
+            let said = outcome.failed();
+            assert!(said.contains("No space left"), "{size}: {outcome}");
+            assert_eq!(listed("after"), listed("before"), "{size}: {outcome}");
+        }
+    }
+    bed.pcocc.verify();
+}
+
 #[test]
 fn a_file_system_that_is_full_as_root() {
     let bed = Bed::new();
-    let big = {
-        // Noise, which no compression makes small.
-        let mut noise = Vec::new();
-        for i in 0..60_000_u32 {
-            noise.extend_from_slice(&Sha256::digest(i.to_le_bytes()));
-        }
-        noise
-    };
+    let big = noise(60_000 * 32);
     Image::new(&[file_layer("small", b"s"), file_layer("big", &big)]).write(&bed.at("big"));
     let repository = bed.pcocc.repository().display().to_string();
     // What is in the tmpfs is gone with the namespace: it must be looked at from within.
