@@ -25,6 +25,7 @@ use pcocc_core::progress::Reporter;
 
 use crate::error::{Error, Result};
 use crate::ingest::{Base, Rootfs};
+use crate::oci::MAX_LAYERS;
 use crate::repository::cache::{Cache, CacheKey};
 use pcocc_layers::squashfs::Toc;
 use pcocc_layers::{ChainId, DiffId, Digest};
@@ -53,6 +54,8 @@ impl Cache {
     ///
     /// What cannot be read is passed over: the file can be made without a base.
     pub fn base(&self, diff_ids: &[DiffId], progress: &Reporter) -> Option<Base> {
+        // A daemon's word: no image has more.
+        let diff_ids = diff_ids.get(..MAX_LAYERS).unwrap_or(diff_ids);
         let mut tried = HashSet::new();
         let chains = ChainId::prefixes(diff_ids).into_iter().enumerate();
         for (below, chain) in chains.rev() {
