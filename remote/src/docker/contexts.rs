@@ -3,10 +3,10 @@
 //! `config.json` names the current one (`currentContext`). A context is `contexts/meta/ID/meta.json`, ID the SHA-256 of its
 //! name, with the certificates of its daemon in `contexts/tls/ID/docker/`. Docker's own commands write the store.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use pcocc_core::named;
 use serde::Deserialize;
 
 use super::endpoint::{Endpoint, TlsFiles};
@@ -15,6 +15,9 @@ use pcocc_layers::Digest;
 
 /// Docker's name for the daemon without a context.
 pub const DEFAULT: &str = "default";
+
+/// Most bytes of a context's file.
+const MOST: u64 = 1 << 20;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -61,7 +64,7 @@ pub fn endpoint(folder: &Path, name: &str) -> Result<Endpoint> {
     let bad = |why: String| Error::invalid(what.clone(), why);
     let id = Digest::of(name.as_bytes()).hex();
     let path = folder.join("contexts/meta").join(&id).join("meta.json");
-    let text = fs::read(&path).map_err(|error| match error.kind() {
+    let text = named::read(&path, MOST).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::NotFound(format!(
             "{what}, which docker is set to use; see `docker context ls`, or set DOCKER_HOST"
         )),
@@ -120,6 +123,8 @@ pub(super) fn meta(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Writes a context as docker does.
