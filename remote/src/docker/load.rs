@@ -222,15 +222,17 @@ impl Receiver for Load<'_> {
             // The name is in the archive's end, which is not sent yet.
             self.sink.holder(&self.asking, &self.name)?;
         }
-        context
-            .progress
-            .stage("Writing manifest to image destination");
         let committed = match self.held {
-            Some(id) => self.sink.daemon.tag(
-                &id.to_string(),
-                &self.sink.reference.familiar_name(),
-                self.sink.reference.tag().unwrap_or("latest"),
-            ),
+            Some(id) => {
+                context
+                    .progress
+                    .stage("Writing manifest to image destination");
+                self.sink.daemon.tag(
+                    &id.to_string(),
+                    &self.sink.reference.familiar_name(),
+                    self.sink.reference.tag().unwrap_or("latest"),
+                )
+            }
             None => self.finish(image, context),
         };
         let committed = committed.and_then(|()| self.verify(image));
@@ -292,6 +294,8 @@ impl Load<'_> {
         }]);
         self.document("manifest.json", manifest.to_string().as_bytes(), context)?;
         self.write(&[0; 1024], context)?;
+        // The daemon unpacks only now, with no other sign than its answer.
+        context.progress.stage("Docker unpacks the layers");
         match self.stream.take() {
             Some(stream) => stream.finish(),
             None => Ok(()),

@@ -6,6 +6,7 @@ mod faults;
 mod floods;
 mod guest_blobs;
 mod guest_layers;
+mod patience;
 
 use std::collections::HashSet;
 use std::io::Read;

@@ -262,7 +262,7 @@ impl Layout for TwoMembers {
 }
 
 /// A daemon that has the image only once it was loaded, and handles the load its own way.
-fn load(
+pub(super) fn load(
     context: &Context,
     handler: impl Fn(&mut Exchange) -> bool + Send + Sync + 'static,
 ) -> Result<Image> {
