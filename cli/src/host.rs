@@ -13,10 +13,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pcocc_core::batch::{BatchConfig, BatchType};
-use pcocc_core::cancel::Cancel;
 use pcocc_core::containers::{self, Runtime};
 use pcocc_core::named;
 use pcocc_core::repos::ReposConfig;
@@ -34,6 +33,9 @@ use crate::errors::{Failure, Outcome, While as _};
 
 /// Most bytes of a file with credentials.
 const MAX_CREDENTIALS: u64 = 4 << 20;
+
+/// A daemon that took longer to answer is busy.
+const BUSY: Duration = Duration::from_secs(2);
 
 /// The surroundings of a run.
 #[derive(Debug)]
@@ -270,20 +272,41 @@ impl Host {
         })
     }
 
-    /// Connects to the daemon that is meant.
-    pub(crate) fn daemon(&self, cancel: &Cancel) -> Outcome<Daemon> {
-        let endpoint = self.endpoint()?.clone();
+    /// Connects to the daemon that is meant; says so if it is slow to answer.
+    pub(crate) fn daemon(&self, context: &Context) -> Outcome<Daemon> {
+        let daemon = self.open_daemon()?;
         let (sender, receiver) = mpsc::channel();
         // A daemon that does not answer is waited for, but not once the user has had enough: the thread
         // then ends with the process.
-        std::thread::spawn(move || sender.send(Daemon::connect(endpoint)));
+        let pinged = daemon.clone();
+        std::thread::spawn(move || sender.send(pinged.ping()));
+        let begun = Instant::now();
+        let mut said = false;
         loop {
             match receiver.recv_timeout(Duration::from_millis(50)) {
-                Ok(result) => return Ok(self.with_layers(result?)),
-                Err(RecvTimeoutError::Timeout) if !cancel.is_cancelled() => {}
+                Ok(answer) => return Ok(answer.map(|()| daemon)?),
+                Err(RecvTimeoutError::Timeout) if !context.cancel.is_cancelled() => {}
                 Err(_) => return Err(pcocc_image::Error::Cancelled.into()),
             }
+            if !said && begun.elapsed() > BUSY {
+                said = true;
+                let endpoint = daemon.endpoint();
+                context
+                    .progress
+                    .stage(format!("Waiting for the docker daemon at {endpoint}"));
+            }
         }
+    }
+
+    /// The daemon that is meant, which need not be up. That of a job hands out layers, and is waited for as long as its VM
+    /// lives.
+    pub(crate) fn open_daemon(&self) -> Outcome<Daemon> {
+        let endpoint = self.endpoint()?.clone();
+        let Some(job) = self.job()? else {
+            return Ok(Daemon::open(endpoint)?);
+        };
+        let daemon = Daemon::open_while(endpoint, Some(self.lives(job)?))?;
+        Ok(self.with_layers(daemon, job))
     }
 }
 

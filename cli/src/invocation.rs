@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pcocc_core::cancel::Cancel;
 use pcocc_image::transfer::Context;
+use pcocc_remote::docker::Daemon;
 
 use crate::environment::Environment;
 use crate::errors::{Outcome, While as _};
@@ -87,6 +88,11 @@ impl Invocation {
     pub(crate) fn drawn<T>(&self, work: impl FnOnce(&Context) -> T) -> T {
         let (_drawing, context) = self.draw();
         work(&context)
+    }
+
+    /// Connects to the docker daemon that is meant.
+    pub(crate) fn daemon(&self) -> Outcome<Daemon> {
+        self.drawn(|context| self.host.daemon(context))
     }
 
     /// Starts to draw an operation's progress; dropping the drawing leaves the terminal clean.

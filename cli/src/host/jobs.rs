@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
+use std::sync::Arc;
 
 use pcocc_core::named;
+use pcocc_remote::docker::Lives;
 use pcocc_shellenv::DockerEnvironment;
-use pcocc_vm::job::{Error, Job, JobId, Queue, Queued, Wanted};
+use pcocc_vm::job::{Error, Job, JobId, Queue, Queued, State, Wanted};
 use pcocc_vm::machine::ClientIdentity;
 use pcocc_vm::service::EndpointClient;
 use pcocc_vm::slurm::Squeue;
@@ -139,6 +141,15 @@ impl Host {
             cert_path: std::path::absolute(job.folder.client_certificates())?,
             docker_path: self.docker_path()?,
         })
+    }
+
+    /// Says whether the VM of a job is ready, in its present state.
+    pub(super) fn lives(&self, job: &Job) -> Outcome<Lives> {
+        let (jobs, id) = (self.jobs()?.clone(), job.id());
+        Ok(Arc::new(move || {
+            let job = jobs.get(id, &Squeue);
+            job.is_ok_and(|job| job.record.state == State::Ready)
+        }))
     }
 
     /// A client of a job's endpoint.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pcocc_layers::{ChainId, Digest};
 use pcocc_remote::docker::{Answer, Content, Daemon, LayerService};
+use pcocc_vm::job::Job;
 use pcocc_vm::service::{EndpointClient, Service};
 
 use super::Host;
@@ -14,14 +15,9 @@ use super::Host;
 struct VmLayers(EndpointClient);
 
 impl Host {
-    /// The daemon that is meant, with the layers of its VM if it is a job's.
-    pub(crate) fn with_layers(&self, daemon: Daemon) -> Daemon {
-        let client = match self.job() {
-            Ok(Some(job)) => self.endpoint_client(job),
-            Ok(None) => return daemon,
-            Err(failure) => Err(failure),
-        };
-        match client {
+    /// The daemon of `job`, with the layers of its VM.
+    pub(super) fn with_layers(&self, daemon: Daemon, job: &Job) -> Daemon {
+        match self.endpoint_client(job) {
             Ok(client) => daemon.with_layers(Arc::new(VmLayers(client))),
             Err(failure) => {
                 tracing::debug!(?failure, "no layers out of the VM");

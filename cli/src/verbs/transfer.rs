@@ -158,10 +158,9 @@ fn open_source(invocation: &Invocation, location: &Location) -> Outcome<Box<dyn 
             Box::new(ArchiveFile::open(path, reference.as_deref(), &context)?)
         }
         Location::OciFolder { path, tag } => Box::new(LayoutFolder::open(path, tag.as_deref())?),
-        Location::DockerDaemon { reference } => Box::new(DaemonSource::new(
-            invocation.host.daemon(&invocation.cancel)?,
-            reference,
-        )),
+        Location::DockerDaemon { reference } => {
+            Box::new(DaemonSource::new(invocation.daemon()?, reference))
+        }
         Location::Registry { reference } => {
             let access = invocation.host.registries()?;
             Box::new(RegistryImage::new(reference, access)?)
@@ -176,10 +175,9 @@ fn open_sink(invocation: &Invocation, location: &Location) -> Outcome<Box<dyn Si
             Box::new(ArchiveSink::new(path, reference.as_deref()))
         }
         Location::OciFolder { path, tag } => Box::new(LayoutSink::new(path, tag.as_deref())),
-        Location::DockerDaemon { reference } => Box::new(DaemonSink::new(
-            invocation.host.daemon(&invocation.cancel)?,
-            reference,
-        )?),
+        Location::DockerDaemon { reference } => {
+            Box::new(DaemonSink::new(invocation.daemon()?, reference)?)
+        }
         Location::Registry { reference } => {
             let access = invocation.host.registries()?;
             Box::new(RegistryImage::new(reference, access)?)

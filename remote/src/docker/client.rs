@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use pcocc_core::cancel::Cancel;
 use tokio::runtime::Runtime;
 
-use super::connection::{CONNECT_TIMEOUT, Connector};
+use super::connection::{CONNECT_TIMEOUT, Connector, Lives};
 use super::endpoint::Endpoint;
 use super::events::Watch;
 use super::layer_service::LayerService;
@@ -113,8 +113,13 @@ impl Daemon {
 
     /// Like [`Daemon::connect`], but the daemon need not be up yet.
     pub fn open(endpoint: Endpoint) -> Result<Self> {
+        Self::open_while(endpoint, None)
+    }
+
+    /// Like [`Daemon::open`]. As long as `lives` says that its machine lives, a daemon that does not answer is waited for.
+    pub fn open_while(endpoint: Endpoint, lives: Option<Lives>) -> Result<Self> {
         let link = Arc::new(Link {
-            connector: Connector::new(endpoint.clone())?,
+            connector: Connector::new(endpoint.clone(), lives)?,
             endpoint,
             prefix: OnceLock::new(),
         });
@@ -223,9 +228,10 @@ impl Daemon {
     pub fn ping(&self) -> Result<()> {
         let link = &self.0.link;
         self.runtime()?.block_on(async {
-            match tokio::time::timeout(2 * CONNECT_TIMEOUT, link.ping()).await {
-                Ok(answer) => answer,
-                Err(_) => Err(link
+            let time = 2 * CONNECT_TIMEOUT;
+            match link.connector.patiently(time, link.ping()).await {
+                Some(answer) => answer,
+                None => Err(link
                     .connector
                     .unreachable("takes the connection but does not answer")),
             }

@@ -55,11 +55,16 @@ pub(super) struct Connector {
     /// The last answer that was too long.
     overrun: LastOverrun,
     ssh_words: SshWords,
+    /// Whether the daemon's machine lives, if there is another way to know than its answers.
+    lives: Option<Lives>,
 }
+
+/// Says whether the machine of a daemon lives. May block.
+pub type Lives = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl Connector {
     /// Reads the endpoint's certificates.
-    pub(super) fn new(endpoint: Endpoint) -> Result<Self> {
+    pub(super) fn new(endpoint: Endpoint, lives: Option<Lives>) -> Result<Self> {
         let tls = match &endpoint {
             Endpoint::Tcp {
                 host,
@@ -82,7 +87,35 @@ impl Connector {
             liveness: Liveness::default(),
             overrun: LastOverrun::default(),
             ssh_words: SshWords::default(),
+            lives,
         })
+    }
+
+    /// Whether the daemon's machine is known to live: then the daemon is busy, however long it is silent.
+    pub(super) async fn lives(&self) -> bool {
+        let Some(lives) = self.lives.clone() else {
+            return false;
+        };
+        let lives = tokio::task::spawn_blocking(move || lives()).await;
+        let lives = lives.unwrap_or(false);
+        tracing::debug!(endpoint = %self.endpoint, lives, "the docker daemon is slow to answer");
+        lives
+    }
+
+    /// Waits for `future` for `time`, and on as long as the daemon's machine is known to live; `None` after that.
+    pub(super) async fn patiently<T>(
+        &self,
+        time: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        loop {
+            match tokio::time::timeout(time, &mut future).await {
+                Ok(answer) => return Some(answer),
+                Err(_) if self.lives().await => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     pub(super) fn unreachable(&self, why: impl Into<String>) -> Error {
@@ -144,10 +177,10 @@ impl Connector {
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>> {
-        let within = async |future| match tokio::time::timeout(CONNECT_TIMEOUT, future).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(self.unreachable(self.explain(&error))),
-            Err(_) => Err(self.unreachable(format!(
+        let within = async |future| match self.patiently(CONNECT_TIMEOUT, future).await {
+            Some(Ok(stream)) => Ok(stream),
+            Some(Err(error)) => Err(self.unreachable(self.explain(&error))),
+            None => Err(self.unreachable(format!(
                 "did not answer within {} seconds; is its machine up?",
                 CONNECT_TIMEOUT.as_secs()
             ))),

@@ -82,12 +82,13 @@ impl Link {
         loop {
             tokio::time::sleep(patience.pause).await;
             let asked = Instant::now();
+            let connector = &self.connector;
             match tokio::time::timeout(patience.answer, self.ping()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error,
                 // The daemon is busy, perhaps with other transfers.
-                Err(_) if self.connector.liveness.since(asked) => {}
-                Err(_) => return self.connector.unreachable("does not answer any more"),
+                Err(_) if connector.liveness.since(asked) || connector.lives().await => {}
+                Err(_) => return connector.unreachable("does not answer any more"),
             }
         }
     }

@@ -32,6 +32,7 @@ mod v1;
 
 pub use attach::{Attached, Input, Received, Stream};
 pub use client::{Daemon, ImageStore, Info, Inspected};
+pub use connection::Lives;
 pub use container::Parents;
 pub use endpoint::{Endpoint, TlsFiles};
 pub use layer_service::{Answer, Content, LayerService};

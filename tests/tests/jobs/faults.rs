@@ -1,5 +1,7 @@
 //! Whoever is killed, nothing is left.
 
+use std::fs;
+
 use pcocc_tests::{Pcocc, wait_until};
 use rustix::process::Signal;
 
@@ -68,5 +70,61 @@ fn a_job_both_of_whose_processes_are_killed_is_not_believed() {
     let outcome = pcocc.try_run(&["docker", "alloc", "-E", "true"]);
     assert!(outcome.status.success(), "{outcome}");
     assert_eq!(stale_folders(&pcocc), Vec::<std::path::PathBuf>::new());
+    assert_nothing_left(&pcocc);
+}
+
+#[test]
+fn a_vm_that_stands_still_is_waited_for_until_it_ends() {
+    let pcocc = home(Pcocc::new(), "local", "");
+    let _stop = crate::home::Stop(&pcocc);
+    pcocc.run(&["docker", "batch"]);
+    wait_for(&pcocc, 1, "ready");
+    let qemu = find(&pcocc, "qemu-system").unwrap();
+    let ask = |name: &str| {
+        let log = fs::File::create(pcocc.home().join(format!("{name}.log"))).unwrap();
+        let mut command = pcocc.command(&["--progress=plain", "docker", "import", "nothing", "x"]);
+        // The only job there is.
+        command
+            .env_remove("DOCKER_HOST")
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    };
+    // Longer than a daemon is waited for that is nobody's job.
+    signal(qemu, Signal::STOP);
+    let mut patient = ask("patient");
+    std::thread::sleep(std::time::Duration::from_secs(15));
+    assert!(
+        patient.try_wait().unwrap().is_none(),
+        "{}",
+        said(&pcocc, "patient")
+    );
+    signal(qemu, Signal::CONT);
+    assert_eq!(end(&mut patient, "the import").code(), Some(1));
+    let words = said(&pcocc, "patient");
+    assert!(
+        words.contains("Waiting for the docker daemon at tcp://"),
+        "{words}"
+    );
+    assert!(
+        words.contains("image nothing in the docker daemon"),
+        "{words}"
+    );
+    // The VM ends instead.
+    signal(qemu, Signal::STOP);
+    let mut vain = ask("vain");
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    assert!(
+        vain.try_wait().unwrap().is_none(),
+        "{}",
+        said(&pcocc, "vain")
+    );
+    signal(qemu, Signal::KILL);
+    assert_eq!(end(&mut vain, "the import").code(), Some(1));
+    assert!(
+        said(&pcocc, "vain").contains("docker daemon at tcp://"),
+        "{}",
+        said(&pcocc, "vain")
+    );
     assert_nothing_left(&pcocc);
 }

@@ -86,7 +86,7 @@ impl Run for Args {
         let sink = RepositorySink::new(Arc::clone(repositories), &uri, target.options())?;
         // Errors of the destination must show before the build.
         sink.open(&invocation.quietly())?;
-        let daemon = invocation.host.daemon(&invocation.cancel)?;
+        let daemon = invocation.daemon()?;
 
         let (dockerfile, digest) = self.dockerfile();
         let bases = bases::Bases {

@@ -99,7 +99,7 @@ impl Run for Args {
             .options(invocation)
             .when(|| format!("edit image {}", self.source))?;
         let job = self.job(invocation)?;
-        let daemon = invocation.host.daemon(&invocation.cancel)?;
+        let daemon = invocation.daemon()?;
         let container = match &self.save {
             Some(name) => {
                 let context = invocation.quietly();

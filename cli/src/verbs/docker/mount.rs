@@ -16,7 +16,7 @@ use pcocc_fs::MountOptions;
 use pcocc_image::repository::{Repositories, RepositoryStore};
 use pcocc_image::spool::Spool;
 use pcocc_image::store::Store;
-use pcocc_remote::docker::{Daemon, DaemonStore};
+use pcocc_remote::docker::DaemonStore;
 use rustix::io::Errno;
 
 use crate::errors::{Outcome, While as _};
@@ -101,7 +101,7 @@ impl Args {
     fn serve(&self, invocation: &Invocation, mount_point: &Path) -> Outcome {
         let (environment, host) = (&invocation.environment, &invocation.host);
         let work = work::WorkFolders::create(&environment.temporary)?;
-        let daemon = host.with_layers(Daemon::open(host.endpoint()?.clone())?);
+        let daemon = host.open_daemon()?;
         let bound = match self.spool_size {
             Some(size) => size,
             None => spool_size::default_for(work.staging())?,
