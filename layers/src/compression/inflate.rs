@@ -10,7 +10,7 @@
 //! harmless, because the diff ID says which content is the layer's, and the diff ID is taken of the bytes read
 //! here.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -73,7 +73,8 @@ pub fn open<'a>(
             decoder
                 .window_log_max(ZSTD_WINDOW_LOG)
                 .map_err(Error::io("inflate", "layer"))?;
-            Box::new(decoder)
+            let size = zstd::Decoder::<BufReader<io::Empty>>::recommended_output_size();
+            Box::new(Steady(BufReader::with_capacity(size, decoder)))
         }
     };
     Ok(Box::new(Guarded {
@@ -94,6 +95,23 @@ pub fn count_plain(
 ) -> Result<u64> {
     let mut plain = open(compression, blob, threads, limits)?;
     io::copy(&mut plain, &mut io::sink()).map_err(Error::io("inflate", "layer"))
+}
+
+/// Reads always as many bytes as the buffer holds, whatever the caller asks for.
+///
+/// libzstd decodes a frame that fits into the caller's buffer in one go, and then finds more faults in it: a blob would be
+/// good or bad by the size of a buffer.
+struct Steady<R>(BufReader<R>);
+
+impl<R: Read> Read for Steady<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let count = self.0.fill_buf()?.read(buf)?;
+        self.0.consume(count);
+        Ok(count)
+    }
 }
 
 /// What the blob's reader has delivered.

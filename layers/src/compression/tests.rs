@@ -238,3 +238,17 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_zstd_blob_is_good_or_bad_whatever_the_size_of_a_buffer() {
+    // A frame that promises 256 bytes and has one empty block.
+    let frame = b"\x28\xb5\x2f\xfd\x50\x2a\x00\x00\x01\x00\x00";
+    let read = |size: usize| {
+        let mut plain = open(Compression::Zstd, &frame[..], 1, Limits::default()).unwrap();
+        let mut buffer = vec![0; size];
+        plain.read(&mut buffer).is_ok()
+    };
+    for size in [1, 32, 255, 256, 8192, 1 << 20] {
+        assert!(!read(size), "{size}");
+    }
+}
