@@ -199,11 +199,11 @@ impl DockerReference {
         }
         match self.path.strip_prefix(OFFICIAL) {
             Some(name) if !name.contains('/') => name.to_owned(),
-            // Without the registry, the first part of this path would be read as a registry.
-            _ if split_domain(&self.path).0 != DEFAULT_DOMAIN => {
-                format!("{DEFAULT_DOMAIN}/{}", self.path)
+            // Of other paths, the first part would be read as a registry.
+            _ if split_domain(&self.path) == (DEFAULT_DOMAIN.to_owned(), self.path.clone()) => {
+                self.path.clone()
             }
-            _ => self.path.clone(),
+            _ => format!("{DEFAULT_DOMAIN}/{}", self.path),
         }
     }
 

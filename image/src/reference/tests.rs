@@ -72,6 +72,21 @@ fn docker_references() {
             "library/a/b:latest",
         ),
         (
+            "docker.io/docker.io/a/b",
+            "docker.io/docker.io/a/b:latest",
+            "docker.io/docker.io/a/b:latest",
+        ),
+        (
+            "index.docker.io/index.docker.io/a",
+            "docker.io/index.docker.io/a:latest",
+            "docker.io/index.docker.io/a:latest",
+        ),
+        (
+            "docker.io/ghcr.io/a",
+            "docker.io/ghcr.io/a:latest",
+            "docker.io/ghcr.io/a:latest",
+        ),
+        (
             "ghcr.io/org/app:1",
             "ghcr.io/org/app:1",
             "ghcr.io/org/app:1",
