@@ -9,7 +9,7 @@ use pcocc_core::progress::BlobKind;
 
 use crate::error::{Error, Result};
 use crate::meter::BlobMeter;
-use crate::oci::Image;
+use crate::oci::{self, Image, MAX_DOCUMENT};
 use crate::repository::blobs::blob_name;
 use crate::repository::folder::Repository;
 use crate::repository::gc::BlobFiles;
@@ -59,7 +59,8 @@ impl Repository {
         for meta in &listing.metas {
             context.check()?;
             verified.images += 1;
-            match self.verify_meta(meta) {
+            contents.promise(self.documents(meta));
+            match self.verify_meta(meta, &mut contents) {
                 Ok(Some(image)) => contents.add(meta, &image),
                 Ok(None) => {}
                 Err(error) => verified.problems.push(Error::invalid(
@@ -83,8 +84,19 @@ impl Repository {
         );
         for digest in &blobs {
             let opened = root.open_file(blob_name(*digest));
+            let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
             let read = match opened {
-                Ok(mut file) => hash(&mut file, &mut meter, context)?.map(|read| (file, read)),
+                // It may be far larger than what there is to read: files can have holes.
+                Ok((size, _)) if contents.is_broken(*digest, size) => {
+                    let path = self.blob_path(*digest);
+                    verified.blobs += 1;
+                    verified.problems.push(Error::Corrupt {
+                        expected: *digest,
+                        found: format!("a file of {size} bytes, {}", path.display()),
+                    });
+                    continue;
+                }
+                Ok((_, mut file)) => hash(&mut file, &mut meter, context)?.map(|read| (file, read)),
                 Err(error) => Err(error),
             };
             let (file, (found, size)) = match read {
@@ -120,11 +132,31 @@ impl Repository {
         Ok(verified)
     }
 
+    /// The sizes of an image's manifests and config, as far as its documents can be read.
+    fn documents(&self, meta: &Meta) -> Vec<(Digest, u64)> {
+        let index = meta
+            .oci_index()
+            .and_then(|index| oci::parse_index(index.as_bytes()));
+        let mut sizes = Vec::new();
+        for manifest in index.unwrap_or_default() {
+            sizes.push((manifest.digest, manifest.size));
+            let size = self.blob_size(manifest.digest);
+            if size.is_ok_and(|found| found == Some(manifest.size))
+                && let Ok(document) = self.read_blob(manifest.digest, MAX_DOCUMENT)
+                && let Ok(config) = oci::config_of(&document)
+            {
+                sizes.push(config);
+            }
+        }
+        sizes
+    }
+
     /// Follows an image to its blobs; returns it when it is a container's.
-    fn verify_meta(&self, meta: &Meta) -> Result<Option<Image>> {
+    fn verify_meta(&self, meta: &Meta, contents: &mut Contents) -> Result<Option<Image>> {
         self.check_blobs(meta)?;
         if meta.kind() == Kind::Container {
             let image = self.image(meta)?;
+            contents.promise(image.blobs());
             for (digest, size) in image.blobs() {
                 if !meta.data_blobs().contains(&digest) {
                     return Err(Error::invalid(
@@ -149,9 +181,14 @@ impl Repository {
     }
 }
 
-/// What images say that layers hold, by blob.
+/// What images say of blobs.
 #[derive(Debug, Default)]
-struct Contents(HashMap<Digest, Vec<Content>>);
+struct Contents {
+    /// What layers hold.
+    layers: HashMap<Digest, Vec<Content>>,
+    /// The sizes of blobs. Images may disagree, and one of them be right.
+    sizes: HashMap<Digest, Vec<u64>>,
+}
 
 /// What one or more images say that a layer holds.
 #[derive(Debug)]
@@ -164,10 +201,25 @@ struct Content {
 }
 
 impl Contents {
+    fn promise(&mut self, sizes: Vec<(Digest, u64)>) {
+        for (digest, size) in sizes {
+            let known = self.sizes.entry(digest).or_default();
+            if !known.contains(&size) {
+                known.push(size);
+            }
+        }
+    }
+
+    /// Whether a blob of that size is none that an image names.
+    fn is_broken(&self, digest: Digest, size: u64) -> bool {
+        let sizes = self.sizes.get(&digest);
+        sizes.is_some_and(|sizes| !sizes.contains(&size))
+    }
+
     fn add(&mut self, meta: &Meta, image: &Image) {
         let name = format!("{}@{}", meta.name(), meta.revision());
         for layer in image.layers() {
-            let contents = self.0.entry(layer.digest).or_default();
+            let contents = self.layers.entry(layer.digest).or_default();
             let known = contents.iter_mut().find(|content| {
                 (content.compression, content.diff_id) == (layer.compression, layer.diff_id)
             });
@@ -184,7 +236,7 @@ impl Contents {
     }
 
     fn of(&self, digest: Digest) -> &[Content] {
-        self.0.get(&digest).map_or(&[], Vec::as_slice)
+        self.layers.get(&digest).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -223,3 +223,25 @@ impl Drop for Raised<'_> {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+#[test]
+fn a_file_far_larger_than_its_blob_is_not_read() {
+    let site = Site::new(&["user"]);
+    let repository = site.repo();
+    put_image(repository, "a", &[b"layer"]);
+    for digest in repository.blob_files().unwrap().blobs {
+        let path = repository.blob_path(digest);
+        let content = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        // It has a hole of 4 TiB, which nobody reads in the time of a test.
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(1 << 42).unwrap();
+        let verified = repository.verify(&Context::silent()).unwrap();
+        assert!(verified.bytes < 1 << 20, "{} bytes", verified.bytes);
+        let problems: Vec<String> = verified.problems.iter().map(ToString::to_string).collect();
+        let named = format!("a file of {} bytes", 1_u64 << 42);
+        let told = |text: &String| text.contains(&digest.to_string()) && text.contains(&named);
+        assert!(problems.iter().any(told), "{problems:?}");
+        fs::write(&path, content).unwrap();
+    }
+}
