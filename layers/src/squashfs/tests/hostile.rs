@@ -387,3 +387,20 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn extended_attributes_are_counted_by_their_names() {
+    let records = |count: usize, names: usize| -> Vec<u8> {
+        let keys: Vec<String> = (0..count)
+            .map(|n| format!("SCHILY.xattr.user.n{}", n % names))
+            .collect();
+        let records: Vec<(&str, &[u8])> = keys.iter().map(|key| (&**key, &b"v"[..])).collect();
+        with(|t| {
+            t.file("x", b"").pax(&records);
+        })
+    };
+    // Of equal names the last one counts.
+    assert!(pack(&[records(3000, 1000)]).is_ok());
+    let error = refused(records(1001, 1001));
+    assert!(error.contains("too many extended attributes"), "{error}");
+}

@@ -1,5 +1,6 @@
 //! Reads one layer's tar: content goes into the pipeline, names into a tree.
 
+use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 
 use super::tables::{XattrSets, has_place, is_kept};
@@ -15,6 +16,7 @@ const WHITEOUT: &[u8] = b".wh.";
 const AUFS: &[u8] = b".wh..wh.";
 /// Name of a file that hides its folder's content in lower layers.
 const OPAQUE: &[u8] = b".wh..wh..opq";
+
 /// A layer's tar with buffered headers.
 type LayerTar<'a> = TarStream<BufReader<&'a mut dyn Read>>;
 
@@ -196,22 +198,21 @@ fn meta(writer: &mut RootfsWriter, entry: &Entry) -> Result<Meta, Refused> {
 }
 
 fn xattrs(writer: &mut RootfsWriter, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<u32, Refused> {
-    let mut kept = Vec::new();
+    let mut kept = BTreeMap::new();
     for (name, value) in xattrs {
         if !has_place(name) {
             writer.taken.dropped_xattrs += 1;
         } else if !is_kept(name, value) {
             return Err("has an extended attribute that is too long".into());
         } else {
-            kept.retain(|(earlier, _)| earlier != name);
-            kept.push((name.clone(), value.clone()));
+            // The later one counts.
+            kept.insert(name.clone(), value.clone());
+        }
+        if kept.len() > XattrSets::MAX {
+            return Err("has too many extended attributes".into());
         }
     }
-    if kept.len() > XattrSets::MAX {
-        return Err("has too many extended attributes".into());
-    }
-    kept.sort();
-    Ok(writer.xattrs.intern(kept))
+    Ok(writer.xattrs.intern(kept.into_iter().collect()))
 }
 
 /// Whether the path belongs to the AUFS driver and is no opaque mark.
