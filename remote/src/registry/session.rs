@@ -464,9 +464,13 @@ impl Session {
     /// Gets a bearer token from the realm of a challenge.
     fn token(&self, realm: &str, service: Option<&str>) -> Result<String> {
         let url = self.parse(realm)?;
-        let is_safe = url.scheme() == "https" || self.base.starts_with("http:");
-        if !is_safe {
-            return Err(self.failed("log in", format!("its token server {url} has no TLS")));
+        match url.scheme() {
+            "https" => {}
+            "http" if self.base.starts_with("http:") => {}
+            "http" => {
+                return Err(self.failed("log in", format!("its token server {url} has no TLS")));
+            }
+            _ => return Err(self.failed("log in", format!("its token server {url} is none"))),
         }
         if let Some(Credentials::IdentityToken(_) | Credentials::Password { .. }) =
             &self.credentials

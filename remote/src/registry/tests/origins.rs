@@ -309,3 +309,27 @@ fn a_password_that_others_can_read_is_told_once() {
     let token = json!({"registrytoken": "somebody"});
     assert_eq!(warned("0.0.0.0", &with_tokens(), token).len(), 1);
 }
+
+#[test]
+fn a_token_server_is_asked_by_http_alone() {
+    for realm in [
+        "file:///etc/passwd",
+        "unix:///run/docker.sock",
+        "ftp://127.0.0.1/t",
+    ] {
+        let server = lying(move |request| {
+            request.authorization.is_none().then(|| {
+                reply(401, b"").with("www-authenticate", format!("Bearer realm=\"{realm}\""))
+            })
+        });
+        let login = Access {
+            credentials: password_for(&server),
+            ..access(&server)
+        };
+        let error = pull(&server, login).unwrap_err().to_string();
+        assert!(
+            error.contains(realm) && error.contains("is none"),
+            "{error}"
+        );
+    }
+}
