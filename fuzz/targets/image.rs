@@ -20,7 +20,7 @@ pub fn documents(data: &[u8]) {
     let mut next = || parts.next().unwrap_or_default();
     let (index, manifest, config) = (next(), next(), next());
     if let Ok(manifests) = oci::parse_index(index)
-        && let Ok(chosen) = oci::select_manifest(&manifests)
+        && let Ok(chosen) = oci::select_manifest(&manifests, &oci::Platform::host())
     {
         assert!(manifests.iter().any(|m| m.digest == chosen.digest));
     }

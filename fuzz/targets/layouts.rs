@@ -24,7 +24,7 @@ pub fn layout(data: &[u8]) {
         return;
     }
     let context = Context::silent();
-    let Ok(layout) = LayoutFolder::open(&path, None) else {
+    let Ok(layout) = LayoutFolder::open(&path, None, pcocc_image::oci::Platform::host()) else {
         return;
     };
     let store = MemoryStore::repository(folder.path());

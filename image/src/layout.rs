@@ -1,7 +1,7 @@
 //! OCI image layouts in a folder (`oci:PATH[:TAG]`; OCI image spec, "Image Layout").
 //!
 //! Disk layout: `oci-layout` (version), `index.json` (the images, by name), `blobs/sha256/HEX`. Reading:
-//! version → index → the named image, through nested indexes to this machine's platform → manifest and config,
+//! version → index → the named image, through nested indexes to the machine's platform → manifest and config,
 //! verified → layers as files of the folder. Files outside of the folder are never read, whatever the links in
 //! it say. [`LayoutSink`] writes.
 
@@ -11,6 +11,7 @@ pub(crate) mod sink;
 pub use marker::{MARKER, MARKER_NAME, check_marker};
 pub use sink::LayoutSink;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use pcocc_core::beneath::{self, OpenFolder, Refusal};
 
 use crate::error::{Error, Result};
-use crate::oci::{self, Documents, Image, Layer, MAX_DOCUMENT, ManifestDescriptor};
+use crate::oci::{self, Documents, Image, Layer, MAX_DOCUMENT, ManifestDescriptor, Platform};
 use crate::stream;
 use crate::transfer::{Context, Layout};
 use pcocc_layers::Digest;
@@ -30,6 +31,7 @@ const MAX_SHOWN: usize = 20;
 #[derive(Debug)]
 pub struct LayoutFolder {
     root: Root,
+    machine: Platform,
     manifest: ManifestDescriptor,
 }
 
@@ -44,8 +46,8 @@ pub(super) enum Root {
 }
 
 impl LayoutFolder {
-    /// Opens the layout in the folder `path`: its image `tag`, or its only image.
-    pub fn open(path: &Path, tag: Option<&str>) -> Result<Self> {
+    /// Opens the layout in the folder `path`: its image `tag`, or its only image, for `machine`.
+    pub fn open(path: &Path, tag: Option<&str>, machine: Platform) -> Result<Self> {
         let root = fs::canonicalize(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::NotFound(format!("OCI image layout {}", path.display()))
@@ -58,20 +60,24 @@ impl LayoutFolder {
                 "is not a folder, so it is no OCI image layout",
             ));
         }
-        Self::choose(Root::Resolved(root), tag, path)
+        Self::choose(Root::Resolved(root), tag, machine, path)
     }
 
     /// Opens the layout with the one image that `folder` holds; links in it are not followed.
     pub fn inside(folder: OpenFolder) -> Result<Self> {
         let path = folder.path().to_owned();
-        Self::choose(Root::Opened(folder), None, &path)
+        Self::choose(Root::Opened(folder), None, Platform::host(), &path)
     }
 
-    fn choose(root: Root, tag: Option<&str>, path: &Path) -> Result<Self> {
+    fn choose(root: Root, tag: Option<&str>, machine: Platform, path: &Path) -> Result<Self> {
         read_marker(&root, path)?;
         let manifests = oci::parse_index(&read_document(&root, "index.json")?)?;
-        let manifest = choose(&manifests, tag, path)?.clone();
-        Ok(Self { root, manifest })
+        let manifest = choose(&manifests, tag, &machine, path)?.clone();
+        Ok(Self {
+            root,
+            machine,
+            manifest,
+        })
     }
 
     /// Opens a blob.
@@ -82,6 +88,10 @@ impl LayoutFolder {
 
 impl Documents for LayoutFolder {
     type Error = Error;
+
+    fn machine(&self) -> Platform {
+        self.machine.clone()
+    }
 
     fn root(&self) -> Result<Vec<u8>> {
         self.document(self.manifest.digest, self.manifest.size)
@@ -124,6 +134,7 @@ impl Layout for LayoutFolder {
 fn choose<'a>(
     manifests: &'a [ManifestDescriptor],
     tag: Option<&str>,
+    machine: &Platform,
     path: &Path,
 ) -> Result<&'a ManifestDescriptor> {
     let names = || {
@@ -132,7 +143,10 @@ fn choose<'a>(
         names
     };
     let Some(tag) = tag else {
-        if names().len() > 1 {
+        let named = || manifests.iter().filter(|manifest| manifest.name.is_some());
+        let digests: BTreeSet<Digest> = named().map(|manifest| manifest.digest).collect();
+        // One image may have several names.
+        if names().len() > 1 && digests.len() > 1 {
             return Err(Error::invalid(
                 path.display().to_string(),
                 format!(
@@ -142,7 +156,7 @@ fn choose<'a>(
                 ),
             ));
         }
-        return oci::select_manifest(manifests);
+        return oci::select_manifest(manifests, machine);
     };
     let called: Vec<ManifestDescriptor> = manifests
         .iter()
@@ -157,7 +171,7 @@ fn choose<'a>(
             list(&names())
         )));
     }
-    let digest = oci::select_manifest(&called)?.digest;
+    let digest = oci::select_manifest(&called, machine)?.digest;
     manifests
         .iter()
         .find(|manifest| manifest.name.as_deref() == Some(tag) && manifest.digest == digest)

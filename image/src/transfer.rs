@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt as _;
 
 use pcocc_core::cancel::Cancel;
 use pcocc_core::progress::Reporter;
@@ -200,7 +201,7 @@ impl<T: Layout> Source for T {
             taken.push(receiver.layer(
                 &Offer {
                     blob: Some((layer.digest, layer.size)),
-                    compression: layer.compression,
+                    compression: compression_of(self, layer)?,
                     diff_id: Some(layer.diff_id),
                     size: Some(layer.size),
                     file: self.layer_file(layer),
@@ -217,6 +218,27 @@ impl<T: Layout> Source for T {
             Image::assemble(image.config().to_vec(), taken)
         }
     }
+}
+
+/// How a layer is compressed. Media types that say something else were left behind by recompression; docker goes by the first
+/// bytes, too.
+fn compression_of(layout: &(impl Layout + ?Sized), layer: &Layer) -> Result<Compression> {
+    if layer.digest == layer.diff_id.0 {
+        return Ok(Compression::None);
+    }
+    let mut start = [0; 4];
+    let read = match (layout.layer_file(layer), layer.compression) {
+        (Some(file), _) => file.read_at(&mut start, 0),
+        // A plain tar would have the digest of its blob.
+        (None, Compression::None) => layout.open_layer(layer)?.read(&mut start),
+        (None, said) => return Ok(said),
+    };
+    read.map_err(Error::io("read", format!("layer {}", layer.digest)))?;
+    Ok(match Compression::sniff(&start) {
+        // Whatever it is, it is not what it is said to be: its reader finds out.
+        Compression::None => layer.compression,
+        found => found,
+    })
 }
 
 /// Copies the image of `source` to `sink` and returns it as the sink holds it.
@@ -243,3 +265,6 @@ fn copy_once(source: &dyn Source, sink: &dyn Sink, context: &Context) -> Result<
     receiver.commit(&image, context)?;
     Ok(image)
 }
+
+#[cfg(test)]
+mod tests;

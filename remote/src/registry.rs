@@ -30,7 +30,7 @@ use reqwest::header::{ACCEPT, HeaderValue, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
 
 pub use credentials::CredentialFile;
-use pcocc_image::oci::{Documents, Image, Layer};
+use pcocc_image::oci::{Documents, Image, Layer, Platform};
 use pcocc_image::reference::DockerReference;
 use pcocc_image::stream;
 use pcocc_image::transfer::{Context, Layout, Receiver, Sink};
@@ -66,6 +66,7 @@ pub struct RegistryImage {
     /// Registry host and port, as the user knows it.
     host: String,
     access: Access,
+    machine: Platform,
     session: Mutex<Option<Arc<Session>>>,
 }
 
@@ -84,8 +85,15 @@ impl RegistryImage {
             reference: parsed,
             host,
             access,
+            machine: Platform::host(),
             session: Mutex::new(None),
         })
+    }
+
+    /// The same, for another machine than this one.
+    #[must_use]
+    pub fn for_machine(self, machine: Platform) -> Self {
+        Self { machine, ..self }
     }
 
     /// The whole name, with the registry.
@@ -164,6 +172,10 @@ struct RegistryDocuments<'a> {
 
 impl Documents for RegistryDocuments<'_> {
     type Error = Error;
+
+    fn machine(&self) -> Platform {
+        self.image.machine.clone()
+    }
 
     fn root(&self) -> Result<Vec<u8>> {
         let reference = &self.image.reference;

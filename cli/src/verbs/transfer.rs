@@ -7,6 +7,7 @@ use pcocc_image::Result;
 use pcocc_image::archive::{ArchiveFile, ArchiveSink};
 use pcocc_image::formats::Location;
 use pcocc_image::layout::{LayoutFolder, LayoutSink};
+use pcocc_image::oci::Platform;
 use pcocc_image::origin::Origin;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{
@@ -21,10 +22,11 @@ use crate::errors::{Failure, Outcome};
 use crate::invocation::Invocation;
 use crate::output;
 
-/// Imports `source` as the image `dest`. `verb` is noted in the image's origin.
+/// Imports `source` as the image `dest`; of several images the one for `machine`. `verb` is noted in the image's origin.
 pub(crate) fn import(
     invocation: &Invocation,
     source: &Location,
+    machine: Platform,
     dest: &str,
     verb: &str,
 ) -> Outcome {
@@ -38,7 +40,7 @@ pub(crate) fn import(
     }
     let sink = RepositorySink::new(Arc::clone(repositories), &uri, repository.options())?
         .with_origin(origin(invocation, source, verb)?);
-    let source = open_source(invocation, source)?;
+    let source = open_source(invocation, source, machine)?;
     let image = invocation.drawn(|context| transfer::copy(&*source, &sink, context))?;
     output::text(&format!("Imported image: {made} ({})\n", image.id()))
 }
@@ -151,19 +153,25 @@ fn shown(location: &Location) -> String {
     }
 }
 
-fn open_source(invocation: &Invocation, location: &Location) -> Outcome<Box<dyn Source>> {
+fn open_source(
+    invocation: &Invocation,
+    location: &Location,
+    machine: Platform,
+) -> Outcome<Box<dyn Source>> {
     Ok(match location {
         Location::DockerArchive { path, reference } => {
             let context = invocation.quietly();
             Box::new(ArchiveFile::open(path, reference.as_deref(), &context)?)
         }
-        Location::OciFolder { path, tag } => Box::new(LayoutFolder::open(path, tag.as_deref())?),
+        Location::OciFolder { path, tag } => {
+            Box::new(LayoutFolder::open(path, tag.as_deref(), machine)?)
+        }
         Location::DockerDaemon { reference } => {
             Box::new(DaemonSource::new(invocation.daemon()?, reference))
         }
         Location::Registry { reference } => {
             let access = invocation.host.registries()?;
-            Box::new(RegistryImage::new(reference, access)?)
+            Box::new(RegistryImage::new(reference, access)?.for_machine(machine))
         }
         Location::VmDisk { path, .. } => return Err(not_an_image(path)),
     })

@@ -140,6 +140,10 @@ fn image_import() {
       -t, --fmt <FORMAT>
               Format of SOURCE, when it does not say
 
+          --platform <PLATFORM>
+              Platform whose image to take, by default this machine's: OS/ARCH[/VARIANT], such as
+              linux/arm64
+
       -h, --help
               Print help (see a summary with '-h')
 

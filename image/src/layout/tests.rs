@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::oci::host_platform;
+use crate::oci::Platform;
 use crate::store::Store;
 use crate::testing::MemoryStore;
 use crate::testing::memory::{MemoryImage, snapshot};
@@ -28,7 +28,7 @@ fn write(image: &MemoryImage, folder: &Path, tag: &str) -> Result<Image> {
 fn read(folder: &Path, tag: Option<&str>) -> Result<Image> {
     let sink = MemoryStore::temporary()?.sink("image", None)?;
     copy(
-        &LayoutFolder::open(folder, tag)?,
+        &LayoutFolder::open(folder, tag, Platform::host())?,
         &*sink,
         &Context::silent(),
     )
@@ -52,7 +52,7 @@ fn refused(folder: &Path, words: &str) {
     let before = snapshot(folder);
     let store = MemoryStore::temporary().unwrap();
     let sink = store.sink("image", None).unwrap();
-    let error = LayoutFolder::open(folder, None)
+    let error = LayoutFolder::open(folder, None, Platform::host())
         .and_then(|source| copy(&source, &*sink, &Context::silent()))
         .unwrap_err()
         .to_string();
@@ -72,7 +72,7 @@ fn an_image_comes_back_as_it_went() {
         for tag in [None, Some("latest")] {
             assert_eq!(read(&folder, tag).unwrap(), image.image);
         }
-        let source = LayoutFolder::open(&folder, None).unwrap();
+        let source = LayoutFolder::open(&folder, None, Platform::host()).unwrap();
         for layer in image.image.layers() {
             let file = source.layer_file(layer).unwrap();
             let blob = beneath::read(file, u64::MAX).unwrap();
@@ -250,7 +250,9 @@ fn spoilt_documents_are_refused() {
 
 /// As [`refused`], without reading the terabyte.
 fn refused_big(folder: &Path) {
-    let error = LayoutFolder::open(folder, None).unwrap_err().to_string();
+    let error = LayoutFolder::open(folder, None, Platform::host())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("larger than"), "{error}");
 }
 
@@ -316,8 +318,9 @@ fn odd_manifests_are_refused() {
 #[test]
 fn this_machines_platform_is_taken_out_of_an_index() {
     let (_dir, folder, image) = written();
-    let platform = host_platform();
-    let (os, architecture) = platform.split_once('/').unwrap();
+    let platform = Platform::host().to_string();
+    let mut parts = platform.split('/');
+    let (os, architecture) = (parts.next().unwrap(), parts.next().unwrap());
     let of = |architecture: &str, digest: Digest, size: usize| {
         json!({"mediaType": MANIFEST, "digest": digest.to_string(), "size": size,
                "platform": {"os": os, "architecture": architecture}})

@@ -1,9 +1,9 @@
-//! From the name of an image to the image for this machine.
+//! From the name of an image to the image for a machine.
 //!
 //! A store's index names manifests, or nested indexes, by platform; a manifest names the config and the layers.
 //! [`Documents`] is any store of such documents, and its `image` the only code that walks them.
 
-use super::{Image, config_of, is_index, parse_index, select_manifest};
+use super::{Image, Platform, config_of, is_index, parse_index, select_manifest};
 use crate::error::Error;
 use pcocc_layers::Digest;
 
@@ -14,6 +14,11 @@ pub const MAX_NESTING: usize = 7;
 pub trait Documents {
     /// Why a document cannot be read.
     type Error: From<Error>;
+
+    /// The machine for which an image is taken out of an index.
+    fn machine(&self) -> Platform {
+        Platform::host()
+    }
 
     /// The document that the image's name stands for: a manifest, or a nested index.
     fn root(&self) -> Result<Vec<u8>, Self::Error>;
@@ -26,10 +31,10 @@ pub trait Documents {
         self.document(digest, size)
     }
 
-    /// The document that `index` names for this machine.
+    /// The document that `index` names for the machine.
     fn select(&self, index: &[u8]) -> Result<Vec<u8>, Self::Error> {
         let manifests = parse_index(index)?;
-        let chosen = select_manifest(&manifests)?;
+        let chosen = select_manifest(&manifests, &self.machine())?;
         let document = self.manifest(chosen.digest, chosen.size)?;
         if document.len() as u64 != chosen.size {
             return Err(Self::Error::from(Error::Corrupt {
@@ -41,7 +46,7 @@ pub trait Documents {
         Ok(document)
     }
 
-    /// The image for this machine. Nested indexes are followed; manifest and config are verified.
+    /// The image for the machine. Nested indexes are followed; manifest and config are verified.
     fn image(&self) -> Result<Image, Self::Error> {
         let mut document = self.root()?;
         let mut nesting = 0;

@@ -4,8 +4,10 @@ use oci_spec::image::{DescriptorBuilder, ImageIndex, ImageIndexBuilder, MediaTyp
 
 use super::Image;
 use super::descriptor::{builder, check_size, from_digest, schema_1, to_digest};
+use super::lenient;
 use super::manifest::is_index;
 use super::media_types::{DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, DOCKER_SCHEMA_1};
+use super::platform::Platform;
 use crate::error::{Error, Result};
 use pcocc_layers::Digest;
 
@@ -41,8 +43,8 @@ pub struct ManifestDescriptor {
     pub size: u64,
     /// Whether it is an index itself.
     pub is_index: bool,
-    /// `os/architecture` when the index says.
-    pub platform: Option<String>,
+    /// What it is for, when the index says.
+    pub platform: Option<Platform>,
     /// Its name when the index says ([`REF_NAME`]).
     pub name: Option<String>,
 }
@@ -63,7 +65,7 @@ impl ManifestDescriptor {
 /// Parses an OCI index or a docker manifest list; attestation manifests are left out.
 pub fn parse_index(index: &[u8]) -> Result<Vec<ManifestDescriptor>> {
     check_size("image index", index)?;
-    let parsed: ImageIndex = serde_json::from_slice(index)
+    let parsed: ImageIndex = lenient::parse(index, "manifests")
         .map_err(|error| Error::invalid("image index", format!("does not parse: {error}")))?;
     let mut manifests = Vec::new();
     for descriptor in parsed.manifests() {
@@ -82,12 +84,9 @@ pub fn parse_index(index: &[u8]) -> Result<Vec<ManifestDescriptor>> {
                 format!("names a manifest of the unknown media type {media_type:?}"),
             ));
         }
-        let platform = descriptor
-            .platform()
-            .as_ref()
-            .map(|p| format!("{}/{}", p.os(), p.architecture()));
+        let platform = descriptor.platform().as_ref().map(Platform::of);
         // BuildKit hides its attestations behind this platform.
-        if platform.as_deref() == Some("unknown/unknown") {
+        if platform.as_ref().is_some_and(Platform::is_unknown) {
             continue;
         }
         manifests.push(ManifestDescriptor {
@@ -104,58 +103,51 @@ pub fn parse_index(index: &[u8]) -> Result<Vec<ManifestDescriptor>> {
     Ok(manifests)
 }
 
-/// Takes the manifest for this machine out of an index: the only manifest, or the manifest of this machine's
-/// platform.
-pub fn select_manifest(manifests: &[ManifestDescriptor]) -> Result<&ManifestDescriptor> {
-    let wanted = host_platform();
-    match manifests {
-        [] => Err(Error::invalid("image index", "names no image")),
-        // One image may stand under several names.
-        [only, others @ ..]
-            if others
-                .iter()
-                .all(|m| (m.digest, &m.platform) == (only.digest, &only.platform)) =>
+/// Takes the manifest for a machine out of an index: of those that run there the best, and of equals the first. Manifests
+/// without a platform are for any machine.
+pub fn select_manifest<'a>(
+    manifests: &'a [ManifestDescriptor],
+    machine: &Platform,
+) -> Result<&'a ManifestDescriptor> {
+    let bad = |why: String| Error::invalid("image index", why);
+    let mut best: Option<(u32, &ManifestDescriptor)> = None;
+    for manifest in manifests {
+        let rank = manifest
+            .platform
+            .as_ref()
+            .and_then(|platform| machine.rank(platform));
+        if let Some(rank) = rank
+            && best.is_none_or(|(other, _)| rank > other)
         {
-            Ok(only)
-        }
-        several => {
-            let mut matching = several
-                .iter()
-                .filter(|m| m.platform.as_deref() == Some(wanted.as_str()));
-            let first = matching.next();
-            match (
-                first,
-                matching.find(|m| first.is_some_and(|f| f.digest != m.digest)),
-            ) {
-                (Some(only), None) => Ok(only),
-                (None, _) => Err(Error::invalid(
-                    "image index",
-                    format!(
-                        "has no image for this machine ({wanted}), only for {}",
-                        several
-                            .iter()
-                            .map(|m| m.platform.as_deref().unwrap_or("an unnamed platform"))
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    ),
-                )),
-                (Some(_), Some(_)) => Err(Error::invalid(
-                    "image index",
-                    format!("has several images for this machine ({wanted}); name one by its tag"),
-                )),
-            }
+            best = Some((rank, manifest));
         }
     }
-}
-
-/// This machine's platform in OCI's words, such as `linux/amd64`.
-pub fn host_platform() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
+    if let Some((_, manifest)) = best {
+        return Ok(manifest);
+    }
+    let mut any = manifests
+        .iter()
+        .filter(|manifest| manifest.platform.is_none());
+    let this = match *machine == Platform::host() {
+        true => format!("this machine ({machine})"),
+        false => machine.to_string(),
     };
-    format!("linux/{architecture}")
+    match any.next() {
+        // One image may stand under several names.
+        Some(first) if any.all(|other| other.digest == first.digest) => Ok(first),
+        Some(_) => Err(bad(
+            "names several images without a platform; name one by its tag".to_owned(),
+        )),
+        None if manifests.is_empty() => Err(bad("names no image".to_owned())),
+        None => {
+            let offered = manifests
+                .iter()
+                .filter_map(|manifest| manifest.platform.as_ref());
+            let offered: Vec<String> = offered.map(Platform::to_string).collect();
+            Err(bad(format!(
+                "has no image for {this}, only for {}; --platform chooses another",
+                offered.join(", ")
+            )))
+        }
+    }
 }

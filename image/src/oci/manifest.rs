@@ -6,6 +6,7 @@ use oci_spec::image::{
 
 use super::Layer;
 use super::descriptor::{MAX_DOCUMENT, builder, check_size, from_digest, schema_1, to_digest};
+use super::lenient;
 use super::media_types::{DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST};
 use crate::error::{Error, Result};
 use pcocc_layers::{Compression, Digest};
@@ -41,7 +42,7 @@ pub(super) fn parse_manifest(manifest: &[u8]) -> Result<ImageManifest> {
     if is_index(manifest)? {
         return Err(Error::invalid("image manifest", "is an index of images"));
     }
-    let parsed: ImageManifest = serde_json::from_slice(manifest)
+    let parsed: ImageManifest = lenient::parse(manifest, "layers")
         .map_err(|error| Error::invalid("image manifest", format!("does not parse: {error}")))?;
     let config_type = parsed.config().media_type();
     if *config_type != MediaType::ImageConfig && config_type.as_ref() != DOCKER_CONFIG {

@@ -10,8 +10,10 @@ mod documents;
 mod image;
 mod index;
 mod layer;
+pub mod lenient;
 mod manifest;
 mod media_types;
+mod platform;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +21,8 @@ pub use config::diff_ids;
 pub use descriptor::MAX_DOCUMENT;
 pub use documents::{Documents, MAX_NESTING};
 pub use image::Image;
-pub use index::{ManifestDescriptor, REF_NAME, host_platform, parse_index, select_manifest};
+pub use index::{ManifestDescriptor, REF_NAME, parse_index, select_manifest};
 pub use layer::Layer;
 pub use manifest::{MAX_LAYERS, config_of, is_index};
 pub use media_types::{DOCKER_MANIFEST, OCI_MANIFEST};
+pub use platform::Platform;

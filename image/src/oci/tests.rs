@@ -57,7 +57,7 @@ fn assembled_images_parse_back_to_themselves() {
     assert!(is_index(&index).unwrap());
     let named = parse_index(&index).unwrap();
     assert_eq!(
-        select_manifest(&named).unwrap().digest,
+        select_manifest(&named, &Platform::host()).unwrap().digest,
         image.manifest_digest()
     );
     assert_eq!(named[0].name.as_deref(), Some("latest"));
@@ -126,32 +126,51 @@ fn what_is_not_an_image_is_refused() {
 }
 
 #[test]
-fn the_machines_own_platform_is_taken_from_several() {
-    let one = |platform: &str| ManifestDescriptor {
-        digest: Digest::of(platform.as_bytes()),
+fn of_several_manifests_the_best_for_the_machine_is_taken() {
+    let one = |platform: Option<&str>, content: &str| ManifestDescriptor {
+        digest: Digest::of(content.as_bytes()),
         size: 1,
         is_index: false,
-        platform: Some(platform.to_owned()),
+        platform: platform.map(|platform| platform.parse().unwrap()),
         name: None,
     };
-    let own = host_platform();
-    let several = [one("linux/riscv64"), one(&own)];
-    assert_eq!(select_manifest(&several).unwrap(), &several[1]);
+    let machine = "linux/amd64/v3".parse().unwrap();
+    let chosen = |manifests: &[ManifestDescriptor]| {
+        let chosen = select_manifest(manifests, &machine);
+        let chosen = chosen.map(|chosen| {
+            manifests
+                .iter()
+                .position(|m| std::ptr::eq(m, chosen))
+                .unwrap()
+        });
+        chosen.map_err(|error| error.to_string())
+    };
+    let (riscv, own) = (
+        one(Some("linux/riscv64"), "r"),
+        one(Some("linux/amd64"), "a"),
+    );
+    let (v2, v4) = (
+        one(Some("linux/amd64/v2"), "v2"),
+        one(Some("linux/amd64/v4"), "v4"),
+    );
+    assert_eq!(chosen(&[riscv.clone(), own.clone()]), Ok(1));
+    assert_eq!(chosen(&[own.clone(), v4.clone(), v2.clone()]), Ok(2));
     assert_eq!(
-        select_manifest(&several[..1]).unwrap(),
-        &several[0],
-        "the only one is taken"
+        chosen(&[own.clone(), one(Some("linux/x86_64"), "zstd")]),
+        Ok(0)
     );
-    let foreign = [one("linux/riscv64"), one("windows/amd64")];
-    assert!(
-        select_manifest(&foreign)
-            .unwrap_err()
-            .to_string()
-            .contains("linux/riscv64")
+    assert_eq!(chosen(&[one(None, "any"), own]), Ok(1));
+    assert_eq!(
+        chosen(&[riscv.clone(), one(None, "any"), one(None, "any")]),
+        Ok(1)
     );
-    let mut other = one(&own);
-    assert!(select_manifest(&[one(&own), other.clone()]).is_ok());
-    other.digest = Digest::of(b"other");
-    assert!(select_manifest(&[one(&own), other]).is_err());
-    assert!(select_manifest(&[]).is_err());
+    for (manifests, words) in [
+        (vec![riscv.clone()], "only for linux/riscv64"),
+        (vec![riscv, v4], "only for linux/riscv64, linux/amd64/v4"),
+        (vec![one(None, "a"), one(None, "b")], "without a platform"),
+        (vec![], "names no image"),
+    ] {
+        let error = chosen(&manifests).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
 }

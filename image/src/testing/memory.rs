@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::error::Result;
-use crate::oci::{Image, Layer, host_platform};
+use crate::oci::{Image, Layer, Platform};
 use crate::transfer::{Context, Layout};
 use pcocc_layers::{Compression, DiffId, Digest};
 
@@ -59,8 +59,9 @@ impl MemoryImage {
 
 /// A config for these layers, with this machine's platform.
 pub fn config(layers: &[Layer]) -> Vec<u8> {
-    let platform = host_platform();
-    let (os, architecture) = platform.split_once('/').unwrap();
+    let platform = Platform::host().to_string();
+    let mut parts = platform.split('/');
+    let (os, architecture) = (parts.next(), parts.next());
     let diff_ids: Vec<String> = layers.iter().map(|l| l.diff_id.to_string()).collect();
     json!({
         "architecture": architecture, "os": os, "config": {"Cmd": ["sh"]},

@@ -1,6 +1,7 @@
 //! `pcocc docker import`: an image of the docker daemon into a repository.
 
 use pcocc_image::formats::Location;
+use pcocc_image::oci::Platform;
 
 use crate::errors::Outcome;
 use crate::invocation::{Invocation, Run};
@@ -27,6 +28,12 @@ impl Run for Args {
         let source = Location::DockerDaemon {
             reference: self.source,
         };
-        transfer::import(invocation, &source, &self.dest, "pcocc docker import")
+        transfer::import(
+            invocation,
+            &source,
+            Platform::host(),
+            &self.dest,
+            "pcocc docker import",
+        )
     }
 }

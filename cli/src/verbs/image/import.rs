@@ -1,6 +1,7 @@
 //! `pcocc image import`: a file or registry image into a repository.
 
 use pcocc_image::formats::Location;
+use pcocc_image::oci::Platform;
 
 use crate::errors::Outcome;
 use crate::invocation::{Invocation, Run};
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Format of SOURCE, when it does not say
     #[arg(short = 't', long = "fmt", value_name = "FORMAT")]
     format: Option<String>,
+    /// Platform whose image to take, by default this machine's: OS/ARCH[/VARIANT], such as linux/arm64
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
     /// What to import
     source: String,
     /// Image to make: [REPO:]IMAGE
@@ -44,6 +48,13 @@ impl Run for Args {
     fn run(self, invocation: &Invocation) -> Outcome {
         let home = &invocation.environment.home;
         let source = Location::source(&self.source, self.format.as_deref(), Some(home))?;
-        transfer::import(invocation, &source, &self.dest, "pcocc image import")
+        let machine = self.platform.unwrap_or_else(Platform::host);
+        transfer::import(
+            invocation,
+            &source,
+            machine,
+            &self.dest,
+            "pcocc image import",
+        )
     }
 }

@@ -7,6 +7,7 @@ use pcocc_fs::root::RootTree;
 use pcocc_image::Error;
 use pcocc_image::formats::Location;
 use pcocc_image::layout::LayoutFolder;
+use pcocc_image::oci::Platform;
 use pcocc_image::reference::ImageUri;
 use pcocc_layers::squashfs::{BlockCache, Squashfs};
 use pcocc_run::account::Account;
@@ -42,7 +43,7 @@ pub(super) fn open(invocation: &Invocation, name: &str) -> Outcome<RunImage> {
             let error = Error::invalid(name, "is no OCI image layout");
             return Err(error.into());
         };
-        let layout = LayoutFolder::open(&path, tag.as_deref())?;
+        let layout = LayoutFolder::open(&path, tag.as_deref(), Platform::host())?;
         invocation.drawn(|context| {
             repositories.root_filesystem_of(&layout, Default::default(), context)
         })?

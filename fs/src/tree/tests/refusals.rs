@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pcocc_image::Error;
 use pcocc_image::layout::{LayoutFolder, LayoutSink};
-use pcocc_image::oci::MAX_NESTING;
+use pcocc_image::oci::{MAX_NESTING, Platform};
 use pcocc_image::testing::memory::MemoryImage;
 use pcocc_image::transfer::{Context, Layout, copy};
 use pcocc_layers::{Compression, Digest};
@@ -136,7 +136,7 @@ fn a_copy_takes_what_an_import_of_the_layout_takes() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("layout");
         nested_layout(&folder, nesting);
-        let imported = LayoutFolder::open(&folder, None)
+        let imported = LayoutFolder::open(&folder, None, Platform::host())
             .and_then(|layout| layout.image(&Context::silent()))
             .map(|image| image.id());
         assert_eq!(imported.is_ok(), nesting <= MAX_NESTING);

@@ -1,6 +1,7 @@
 //! Images that lie are not sent to a registry.
 
 use pcocc_image::layout::LayoutFolder;
+use pcocc_image::oci::Platform;
 
 use super::*;
 
@@ -40,7 +41,7 @@ fn lying_layout() -> tempfile::TempDir {
 #[test]
 fn a_layer_that_is_another_than_the_config_says_is_not_sent() {
     let folder = lying_layout();
-    let source = LayoutFolder::open(folder.path(), None).unwrap();
+    let source = LayoutFolder::open(folder.path(), None, Platform::host()).unwrap();
     let server = taking("");
     let sent = copy(
         &source,

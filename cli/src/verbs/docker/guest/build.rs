@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pcocc_image::Error;
 use pcocc_image::formats::Location;
+use pcocc_image::oci::Platform;
 use pcocc_image::reference::ImageUri;
 use pcocc_image::vmdisk::DiskFormat;
 use pcocc_vm::guest_image::{self, BuildOptions, IMAGE_NAME};
@@ -93,7 +94,7 @@ impl Run for Args {
             format: DiskFormat::Raw,
         };
         let verb = "pcocc docker guest build";
-        transfer::import(invocation, &source, &self.dest, verb)?;
+        transfer::import(invocation, &source, Platform::host(), &self.dest, verb)?;
         match self.snapshot {
             true => make_snapshot(invocation).when(|| "make a snapshot of the guest"),
             false => Ok(()),
