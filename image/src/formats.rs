@@ -190,9 +190,7 @@ impl Location {
                 Self::DockerArchive { path, reference }
             }
             Format::Oci => {
-                let (path, tag) = suffix(rest, home, source, |rest| {
-                    rest.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))
-                });
+                let (path, tag) = layout_folder(rest, home);
                 let tag = if source {
                     tag
                 } else {
@@ -257,6 +255,27 @@ fn suffix(
         }
         Some((path, _)) if !path.is_empty() => (expand(path, home), None),
         _ => (whole, None),
+    }
+}
+
+/// Splits `FOLDER:TAG`: tags are names of images, which may have colons and slashes, so the first colon behind a folder that
+/// is there ends the folder. Where there is none, the folder is to be made, and the first colon ends it.
+fn layout_folder(rest: &str, home: Option<&Path>) -> (PathBuf, Option<String>) {
+    let whole = expand(rest, home);
+    if whole.exists() {
+        return (whole, None);
+    }
+    let colons = || rest.match_indices(':').map(|(at, _)| rest.split_at(at));
+    let there = |(folder, _): &(&str, &str)| !folder.is_empty() && expand(folder, home).is_dir();
+    let split = colons()
+        .find(there)
+        .or_else(|| colons().find(|(folder, _)| !folder.is_empty()));
+    match split {
+        Some((folder, tag)) => {
+            let tag = tag.get(1..).filter(|tag| !tag.is_empty());
+            (expand(folder, home), tag.map(str::to_owned))
+        }
+        None => (whole, None),
     }
 }
 

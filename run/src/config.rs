@@ -1,45 +1,56 @@
 //! What an image's config says about how it is run (OCI image spec, "Image Configuration").
 
-use serde::Deserialize;
+use pcocc_image::oci::lenient;
+use serde::de::Error as _;
+use serde_json::{Error, Value};
 
 /// The parts of an image's config that say how the image runs. Everything may be missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageConfig {
     /// First words of the command line.
-    #[serde(deserialize_with = "or_default")]
     pub entrypoint: Vec<String>,
     /// The other words, unless the user gives some.
-    #[serde(deserialize_with = "or_default")]
     pub cmd: Vec<String>,
     /// `VAR=VALUE`.
-    #[serde(deserialize_with = "or_default")]
     pub env: Vec<String>,
     /// Working directory; empty for none.
-    #[serde(deserialize_with = "or_default")]
     pub working_dir: String,
     /// User name or number, perhaps with a group; empty for root. A run does not use it.
-    #[serde(deserialize_with = "or_default")]
     pub user: String,
 }
 
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 impl ImageConfig {
-    /// Parses an image's config, the whole JSON document.
-    pub fn parse(document: &[u8]) -> Result<Self, serde_json::Error> {
-        #[derive(Deserialize)]
-        struct Document {
-            config: Option<ImageConfig>,
+    /// Parses an image's config, the whole JSON document, as docker reads it.
+    pub fn parse(document: &[u8]) -> Result<Self, Error> {
+        let no_object = |what: &str| Error::custom(format!("{what} is no object"));
+        let document = lenient::object(serde_json::from_slice(document)?, &["config"]);
+        let config = document
+            .ok_or_else(|| no_object("the document"))?
+            .shift_remove("config");
+        let known = ["Entrypoint", "Cmd", "Env", "WorkingDir", "User"];
+        let config = lenient::object(config.unwrap_or_default(), &known);
+        let mut config = config.ok_or_else(|| no_object("config"))?;
+        let mut value = |key: &str| config.shift_remove(key).unwrap_or_default();
+        let texts = |value: Value| {
+            lenient::texts(value).ok_or_else(|| Error::custom("a value is no list of texts"))
+        };
+        let text = |value: Value| match value {
+            Value::Null => Ok(String::new()),
+            Value::String(text) => Ok(text),
+            _ => Err(Error::custom("a value is no text")),
+        };
+        let mut entrypoint = texts(value("Entrypoint"))?;
+        // `ENTRYPOINT [""]` takes the base image's away.
+        if entrypoint == [""] {
+            entrypoint.clear();
         }
-        let document: Document = serde_json::from_slice(document)?;
-        Ok(document.config.unwrap_or_default())
+        Ok(Self {
+            entrypoint,
+            cmd: texts(value("Cmd"))?,
+            env: texts(value("Env"))?,
+            working_dir: text(value("WorkingDir"))?,
+            user: text(value("User"))?,
+        })
     }
 }
 
@@ -65,6 +76,36 @@ mod tests {
                 ImageConfig::default()
             );
         }
-        assert!(ImageConfig::parse(br#"{"config": {"Cmd": "sh"}}"#).is_err());
+        for bad in [
+            "7",
+            r#"{"config": 7}"#,
+            r#"{"config": {"Cmd": 7}}"#,
+            r#"{"config": {"Env": [7]}}"#,
+            r#"{"config": {"User": []}}"#,
+        ] {
+            assert!(ImageConfig::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_it_as_docker_does() {
+        let parse = |text: &str| ImageConfig::parse(text.as_bytes()).unwrap();
+        assert_eq!(
+            parse(r#"{"config": {"Cmd": "sh", "Env": null}}"#).cmd,
+            ["sh"]
+        );
+        assert_eq!(
+            parse(r#"{"Config": {"cmd": ["a"], "CMD": ["b"]}}"#).cmd,
+            ["b"]
+        );
+        assert!(
+            parse(r#"{"config": {"Entrypoint": [""], "Cmd": ["a"]}}"#)
+                .entrypoint
+                .is_empty()
+        );
+        assert_eq!(
+            parse(r#"{"config": {"entrypoint": ["", "x"]}}"#).entrypoint,
+            ["", "x"]
+        );
     }
 }

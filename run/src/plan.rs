@@ -248,9 +248,8 @@ fn cwd(config: &ImageConfig, request: &Request, host: &Host) -> Result<Directory
         }
         (Some(path), _) if path.is_absolute() => directory(normalized(path), Wanted::User),
         (Some(path), _) => return Err(PlanError::RelativeCwd(path.clone())),
-        // Many images name the root without meaning anything by it.
-        (None, Some(path)) if path != Path::new("/") => directory(path, Wanted::Image),
-        (None, _) => directory(host.cwd.clone(), Wanted::Nobody),
+        (None, Some(path)) => directory(path, Wanted::Image),
+        (None, None) => directory(host.cwd.clone(), Wanted::Nobody),
     })
 }
 

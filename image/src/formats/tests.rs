@@ -29,10 +29,10 @@ fn prefixes_name_the_format() {
         }
     );
     assert_eq!(
-        source("oci:/nowhere/a:b/dir").unwrap(),
+        source("oci:/nowhere/dir:reg.io:5000/os/centos:8").unwrap(),
         Location::OciFolder {
-            path: "/nowhere/a:b/dir".into(),
-            tag: None
+            path: "/nowhere/dir".into(),
+            tag: Some("reg.io:5000/os/centos:8".into())
         }
     );
     assert_eq!(
@@ -41,6 +41,36 @@ fn prefixes_name_the_format() {
             reference: "debian:12".into()
         }
     );
+}
+
+#[test]
+fn the_first_colon_behind_a_folder_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let colons = folder.path().join("a:b");
+    std::fs::create_dir(&colons).unwrap();
+    for (tail, path, tag) in [
+        ("a:b", "a:b", None),
+        ("a:b:c:d", "a:b", Some("c:d")),
+        ("a:x:c/d:e", "a", Some("x:c/d:e")),
+        ("new:centos:7", "new", Some("centos:7")),
+        ("new:", "new", None),
+    ] {
+        let text = format!("oci:{}/{tail}", folder.path().display());
+        let path = folder.path().join(path);
+        let found = source(&text).unwrap();
+        let tag = tag.map(str::to_owned);
+        assert_eq!(
+            found,
+            Location::OciFolder {
+                path: path.clone(),
+                tag: tag.clone()
+            },
+            "{tail}"
+        );
+        let made = Location::destination(&text, None, None, false).unwrap();
+        let tag = tag.or_else(|| Some("latest".to_owned()));
+        assert_eq!(made, Location::OciFolder { path, tag }, "{tail}");
+    }
 }
 
 #[test]

@@ -7,17 +7,24 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::oci::lenient;
 
 /// Makes the runtime configuration of an image from its config.
 pub fn runtime_config(config: &[u8]) -> Result<Vec<u8>> {
-    let parsed: Value = serde_json::from_slice(config)
-        .map_err(|error| Error::invalid("image config", format!("does not parse: {error}")))?;
+    let bad = |why: String| Error::invalid("image config", why);
+    let parsed: Value =
+        serde_json::from_slice(config).map_err(|error| bad(format!("does not parse: {error}")))?;
+    let document = lenient::object(parsed, &["config"]);
+    let config = document.and_then(|mut document| {
+        let config = document.shift_remove("config").unwrap_or_default();
+        lenient::object(config, &["WorkingDir", "Env", "Cmd", "Entrypoint"])
+    });
+    let config = config.ok_or_else(|| bad("is no object".to_owned()))?;
     let wanted = |key: &str| {
-        let value = parsed.get("config")?.get(key)?;
+        let value = config.get(key)?;
         let empty = match value {
-            Value::Null => true,
             Value::String(text) => text.is_empty(),
-            Value::Array(items) => items.is_empty(),
+            Value::Array(items) => items.is_empty() || items.as_slice() == [""],
             _ => false,
         };
         (!empty).then(|| value.clone())
@@ -33,6 +40,10 @@ pub fn runtime_config(config: &[u8]) -> Result<Vec<u8>> {
         ("entrypoint", "Entrypoint"),
     ] {
         if let Some(value) = wanted(source) {
+            let value = match value {
+                Value::String(text) => json!([text]),
+                value => value,
+            };
             process.insert(key.to_owned(), value);
         }
     }

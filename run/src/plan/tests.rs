@@ -158,7 +158,7 @@ fn a_variable_nobody_has_is_an_error() {
 fn where_the_command_starts() {
     for (image_says, user_says, path, wanted) in [
         ("", None, "/project/here", Wanted::Nobody),
-        ("/", None, "/project/here", Wanted::Nobody),
+        ("/", None, "/", Wanted::Image),
         ("/srv", None, "/srv", Wanted::Image),
         ("srv/./x", None, "/srv/x", Wanted::Image),
         ("/srv", Some("/"), "/", Wanted::User),

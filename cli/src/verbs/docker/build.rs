@@ -21,7 +21,7 @@ use pcocc_remote::docker::{DaemonSource, ImageStore};
 use pcocc_remote::dockerfile::Dockerfile;
 
 use crate::environment::Environment;
-use crate::errors::Outcome;
+use crate::errors::{Failure, Outcome};
 use crate::invocation::{Invocation, Run};
 use crate::output;
 
@@ -86,6 +86,14 @@ impl Run for Args {
         let sink = RepositorySink::new(Arc::clone(repositories), &uri, target.options())?;
         // Errors of the destination must show before the build.
         sink.open(&invocation.quietly())?;
+        if self.export_from && !self.is_readable() {
+            let why = format!(
+                "--export-from reads the Dockerfile first, and cannot read that of {}",
+                self.path
+            );
+            let hint = "put context and Dockerfile into a folder, or export the images yourself with `pcocc docker export`";
+            return Err(Failure::because(why).hint(hint));
+        }
         let daemon = invocation.daemon()?;
 
         let (dockerfile, digest) = self.dockerfile();
@@ -131,14 +139,19 @@ impl Run for Args {
 }
 
 impl Args {
+    /// Whether the Dockerfile is a file of this machine: context and Dockerfile may also be standard input or an address.
+    fn is_readable(&self) -> bool {
+        Path::new(&self.path).is_dir() && self.file.as_deref() != Some(Path::new("-"))
+    }
+
     /// The Dockerfile and its digest, if it is a local file; docker reports what is wrong with it.
     fn dockerfile(&self) -> (Dockerfile, Option<Digest>) {
         let file = match &self.file {
             Some(file) => file.clone(),
             None => Path::new(&self.path).join("Dockerfile"),
         };
-        let is_folder = Path::new(&self.path).is_dir();
-        let Some(text) = is_folder
+        let Some(text) = self
+            .is_readable()
             .then(|| named::read(&file, MAX_DOCKERFILE).ok())
             .flatten()
         else {

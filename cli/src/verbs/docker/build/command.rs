@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,8 @@ pub(super) fn build(
     let mut command = Command::new("docker");
     command.arg("build").arg("--iidfile").arg(&id_file);
     command.args(["--tag", built.name()]).args(options(args));
-    command.args(&args.docker).arg("--").arg(&args.path);
+    let (further, wanted) = without_id_file(&args.docker);
+    command.args(further).arg("--").arg(&args.path);
     for (variable, value) in daemon.endpoint().variables() {
         match value {
             Some(value) => command.env(variable, value),
@@ -76,7 +78,26 @@ pub(super) fn build(
         );
     }
     let id = std::fs::read_to_string(&id_file).map_err(|_| no_image())?;
+    if let Some(wanted) = wanted {
+        std::fs::write(&wanted, &id).map_err(|error| {
+            Failure::from(error).part(format!("write the image's ID to {}", wanted.display()))
+        })?;
+    }
     Ok(id.trim().parse()?)
+}
+
+/// The user's own options without `--iidfile`, which docker heeds once, and its file.
+fn without_id_file(options: &[String]) -> (Vec<&String>, Option<PathBuf>) {
+    let (mut kept, mut file) = (Vec::new(), None);
+    let mut rest = options.iter();
+    while let Some(option) = rest.next() {
+        match option.strip_prefix("--iidfile") {
+            Some("") => file = rest.next().map(PathBuf::from),
+            Some(value) if value.starts_with('=') => file = value.get(1..).map(PathBuf::from),
+            _ => kept.push(option),
+        }
+    }
+    (kept, file)
 }
 
 fn no_image() -> Failure {
@@ -129,5 +150,32 @@ fn wait(mut child: Child, invocation: &Invocation) -> io::Result<ExitStatus> {
             _ => {}
         }
         std::thread::sleep(TICK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_own_id_file_is_taken_out_of_the_options() {
+        for (words, kept, file) in [
+            (
+                "--pull --iidfile id --no-cache",
+                "--pull --no-cache",
+                Some("id"),
+            ),
+            ("--iidfile=id", "", Some("id")),
+            ("--pull", "--pull", None),
+            ("--iidfile", "", None),
+        ] {
+            let options: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            let (found, path) = without_id_file(&options);
+            let found: Vec<&str> = found.into_iter().map(String::as_str).collect();
+            assert_eq!(
+                (found.join(" "), path),
+                (kept.to_owned(), file.map(PathBuf::from))
+            );
+        }
     }
 }
