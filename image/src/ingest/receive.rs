@@ -96,19 +96,20 @@ impl<'a> Ingest<'a> {
     /// Takes one layer and returns it as it is stored; the folder has its blob.
     ///
     /// A layer that is there is not read. The exception is a stream that the source can only pass on (no blob
-    /// and no file in the offer, and it is not far): it is verified and not stored. After an error, the image must not be
-    /// finished.
+    /// and no file in the offer, and it is not far), if the squashfs needs the layer: then it is verified and not
+    /// stored. After an error, the image must not be finished.
     pub fn layer(&mut self, offer: &Offer<'_>, context: &Context) -> Result<Layer> {
         context.check()?;
         self.check_offer(offer)?;
         let name = self.name_of(offer);
         if let Some(layer) = self.known_offer(offer)? {
             meter::skipped(&context.progress, BlobKind::Layer, &name);
-            if offer.blob.is_none() && offer.file.is_none() && !offer.is_far {
-                let to_root = self.needs(Some(layer.diff_id));
-                let passed = self.pass(offer, &name, Store::Nothing, None, to_root, context)?;
+            if !self.needs(Some(layer.diff_id)) {
+                // Nothing of the stream would be used.
+            } else if offer.blob.is_none() && offer.file.is_none() && !offer.is_far {
+                let passed = self.pass(offer, &name, Store::Nothing, None, true, context)?;
                 self.keep_tree(passed);
-            } else if self.needs(Some(layer.diff_id)) {
+            } else {
                 self.read_blob(&layer, context)?;
             }
             return Ok(self.take(layer));
