@@ -25,6 +25,7 @@ use super::events::Watch;
 use super::layer_service::LayerService;
 use super::link::{Link, Patience, QUICK, TRANSFER, cancelled};
 use pcocc_image::oci::MAX_LAYERS;
+use pcocc_image::reference::DockerReference;
 use pcocc_image::store::Entry;
 use pcocc_image::{Error, Result};
 use pcocc_layers::{ChainId, DiffId, Digest};
@@ -370,13 +371,16 @@ impl Daemon {
     }
 }
 
-/// One entry for each name in the daemon's list, sorted by name.
+/// One entry for each name in the daemon's list, sorted by name. What is no reference is left out: such a name would be an
+/// option, a path or an escape sequence to whoever lists the tree.
 pub(super) fn entries(images: Vec<ImageSummary>) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for image in images {
         let id = image.id.parse::<Digest>()?;
         for name in image.repo_tags {
-            if name.contains("<none>") {
+            if name.parse::<DockerReference>().is_err() {
+                // "<none>:<none>" is docker's own.
+                tracing::debug!(?name, "the docker daemon lists what is no name of an image");
                 continue;
             }
             entries.push(Entry {

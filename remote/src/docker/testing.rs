@@ -22,6 +22,7 @@ use super::edit::config::{HistoryEntry, bare, edited, variable};
 use super::roles::{Contents, assign};
 use super::save::read_archive;
 use super::v1::LayerGuess;
+use pcocc_image::reference::DockerReference;
 use pcocc_image::store::Store as _;
 use pcocc_image::testing::MemoryStore;
 use pcocc_image::transfer::Context;
@@ -159,6 +160,9 @@ pub fn answers(data: &[u8]) {
         && let Ok(entries) = entries(images)
     {
         assert!(entries.is_sorted_by(|a, b| a.name <= b.name));
+        for entry in entries {
+            assert!(entry.name.parse::<DockerReference>().is_ok());
+        }
     }
     let _ = serde_json::from_slice::<SystemInfo>(data);
     let _ = serde_json::from_slice::<Vec<ContainerSummary>>(data);

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::archive::Sample;
 use super::fake::{Exchange, Fake};
 use pcocc_image::Error;
+use pcocc_layers::Digest;
+use serde_json::json;
 
 /// Bytes that such a daemon would send.
 const FLOOD: u64 = 700 << 20;
@@ -168,4 +170,29 @@ fn names_in_an_archive_are_bounded() {
     assert!(error.contains("bytes of documents and names"), "{error}");
     let sent = sent.load(Ordering::Acquire);
     assert!(sent < 100 << 20, "{sent}");
+}
+
+#[test]
+fn what_is_no_name_of_an_image_is_not_listed() {
+    let named = |name: &str| {
+        json!({"Id": Digest::of(name.as_bytes()).to_string(), "ParentId": "", "RepoTags": [name],
+               "RepoDigests": [], "Created": 1, "Size": 1, "SharedSize": 0, "Containers": 0, "Labels": {}})
+    };
+    let evil = [
+        "-rf:1",
+        "zz$(touch x):1",
+        "a\u{1b}[2J:1",
+        "x\nhint: run it:1",
+        "../../etc:1",
+        "a/../b:1",
+        "@",
+        "",
+        "<none>:<none>",
+    ];
+    let good = ["busybox:1", "ghcr.io/org/app:latest"];
+    let list: Vec<_> = evil.iter().chain(&good).map(|name| named(name)).collect();
+    let images = serde_json::from_value(json!(list)).unwrap();
+    let listed = crate::docker::client::entries(images).unwrap();
+    let names: Vec<String> = listed.into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, good);
 }
