@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pcocc_guest::protocol::{ALPN_SERVICE, ServiceAnswer};
+use pcocc_guest::protocol::{ALPN_SERVICE, MAX_GUEST_LINE, ServiceAnswer};
 pub use pcocc_guest::protocol::{Digest, Service};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use crate::machine::ClientIdentity;
@@ -118,15 +118,20 @@ impl EndpointClient {
         question.push(b'\n');
         stream.write_all(&question).await?;
         stream.flush().await?;
-        let mut line = Vec::new();
-        loop {
-            match tokio::time::timeout(SEARCH, stream.read_u8()).await?? {
-                b'\n' => break,
-                byte if line.len() < 1 << 16 => line.push(byte),
-                _ => return Err(io::ErrorKind::InvalidData.into()),
-            }
-        }
+        let line = tokio::time::timeout(SEARCH, answer_line(&mut stream)).await??;
         Ok((serde_json::from_slice(&line)?, stream))
+    }
+}
+
+/// Reads the line of an answer, and nothing behind it: that is the service's.
+async fn answer_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    loop {
+        match stream.read_u8().await? {
+            b'\n' => return Ok(line),
+            byte if line.len() < MAX_GUEST_LINE => line.push(byte),
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 }
 
@@ -149,4 +154,30 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
     address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_cut() {
+        let refused = |why: &str| unexpected(&ServiceAnswer::Refused(why.to_owned())).to_string();
+        assert_eq!(refused("has no such image"), "the guest has no such image");
+        let long = refused(&"\u{e9}".repeat(60_000));
+        assert_eq!(long.chars().count(), "the guest ".len() + MAX_REFUSAL);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_a_line_of_bounded_length() {
+        let mut both = &b"{}\ncontent"[..];
+        assert_eq!(answer_line(&mut both).await.unwrap(), b"{}");
+        assert_eq!(both, b"content");
+        let mut endless = tokio::io::repeat(b'x');
+        let error = answer_line(&mut endless).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let mut cut = &b"{"[..];
+        let error = answer_line(&mut cut).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
 }
