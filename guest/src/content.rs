@@ -6,7 +6,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use pcocc_guest::layers::{ContentStore, Error, GraphDriver, Layer};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pcocc_guest::layers::{ContentStore, Error, GraphDriver, Layer, Take};
 use pcocc_guest::protocol::Digest;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -41,9 +43,25 @@ pub(crate) async fn config(id: Digest) -> Result<Content, String> {
     }))
 }
 
-/// The tar of a layer.
-pub(crate) async fn layer(chain_id: Digest) -> Result<Content, String> {
-    let found: Layer = blocking(move || docker()?.layer(&chain_id)).await?;
+/// The tar of a layer, or what is taken of it.
+pub(crate) async fn layer(chain_id: Digest, take: Take) -> Result<Content, String> {
+    let found: Layer = blocking(move || docker()?.layer(&chain_id, take)).await?;
+    let bytes = found.bytes();
+    Ok(sending(bytes, move |out| found.write_to(out)))
+}
+
+/// A part of a file of a layer; `path` is base64.
+pub(crate) async fn file(
+    chain_id: Digest,
+    path: String,
+    offset: u64,
+    length: u64,
+) -> Result<Content, String> {
+    let path = STANDARD
+        .decode(path)
+        .map_err(|error| format!("does not understand the path: {error}"))?;
+    let find = move || docker()?.file(&chain_id, &path, offset, length);
+    let found = blocking(find).await?;
     let bytes = found.bytes();
     Ok(sending(bytes, move |out| found.write_to(out)))
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pcocc_guest::layers::Take;
 use pcocc_guest::protocol::{ALPN_SERVICE, Adopt, ENDPOINT_PORT, Service, ServiceAnswer};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes,
@@ -153,7 +154,21 @@ where
         },
         Service::Image { id } => send(&mut stream, content::config(id).await).await?,
         Service::Blob { digest } => send(&mut stream, content::blob(digest).await).await?,
-        Service::Layer { chain_id } => send(&mut stream, content::layer(chain_id).await).await?,
+        Service::Layer { chain_id } => {
+            send(&mut stream, content::layer(chain_id, Take::All).await).await?;
+        }
+        Service::Entries { chain_id } => {
+            send(&mut stream, content::layer(chain_id, Take::Entries).await).await?;
+        }
+        Service::File {
+            chain_id,
+            path,
+            offset,
+            length,
+        } => {
+            let file = content::file(chain_id, path, offset, length).await;
+            send(&mut stream, file).await?;
+        }
     }
     Ok(())
 }

@@ -17,4 +17,4 @@ mod tests;
 
 pub use content_store::{Blob, ContentStore};
 pub use error::Error;
-pub use graph_driver::{GraphDriver, Layer};
+pub use graph_driver::{GraphDriver, Layer, Stretch, Take};

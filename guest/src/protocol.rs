@@ -215,6 +215,23 @@ pub enum Service {
         /// The chain ID of the layer and of those below it (OCI image config, "Layer ChainID").
         chain_id: Digest,
     },
+    /// Sends the tar of a layer without the content of its files: headers, their extensions, and padding.
+    Entries {
+        /// The chain ID, as for a layer.
+        chain_id: Digest,
+    },
+    /// Sends a part of one file of a layer: less than was asked for at the end of the file. Files without content, such as
+    /// whiteouts, need not be there.
+    File {
+        /// The chain ID, as for a layer.
+        chain_id: Digest,
+        /// The path in the tar, base64.
+        path: String,
+        /// The first byte.
+        offset: u64,
+        /// The number of bytes.
+        length: u64,
+    },
     /// Sends a blob of containerd's content store: a manifest, a config, or a layer in the form in which it is stored.
     Blob {
         /// The blob's digest.

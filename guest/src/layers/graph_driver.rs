@@ -10,12 +10,12 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
 use super::Error;
 use super::beneath::{Folder, copy};
-use super::tar_split::{Part, TarSplit};
+use super::tar_split::{Part, TarSplit, is_beneath};
 use crate::protocol::Digest;
 
 /// Largest config that is read, in bytes.
@@ -43,27 +43,54 @@ impl GraphDriver {
         self.document(&path, MAX_CONFIG, &format!("image {id}"))
     }
 
-    /// The layer that is the topmost of this chain ID.
-    pub fn layer(&self, chain_id: &Digest) -> Result<Layer, Error> {
+    /// The layer that is the topmost of this chain ID: all of its tar, or its entries without the content of files.
+    pub fn layer(&self, chain_id: &Digest, take: Take) -> Result<Layer, Error> {
         let what = format!("layer {chain_id}");
-        let notes = format!("image/overlay2/layerdb/sha256/{}", chain_id.hex());
-        let cache_id = self.document(&format!("{notes}/cache-id"), MAX_CACHE_ID, &what)?;
+        let path = format!("{}/tar-split.json.gz", notes(chain_id));
+        let (mut tar_split, _) = self.root.file(path.as_bytes()).map_err(missing(&what))?;
+        let bytes = length(&tar_split, take)?;
+        tar_split.rewind().map_err(Error::read(&path))?;
+        Ok(Layer {
+            content: self.content(chain_id)?,
+            tar_split,
+            bytes,
+            take,
+        })
+    }
+
+    /// `length` bytes of one file of a layer from `offset` on, or fewer where it ends.
+    pub fn file(
+        &self,
+        chain_id: &Digest,
+        path: &[u8],
+        offset: u64,
+        length: u64,
+    ) -> Result<Stretch, Error> {
+        let what = String::from_utf8_lossy(path).into_owned();
+        if !is_beneath(path) {
+            return Err(Error::invalid("a path", format!("it is {what:?}")));
+        }
+        let content = self.content(chain_id)?;
+        let (mut file, size) = content.file(path).map_err(missing(&what))?;
+        let bytes = size.saturating_sub(offset).min(length);
+        file.seek(SeekFrom::Start(offset.min(size)))
+            .map_err(Error::read(&what))?;
+        Ok(Stretch { file, bytes, what })
+    }
+
+    /// The folder in which a layer is unpacked.
+    fn content(&self, chain_id: &Digest) -> Result<Folder, Error> {
+        let what = format!("layer {chain_id}");
+        let path = format!("{}/cache-id", notes(chain_id));
+        let cache_id = self.document(&path, MAX_CACHE_ID, &what)?;
         let cache_id = String::from_utf8_lossy(&cache_id);
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if cache_id.is_empty() || !cache_id.chars().all(is_name) {
             let why = format!("it names the folder {cache_id:?}");
             return Err(Error::invalid("cache-id", why));
         }
-        let path = format!("{notes}/tar-split.json.gz");
-        let (mut tar_split, _) = self.root.file(path.as_bytes()).map_err(missing(&what))?;
-        let bytes = length(&tar_split)?;
-        tar_split.rewind().map_err(Error::read(&path))?;
         let path = format!("overlay2/{cache_id}/diff");
-        Ok(Layer {
-            content: self.root.folder(&path).map_err(missing(&what))?,
-            tar_split,
-            bytes,
-        })
+        self.root.folder(&path).map_err(missing(&what))
     }
 
     fn document(&self, path: &str, most: u64, what: &str) -> Result<Vec<u8>, Error> {
@@ -83,15 +110,20 @@ fn missing(what: &str) -> impl FnOnce(io::Error) -> Error {
     Error::find(what, "overlay2")
 }
 
-/// The length of the tar that is noted in `tar_split`.
-fn length(tar_split: &File) -> Result<u64, Error> {
+/// Where docker's notes about a layer are.
+fn notes(chain_id: &Digest) -> String {
+    format!("image/overlay2/layerdb/sha256/{}", chain_id.hex())
+}
+
+/// The length of what is taken of the tar that is noted in `tar_split`.
+fn length(tar_split: &File, take: Take) -> Result<u64, Error> {
     let mut parts = TarSplit::gzip(tar_split);
     let mut bytes: u64 = 0;
     while let Some(part) = parts.next_part()? {
         let more = match part {
             Part::Segment(segment) => segment.len(),
-            Part::File { size, .. } => size,
-            Part::Empty => 0,
+            Part::File { size, .. } if take == Take::All => size,
+            Part::File { .. } | Part::Empty => 0,
         };
         bytes = bytes
             .checked_add(more)
@@ -100,21 +132,53 @@ fn length(tar_split: &File) -> Result<u64, Error> {
     Ok(bytes)
 }
 
+/// What is taken of a layer's tar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// All of it.
+    All,
+    /// Its entries without the content of files.
+    Entries,
+}
+
 /// One layer, opened.
 #[derive(Debug)]
 pub struct Layer {
     content: Folder,
     tar_split: File,
     bytes: u64,
+    take: Take,
 }
 
-impl Layer {
-    /// Length of the tar.
+/// A part of a file, opened.
+#[derive(Debug)]
+pub struct Stretch {
+    file: File,
+    bytes: u64,
+    what: String,
+}
+
+impl Stretch {
+    /// Its length.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Writes the tar.
+    /// Writes it.
+    pub fn write_to(mut self, out: &mut dyn Write) -> Result<(), Error> {
+        let mut buffer = Vec::new();
+        copy(&mut self.file, self.bytes, &self.what, &mut buffer, out)?;
+        out.flush().map_err(Error::Send)
+    }
+}
+
+impl Layer {
+    /// Length of what is taken.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes what is taken.
     pub fn write_to(self, out: &mut dyn Write) -> Result<(), Error> {
         let mut parts = TarSplit::gzip(&self.tar_split);
         let mut buffer = Vec::new();
@@ -122,6 +186,7 @@ impl Layer {
         while let Some(part) = parts.next_part()? {
             match part {
                 Part::Empty => {}
+                Part::File { .. } if self.take == Take::Entries => {}
                 Part::Segment(segment) => {
                     buffer.clear();
                     segment.decode(&mut buffer)?;

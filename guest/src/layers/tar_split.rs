@@ -156,7 +156,7 @@ fn part(line: &[u8]) -> Result<Part<'_>, Error> {
 }
 
 /// Whether a path leads to something below the folder it starts from.
-fn is_beneath(path: &[u8]) -> bool {
+pub(super) fn is_beneath(path: &[u8]) -> bool {
     let mut names = path.split(|byte| *byte == b'/');
     !path.is_empty()
         && !path.starts_with(b"/")

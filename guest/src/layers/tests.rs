@@ -12,7 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
-use super::{ContentStore, GraphDriver};
+use super::{ContentStore, GraphDriver, Take};
 use crate::protocol::Digest;
 
 const CACHE_ID: &str = "0a1b2c";
@@ -106,7 +106,9 @@ impl Docker {
 
     fn layer(&self) -> Result<Vec<u8>, String> {
         let store = GraphDriver::open(self.folder.path()).unwrap();
-        let layer = store.layer(&id('c')).map_err(|error| error.to_string())?;
+        let layer = store
+            .layer(&id('c'), Take::All)
+            .map_err(|error| error.to_string())?;
         let (mut out, bytes) = (Vec::new(), layer.bytes());
         layer
             .write_to(&mut out)
@@ -138,6 +140,65 @@ fn a_layer_is_the_very_tar_it_was() {
     let zipped = Docker::zip(&format!("{line}\n"));
     assert_eq!(docker.layer_of(&zipped).unwrap(), b"x");
     assert_eq!(docker.layer_of(&Docker::zip("")).unwrap(), b"");
+}
+
+#[test]
+fn the_entries_of_a_layer_are_its_tar_without_content() {
+    let docker = sample();
+    docker.layer_of(&docker.tar_split()).unwrap();
+    let store = GraphDriver::open(docker.folder.path()).unwrap();
+    let entries = store.layer(&id('c'), Take::Entries).unwrap();
+    let (mut out, bytes) = (Vec::new(), entries.bytes());
+    // Of the files nothing is opened.
+    fs::remove_dir_all(docker.folder.path().join(docker.diff("etc"))).unwrap();
+    entries.write_to(&mut out).unwrap();
+    let content = b"hello\n".len() + 300_000;
+    assert_eq!(bytes, (docker.tar.len() - content) as u64);
+    let padding = [512 - 6, 300_000_usize.next_multiple_of(512) - 300_000];
+    let header = [b'h'; 512];
+    let expected = [
+        &header[..],
+        &vec![0; padding[0]],
+        &header,
+        &vec![0; padding[1]],
+    ];
+    assert_eq!(out, expected.concat());
+}
+
+#[test]
+fn parts_of_files_are_handed_out() {
+    let docker = sample();
+    let store = GraphDriver::open(docker.folder.path()).unwrap();
+    let read = |path: &[u8], offset, length| {
+        let stretch = store.file(&id('c'), path, offset, length);
+        let stretch = stretch.map_err(|error| error.to_string())?;
+        let (mut out, bytes) = (Vec::new(), stretch.bytes());
+        stretch
+            .write_to(&mut out)
+            .map_err(|error| error.to_string())?;
+        assert_eq!(out.len() as u64, bytes);
+        Ok::<_, String>(out)
+    };
+    assert_eq!(read(b"etc/motd", 0, u64::MAX).unwrap(), b"hello\n");
+    assert_eq!(read(b"./etc/motd", 1, 3).unwrap(), b"ell");
+    assert_eq!(read(b"etc/motd", 5, 3).unwrap(), b"\n");
+    for offset in [6, 7, u64::MAX] {
+        assert_eq!(read(b"etc/motd", offset, 3).unwrap(), b"");
+    }
+    assert_eq!(read(b"etc/\xff&<", 299_999, 2).unwrap(), [7]);
+    symlink("motd", docker.folder.path().join(docker.diff("etc/link"))).unwrap();
+    for path in [
+        &b"etc/link"[..],
+        b"etc",
+        b"",
+        b"/etc/motd",
+        b"etc/../etc/motd",
+        b"nothing",
+        b"etc/motd\0",
+    ] {
+        assert!(read(path, 0, 1).is_err(), "{}", path.escape_ascii());
+    }
+    assert!(store.file(&id('d'), b"etc/motd", 0, 1).is_err());
 }
 
 #[test]
@@ -249,7 +310,7 @@ fn a_layer_that_is_removed_while_it_is_read_ends_with_an_error() {
     let docker = sample();
     docker.layer_of(&docker.tar_split()).unwrap();
     let store = GraphDriver::open(docker.folder.path()).unwrap();
-    let layer = store.layer(&id('c')).unwrap();
+    let layer = store.layer(&id('c'), Take::All).unwrap();
     fs::remove_dir_all(docker.folder.path().join("overlay2")).unwrap();
     let error = layer.write_to(&mut Vec::new()).unwrap_err().to_string();
     assert!(error.contains("cannot read etc/motd"), "{error}");

@@ -117,11 +117,33 @@ fn layers_are_what_docker_saves() {
     assert_eq!(blobs.get(&Digest::of(&config)), Some(&config));
     let (diff_ids, chain_ids) = chain_ids(&config);
     assert_eq!(diff_ids.len(), 4);
+    let mut parts = 0;
     for (DiffId(diff_id), chain_id) in diff_ids.into_iter().zip(chain_ids) {
         let tar = guest.whole(&layer(chain_id)).expect("a layer");
         assert_eq!(Digest::of(&tar), diff_id);
         assert_eq!(blobs.get(&diff_id), Some(&tar), "not what docker saves");
+        let chain_id: pcocc_vm::service::Digest =
+            chain_id.to_string().try_into().expect("a digest");
+        let entries = Service::Entries {
+            chain_id: chain_id.clone(),
+        };
+        let entries = guest.whole(&entries).expect("its entries");
+        assert!(entries.len() <= tar.len() && entries[..512] == tar[..512]);
+        // `deep/random` of the committed layer.
+        let file = Service::File {
+            chain_id,
+            path: "ZC9kZWVwL3JhbmRvbQ==".into(),
+            offset: 100,
+            length: 600_000,
+        };
+        if let Ok(part) = guest.whole(&file) {
+            assert_eq!(part.len(), 600_000);
+            let mut places = tar.windows(part.len());
+            assert!(places.any(|place| place == part), "not in the layer");
+            parts += 1;
+        }
     }
+    assert_eq!(parts, 1, "the file is in one layer");
     // What is not there is refused, with the reason.
     let nothing = ChainId(Digest::of(b"nothing"));
     for (service, what) in [
