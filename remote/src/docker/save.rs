@@ -1,7 +1,7 @@
 //! Reads an image out of a daemon: layer by layer where a VM hands them out, else `docker save` in one pass.
 //!
-//! Phases: inspect → nothing is sent when the store recalls the image ID; else the store learns the diff IDs →
-//! [`super::guest`], or else the archive streams by: every layer
+//! Phases: inspect → nothing is sent when the store recalls the image ID → [`super::guest`], or else the store learns
+//! the diff IDs, and the archive streams by: every layer
 //! goes to the receiver at once, documents and links are kept in memory → at the end `manifest.json` assigns
 //! the roles ([`super::roles`]) → the config's digest must be the image ID, and its diff IDs must be those of
 //! the layers.
@@ -102,10 +102,10 @@ impl Source for DaemonSource {
             return Ok(image);
         }
         context.check()?;
-        receiver.expect_layers(&inspected.diff_ids, context)?;
         if let Some(service) = self.way.service(&self.daemon) {
             return guest::send(&daemon, &service, &inspected, store, receiver, context);
         }
+        receiver.expect_layers(&inspected.diff_ids, context)?;
         match self.save(&inspected, store, true, receiver, context) {
             // An announced diff ID or a name in the archive is wrong: try without announcements.
             Err(Error::Corrupt { expected, found })

@@ -25,6 +25,7 @@ pub(super) fn send(
     context: &Context,
 ) -> Result<Image> {
     let config = config(vm, inspected)?;
+    receiver.expect_layers(&inspected.diff_ids, context)?;
     let mut missing = VecDeque::new();
     let chain_ids = ChainId::prefixes(&inspected.diff_ids);
     let layers: Vec<_> = inspected.diff_ids.iter().copied().zip(chain_ids).collect();

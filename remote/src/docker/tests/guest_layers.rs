@@ -319,6 +319,52 @@ fn what_the_destination_cannot_do_is_not_tried_again() {
     assert_eq!(saves, 0);
 }
 
+/// A squashfs can begin with another image's only if the diff IDs are known before the first layer is written.
+#[test]
+fn the_store_learns_all_diff_ids_before_a_layer_comes() {
+    #[derive(Default)]
+    struct Learner(Mutex<Vec<DiffId>>);
+    struct Learning<'a>(&'a Learner);
+    impl Sink for Learner {
+        fn open(&self, _: &Context) -> Result<Box<dyn Receiver + '_>> {
+            Ok(Box::new(Learning(self)))
+        }
+    }
+    impl Receiver for Learning<'_> {
+        fn expect_layers(&mut self, lowest: &[DiffId], _: &Context) -> Result<()> {
+            self.0.0.lock().unwrap().extend(lowest);
+            Ok(())
+        }
+        fn has_layer(&mut self, _: DiffId) -> Result<bool> {
+            Ok(false)
+        }
+        fn layer(&mut self, _: &Offer<'_>, _: &Context) -> Result<Layer> {
+            Err(Error::io("write", "x")(io::ErrorKind::StorageFull.into()))
+        }
+        fn commit(self: Box<Self>, _: &Image, _: &Context) -> Result<()> {
+            Ok(())
+        }
+    }
+    let sample = Sample::of(["a", "b", "c"].map(layer).to_vec());
+    let (from_vm, from_docker) = (Learner::default(), Learner::default());
+    let (image, saves) = import(&sample, &Vm::good(&sample), &from_vm);
+    assert!(matches!(image, Err(Error::Io { .. })), "{image:?}");
+    assert_eq!(saves, 0);
+    let archive = pack(&sample.new_layout());
+    let fake = Fake::start(sample.inspected.clone(), move |path, exchange| {
+        if is_get(path) {
+            send_archive(exchange, &archive);
+            exchange.raw(b"0\r\n\r\n");
+        }
+        is_get(path)
+    });
+    let source = DaemonSource::new(fake.daemon(), "bb");
+    copy(&source, &from_docker, &Context::silent()).unwrap_err();
+    for learner in [from_vm, from_docker] {
+        assert_eq!(*learner.0.lock().unwrap(), sample.inspected.diff_ids);
+    }
+}
+
 #[test]
 fn a_transfer_that_is_given_up_does_not_wait_for_the_vm() {
     /// Grants everything and never answers.
