@@ -168,16 +168,17 @@ mod tests {
         assert_eq!(long.chars().count(), "the guest ".len() + MAX_REFUSAL);
     }
 
-    #[tokio::test]
-    async fn an_answer_is_a_line_of_bounded_length() {
+    #[test]
+    fn an_answer_is_a_line_of_bounded_length() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let mut both = &b"{}\ncontent"[..];
-        assert_eq!(answer_line(&mut both).await.unwrap(), b"{}");
+        assert_eq!(runtime.block_on(answer_line(&mut both)).unwrap(), b"{}");
         assert_eq!(both, b"content");
-        let mut endless = tokio::io::repeat(b'x');
-        let error = answer_line(&mut endless).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        let mut cut = &b"{"[..];
-        let error = answer_line(&mut cut).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let endless = runtime.block_on(answer_line(&mut tokio::io::repeat(b'x')));
+        assert_eq!(endless.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let cut = runtime.block_on(answer_line(&mut &b"{"[..]));
+        assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }
