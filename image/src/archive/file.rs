@@ -9,6 +9,7 @@ use pcocc_core::named;
 
 use super::index::{Extent, Index};
 use super::manifest::{Listed, choose};
+use super::packing::Packing;
 use super::stretch::Stretches;
 use crate::error::{Error, Result};
 use crate::oci::{self, Image, Layer, MAX_DOCUMENT, MAX_LAYERS};
@@ -20,7 +21,7 @@ use pcocc_layers::{Compression, DiffId, Digest};
 #[derive(Debug)]
 pub struct ArchiveFile {
     path: PathBuf,
-    compression: Compression,
+    packing: Packing,
     config: Vec<u8>,
     layers: Vec<ArchiveLayer>,
 }
@@ -40,8 +41,8 @@ impl ArchiveFile {
     ///
     /// A compressed archive is read to its end.
     pub fn open(path: &Path, reference: Option<&str>, context: &Context) -> Result<Self> {
-        let compression = compression_of(path)?;
-        let stretches = Stretches::new(path, compression)?;
+        let packing = packing_of(path)?;
+        let stretches = Stretches::new(path, packing)?;
         let index = Index::read(&stretches, context)?;
         let refuse = |why: String| Error::invalid(path.display().to_string(), why);
         let Some(manifest) = index.find("manifest.json")? else {
@@ -94,7 +95,7 @@ impl ArchiveFile {
         }
         Ok(Self {
             path: path.to_owned(),
-            compression,
+            packing,
             config,
             layers,
         })
@@ -105,7 +106,7 @@ impl ArchiveFile {
         if let Some(digest) = layer.named {
             return Ok((digest, layer.extent.size));
         }
-        let stretches = Stretches::new(&self.path, self.compression)?;
+        let stretches = Stretches::new(&self.path, self.packing)?;
         let mut reader = Hashing::new(stretches.read(layer.extent.offset, layer.extent.size)?);
         let mut buffer = vec![0; 256 << 10];
         while reader
@@ -125,7 +126,7 @@ impl Source for ArchiveFile {
         if let Some(image) = receiver.recall(Digest::of(&self.config))? {
             return Ok(image);
         }
-        let stretches = Mutex::new(Stretches::new(&self.path, self.compression)?);
+        let stretches = Mutex::new(Stretches::new(&self.path, self.packing)?);
         let mut in_order: Vec<&ArchiveLayer> = self.layers.iter().collect();
         in_order.sort_by_key(|layer| layer.extent.offset);
         let mut taken: HashMap<DiffId, Layer> = HashMap::new();
@@ -167,10 +168,10 @@ impl Source for ArchiveFile {
 /// Whether a file is a tar archive, plain or compressed.
 pub fn looks_like(path: &Path) -> Result<bool> {
     let start = start_of(path)?;
-    Ok(start.get(257..262) == Some(b"ustar") || Compression::sniff(&start) != Compression::None)
+    Ok(start.get(257..262) == Some(b"ustar") || Packing::sniff(&start) != Packing::Plain)
 }
 
-fn compression_of(path: &Path) -> Result<Compression> {
+fn packing_of(path: &Path) -> Result<Packing> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Error::NotFound(format!("docker archive {}", path.display()))
@@ -183,7 +184,7 @@ fn compression_of(path: &Path) -> Result<Compression> {
             "is not a file, so it is no docker archive",
         ));
     }
-    Ok(Compression::sniff(&start_of(path)?))
+    Ok(Packing::sniff(&start_of(path)?))
 }
 
 fn start_of(path: &Path) -> Result<Vec<u8>> {

@@ -10,6 +10,7 @@
 mod file;
 mod index;
 mod manifest;
+mod packing;
 mod sink;
 mod stretch;
 #[cfg(test)]

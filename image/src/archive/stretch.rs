@@ -9,9 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pcocc_core::named;
 
+use super::packing::Packing;
 use crate::error::{Error, Result};
-use crate::stream;
-use pcocc_layers::Compression;
 use pcocc_layers::tar::ReadAt;
 
 /// Hands out readers for stretches of one archive; offsets count uncompressed bytes.
@@ -20,7 +19,7 @@ use pcocc_layers::tar::ReadAt;
 /// reader stopped and starts over for an earlier stretch.
 pub(super) struct Stretches {
     path: PathBuf,
-    compression: Compression,
+    packing: Packing,
     plain: Arc<File>,
     forward: Arc<Mutex<Option<Forward>>>,
 }
@@ -33,11 +32,11 @@ struct Forward {
 
 impl Stretches {
     /// Opens the archive.
-    pub(super) fn new(path: &Path, compression: Compression) -> Result<Self> {
+    pub(super) fn new(path: &Path, packing: Packing) -> Result<Self> {
         let file = named::open(path).map_err(Error::io("open", path))?;
         Ok(Self {
             path: path.to_owned(),
-            compression,
+            packing,
             plain: Arc::new(file),
             forward: Arc::new(Mutex::new(None)),
         })
@@ -50,7 +49,7 @@ impl Stretches {
 
     /// Reads `size` bytes from `offset`; fails when the archive ends before.
     pub(super) fn read(&self, offset: u64, size: u64) -> Result<Stretch> {
-        if self.compression != Compression::None && !self.forward_to(offset)? {
+        if self.packing != Packing::Plain && !self.forward_to(offset)? {
             return Err(truncated(&self.path));
         }
         Ok(self.stretch(offset, size))
@@ -58,7 +57,7 @@ impl Stretches {
 
     fn stretch(&self, offset: u64, left: u64) -> Stretch {
         Stretch {
-            plain: (self.compression == Compression::None).then(|| Arc::clone(&self.plain)),
+            plain: (self.packing == Packing::Plain).then(|| Arc::clone(&self.plain)),
             forward: Arc::clone(&self.forward),
             offset,
             left,
@@ -75,7 +74,7 @@ impl Stretches {
                 file.seek(SeekFrom::Start(0))
                     .map_err(Error::io("read", &self.path))?;
                 Forward {
-                    reader: stream::inflate(Box::new(file), self.compression)?,
+                    reader: self.packing.open(file)?,
                     position: 0,
                 }
             }
@@ -94,7 +93,7 @@ impl Stretches {
 
 impl ReadAt for Stretches {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.compression != Compression::None && !self.forward_to(offset)? {
+        if self.packing != Packing::Plain && !self.forward_to(offset)? {
             return Ok(0);
         }
         self.stretch(offset, 0)

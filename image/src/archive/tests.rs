@@ -162,6 +162,44 @@ fn new_docker(parts: &Parts, compression: Compression) -> Archive {
 }
 
 #[test]
+fn archives_are_read_however_they_are_compressed() {
+    let bed = Bed::new();
+    let parts = parts();
+    let plain = new_docker(&parts, Compression::Gzip).end();
+    let through = |mut packer: Box<dyn Read>| {
+        let mut packed = Vec::new();
+        packer.read_to_end(&mut packed).unwrap();
+        packed
+    };
+    let source = || std::io::Cursor::new(plain.clone());
+    for packed in [
+        through(Box::new(liblzma::read::XzEncoder::new(source(), 1))),
+        through(Box::new(bzip2::read::BzEncoder::new(
+            source(),
+            bzip2::Compression::fast(),
+        ))),
+    ] {
+        let (image, _) = bed.reads(&packed).unwrap();
+        assert_eq!(image.id(), parts.id);
+        // Cut off, damaged, and followed by something else.
+        let half = packed.len() / 2;
+        assert!(bed.reads(&packed[..half]).is_err());
+        let mut damaged = packed.clone();
+        damaged[half] ^= 0x55;
+        assert!(bed.reads(&damaged).is_err());
+    }
+    // A block with a dictionary of 3 GiB is not for a reader of archives.
+    let mut block = vec![2, 0, 0x21, 1, 39, 0, 0, 0];
+    let mut sum = flate2::Crc::new();
+    sum.update(&block);
+    block.extend(sum.sum().to_le_bytes());
+    let start = [0xfd, b'7', b'z', b'X', b'Z', 0, 0, 4, 0xe6, 0xd6, 0xb4, 0x46];
+    let outcome = bed.reads(&[&start[..], &block, &[0; 64]].concat());
+    let error = outcome.map(|(image, _)| image).unwrap_err().to_string();
+    assert!(error.contains("memory"), "{error}");
+}
+
+#[test]
 fn every_layout_of_docker_is_read_plain_and_compressed() {
     let bed = Bed::new();
     let parts = parts();
