@@ -39,6 +39,8 @@ pub(crate) struct Environment {
     pub(crate) docker_config: PathBuf,
     /// Podman's file of credentials (REGISTRY_AUTH_FILE).
     pub(crate) auth_file: Option<PathBuf>,
+    /// Podman's rules for registries (CONTAINERS_REGISTRIES_CONF).
+    pub(crate) registries_conf: Option<PathBuf>,
     /// Folders of programs (PATH).
     pub(crate) path: Option<OsString>,
     /// Folder for large temporary files (TMPDIR, `/var/tmp`).
@@ -189,6 +191,7 @@ impl Environment {
             proxies: Proxies::read(),
             docker_config,
             auth_file: variable("REGISTRY_AUTH_FILE").map(PathBuf::from),
+            registries_conf: variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from),
             path: variable("PATH"),
             temporary: directory("TMPDIR", "/var/tmp".into()),
             runtime: variable("XDG_RUNTIME_DIR").map(PathBuf::from),
@@ -214,6 +217,30 @@ impl Environment {
             .chain(podmans)
             .chain([self.shells.config.join("containers/auth.json")])
             .collect()
+    }
+
+    /// Podman's rules for registries: the user's file or else the site's, then what both folders add, sorted by name.
+    pub(crate) fn registries_conf(&self) -> Vec<PathBuf> {
+        if let Some(named) = &self.registries_conf {
+            return vec![named.clone()];
+        }
+        let folders = [
+            PathBuf::from("/etc/containers"),
+            self.shells.config.join("containers"),
+        ];
+        let [site, user] = folders.clone().map(|folder| folder.join("registries.conf"));
+        let mut files = vec![if user.exists() { user } else { site }];
+        for folder in folders.map(|folder| folder.join("registries.conf.d")) {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut more: Vec<_> = entries.map(|entry| entry.path()).collect();
+            more.retain(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "conf")
+            });
+            more.sort();
+            files.extend(more);
+        }
+        files
     }
 
     /// The folders of registries' authorities, as in docker and podman.
@@ -254,11 +281,12 @@ impl Environment {
             .into_iter()
             .filter_map(|(name, value)| Some(row(name, value.clone()?))),
         );
-        rows.extend(
-            self.auth_file
-                .iter()
-                .map(|file| path("REGISTRY_AUTH_FILE", file)),
-        );
+        for (name, file) in [
+            ("REGISTRY_AUTH_FILE", &self.auth_file),
+            ("CONTAINERS_REGISTRIES_CONF", &self.registries_conf),
+        ] {
+            rows.extend(file.iter().map(|file| path(name, file)));
+        }
         rows
     }
 

@@ -24,12 +24,15 @@ use pcocc_image::reference::ImageUri;
 use pcocc_image::repository::{Kind, Repositories};
 use pcocc_image::transfer::Context;
 use pcocc_remote::docker::{Daemon, Endpoint, contexts};
-use pcocc_remote::registry::{Access, CredentialFile};
+use pcocc_remote::registry::{Access, CredentialFile, RulesFile};
 use pcocc_vm::guest_image::GuestDisk;
 use pcocc_vm::job::{Job, Jobs};
 
 use crate::environment::Environment;
 use crate::errors::{Failure, Outcome, While as _};
+
+/// Most bytes of a `registries.conf`.
+const MAX_RULES: u64 = 1 << 20;
 
 /// Most bytes of a file with credentials.
 const MAX_CREDENTIALS: u64 = 4 << 20;
@@ -162,7 +165,19 @@ impl Host {
                 }
             }
         }
+        let mut rules = Vec::new();
+        for path in self.environment.registries_conf() {
+            match named::read_text(&path, MAX_RULES) {
+                Ok(text) => rules.push(RulesFile { path, text }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let action = format!("read the rules for registries in {}", path.display());
+                    return Err(Failure::new(action, error));
+                }
+            }
+        }
         Ok(Access {
+            rules,
             default_registry: runtime.default_registry,
             insecure_registries: runtime.insecure_registries,
             certificate_folders: self.environment.certificate_folders(),

@@ -48,6 +48,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("paths", layouts::paths),
     ("qmp", vm::qmp),
     ("reference", names::reference),
+    ("registries-conf", registry::registries_conf),
     ("registry", registry::answer),
     ("repository", settings::repository),
     ("roles", docker::roles),

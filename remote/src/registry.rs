@@ -17,6 +17,7 @@ mod plain;
 mod push;
 mod redirects;
 mod retries;
+mod rules;
 mod session;
 pub mod testing;
 
@@ -37,6 +38,8 @@ use pcocc_image::transfer::{Context, Layout, Receiver, Sink};
 use pcocc_image::{Error, Result};
 use pcocc_layers::Digest;
 use retries::Retries;
+pub use rules::RulesFile;
+use rules::{Place, Rules};
 use session::Session;
 
 /// The accepted manifest types: all that [`pcocc_image::oci`] reads, and schema 1 for a better error message.
@@ -55,6 +58,8 @@ pub struct Access {
     pub insecure_registries: Vec<String>,
     /// Folders with certificate authorities of registries, as `HOST[:PORT]/*.crt`, beside the machine's own.
     pub certificate_folders: Vec<PathBuf>,
+    /// Podman's `registries.conf` files; of a later one the rules come first.
+    pub rules: Vec<RulesFile>,
     /// Files with credentials; the first that has some for a registry counts.
     pub credentials: Vec<CredentialFile>,
 }
@@ -105,21 +110,61 @@ impl RegistryImage {
         format!("{}/{}{tag}", self.host, self.reference.path())
     }
 
-    /// The connection, made when it is first used.
-    fn session(&self, push: bool, context: &Context) -> Result<Arc<Session>> {
+    /// The connection for a read: to the first place that has the image. Made when it is first used.
+    fn session_to_read(&self, context: &Context) -> Result<Arc<Session>> {
         let mut session = self.session.lock();
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }
-        let fresh = Arc::new(Session::connect(
-            &self.host,
-            self.reference.path(),
-            push,
-            &self.access,
-            context,
-        )?);
-        *session = Some(Arc::clone(&fresh));
-        Ok(fresh)
+        let rules = Rules::parse(&self.access.rules)?;
+        let by_digest = self.reference.digest().is_some();
+        let mut places = rules.to_read(&self.host, self.reference.path(), by_digest)?;
+        let last = places.pop();
+        for place in &places {
+            let tried = self.connect(place, false, context).and_then(|session| {
+                let session = Arc::new(session);
+                self.root_of(&session).map(|_| session)
+            });
+            match tried {
+                Ok(found) => {
+                    *session = Some(Arc::clone(&found));
+                    return Ok(found);
+                }
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) => {
+                    tracing::debug!(host = place.host, %error, "the mirror is passed over")
+                }
+            }
+        }
+        let place = last.unwrap_or_else(|| Place::of(&self.host, self.reference.path()));
+        let found = Arc::new(self.connect(&place, false, context)?);
+        *session = Some(Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// The connection for a write.
+    fn session_to_write(&self, context: &Context) -> Result<Arc<Session>> {
+        let rules = Rules::parse(&self.access.rules)?;
+        let place = rules.to_write(&self.host, self.reference.path())?;
+        self.connect(&place, true, context).map(Arc::new)
+    }
+
+    fn connect(&self, place: &Place, push: bool, context: &Context) -> Result<Session> {
+        let mut access = self.access.clone();
+        if place.insecure {
+            access.insecure_registries.push(place.host.clone());
+        }
+        Session::connect(&place.host, &place.path, push, &access, context)
+    }
+
+    /// The manifest or index that the image's name stands for.
+    fn root_of(&self, session: &Session) -> Result<Vec<u8>> {
+        let known = self.reference.digest();
+        let name = match (known, self.reference.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.unwrap_or("latest").to_owned(),
+        };
+        self.manifest(session, &name, known)
     }
 
     /// Fetches a manifest or index by tag or digest; verified if a digest is known.
@@ -178,13 +223,7 @@ impl Documents for RegistryDocuments<'_> {
     }
 
     fn root(&self) -> Result<Vec<u8>> {
-        let reference = &self.image.reference;
-        let known = reference.digest();
-        let name = match (known, reference.tag()) {
-            (Some(digest), _) => digest.to_string(),
-            (None, tag) => tag.unwrap_or("latest").to_owned(),
-        };
-        self.image.manifest(&self.session, &name, known)
+        self.image.root_of(&self.session)
     }
 
     fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>> {
@@ -199,13 +238,13 @@ impl Documents for RegistryDocuments<'_> {
 
 impl Layout for RegistryImage {
     fn image(&self, context: &Context) -> Result<Image> {
-        let session = self.session(false, context)?;
+        let session = self.session_to_read(context)?;
         let image = self;
         RegistryDocuments { image, session }.image()
     }
 
     fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {
-        let session = self.session(false, &Context::silent())?;
+        let session = self.session_to_read(&Context::silent())?;
         Ok(Box::new(get_blob(
             &session,
             layer.digest,
@@ -226,7 +265,7 @@ impl Sink for RegistryImage {
                 "has a digest, which follows from the image; give it a tag instead",
             ));
         };
-        let session = self.session(true, context)?;
+        let session = self.session_to_write(context)?;
         Ok(Box::new(push::Push::new(session, tag)))
     }
 }

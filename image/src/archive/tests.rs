@@ -193,7 +193,9 @@ fn archives_are_read_however_they_are_compressed() {
     let mut sum = flate2::Crc::new();
     sum.update(&block);
     block.extend(sum.sum().to_le_bytes());
-    let start = [0xfd, b'7', b'z', b'X', b'Z', 0, 0, 4, 0xe6, 0xd6, 0xb4, 0x46];
+    let start = [
+        0xfd, b'7', b'z', b'X', b'Z', 0, 0, 4, 0xe6, 0xd6, 0xb4, 0x46,
+    ];
     let outcome = bed.reads(&[&start[..], &block, &[0; 64]].concat());
     let error = outcome.map(|(image, _)| image).unwrap_err().to_string();
     assert!(error.contains("memory"), "{error}");

@@ -47,11 +47,18 @@ pub fn texts(value: Value) -> Option<Vec<String>> {
     }
 }
 
-/// Parses a document in which the list `list` may be `null`.
+/// Parses a document in which the list `list` may be `null`. A key that is there twice is an error, as ever.
 pub(super) fn parse<T: DeserializeOwned>(document: &[u8], list: &str) -> serde_json::Result<T> {
-    let mut document: Value = serde_json::from_slice(document)?;
-    if let Some(null) = document.get_mut(list).filter(|value| value.is_null()) {
-        *null = Value::Array(Vec::new());
+    let strict = serde_json::from_slice(document);
+    if strict.is_ok() {
+        return strict;
     }
-    serde_json::from_value(document)
+    let mut document: Value = serde_json::from_slice(document)?;
+    match document.get_mut(list).filter(|value| value.is_null()) {
+        Some(null) => {
+            *null = Value::Array(Vec::new());
+            serde_json::from_value(document)
+        }
+        None => strict,
+    }
 }

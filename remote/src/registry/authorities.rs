@@ -1,5 +1,5 @@
 //! Certificate authorities of single registries, in the folders of docker and podman:
-//! `FOLDER/HOST[:PORT]/*.crt`, each with one or more certificates in PEM.
+//! `FOLDER/HOST[:PORT]/*.crt`, each with one or more certificates in PEM; `*.cert` and `*.key` are the client's own.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,24 +7,33 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use pcocc_core::named;
-use reqwest::Certificate;
+use reqwest::{Certificate, Identity};
 
 use pcocc_image::{Error, Result};
 
 /// Most bytes of a file with certificates.
 const MAX_PEM: u64 = 4 << 20;
 
-/// Reads the certificates in `folders` for the registry `host`, which is `HOST[:PORT]`.
-pub(super) fn of(host: &str, folders: &[PathBuf]) -> Result<Vec<Certificate>> {
+/// What the folders hold for one registry.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    /// Authorities that may sign its certificate.
+    pub(super) authorities: Vec<Certificate>,
+    /// The certificate and key that it wants to see: `NAME.cert` and `NAME.key`, the first by name.
+    pub(super) identity: Option<Identity>,
+}
+
+/// Reads what is in `folders` for the registry `host`, which is `HOST[:PORT]`.
+pub(super) fn of(host: &str, folders: &[PathBuf]) -> Result<Trust> {
     let mut parts = Path::new(host).components();
+    let mut trust = Trust::default();
     if !matches!(
         (parts.next(), parts.next()),
         (Some(Component::Normal(_)), None)
     ) {
         // This is no host; as a path, it would lead out of the folders.
-        return Ok(Vec::new());
+        return Ok(trust);
     }
-    let mut found = Vec::new();
     for folder in folders {
         let folder = folder.join(host);
         let entries = match fs::read_dir(&folder) {
@@ -32,14 +41,41 @@ pub(super) fn of(host: &str, folders: &[PathBuf]) -> Result<Vec<Certificate>> {
             Err(error) if absent(&error) => continue,
             Err(error) => return Err(Error::io("read", &folder)(error)),
         };
+        let mut paths = Vec::new();
         for entry in entries {
-            let path = entry.map_err(Error::io("read", &folder))?.path();
+            paths.push(entry.map_err(Error::io("read", &folder))?.path());
+        }
+        paths.sort();
+        for path in paths {
             if path.extension() == Some(OsStr::new("crt")) {
-                found.extend(certificates(&path)?);
+                trust.authorities.extend(certificates(&path)?);
+            } else if path.extension() == Some(OsStr::new("cert")) && trust.identity.is_none() {
+                trust.identity = Some(identity(&path)?);
             }
         }
     }
-    Ok(found)
+    Ok(trust)
+}
+
+/// The certificate at `path` with the key beside it.
+fn identity(path: &Path) -> Result<Identity> {
+    let key = path.with_extension("key");
+    let mut pem = named::read(path, MAX_PEM).map_err(Error::io("read", path))?;
+    let private = named::read(&key, MAX_PEM).map_err(|error| {
+        Error::invalid(
+            path.display().to_string(),
+            format!(
+                "has no key beside it: {} cannot be read ({error})",
+                key.display()
+            ),
+        )
+    })?;
+    pem.push(b'\n');
+    pem.extend(private);
+    Identity::from_pem(&pem).map_err(|error| {
+        let both = format!("{} with {}", path.display(), key.display());
+        Error::invalid(both, format!("is no certificate of a client: {error}"))
+    })
 }
 
 fn absent(error: &io::Error) -> bool {
@@ -68,7 +104,7 @@ mod tests {
     fn only_files_of_that_host_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let folders = [folder.path().join("none"), folder.path().join("certs")];
-        let of = |host: &str| of(host, &folders);
+        let of = |host: &str| of(host, &folders).map(|trust| trust.authorities);
         assert!(of("reg.io:5000").unwrap().is_empty());
         let mine = folders[1].join("reg.io:5000");
         fs::create_dir_all(&mine).unwrap();

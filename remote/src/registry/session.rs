@@ -101,14 +101,19 @@ impl Session {
         });
         // The whole program has one TLS implementation: ring. Another caller may have set it already.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-        let certificates = authorities::of(host, &access.certificate_folders)?;
+        let trust = authorities::of(host, &access.certificate_folders)?;
         let client = |policy| {
-            Client::builder()
+            let builder = Client::builder();
+            let builder = match &trust.identity {
+                Some(identity) => builder.identity(identity.clone()),
+                None => builder,
+            };
+            builder
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(READ_TIMEOUT)
                 .user_agent(concat!("pcocc/", env!("CARGO_PKG_VERSION")))
                 .tls_danger_accept_invalid_certs(insecure)
-                .tls_certs_merge(certificates.clone())
+                .tls_certs_merge(trust.authorities.clone())
                 .redirect(policy)
                 // An address may be signed, and is for its own server alone.
                 .referer(false)

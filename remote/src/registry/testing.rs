@@ -40,3 +40,8 @@ pub fn docker_config(data: &[u8]) {
         }
     }
 }
+
+/// Podman's `registries.conf`.
+pub fn registries_conf(data: &[u8]) {
+    super::rules::any(data);
+}

@@ -1,4 +1,5 @@
 mod logins;
+mod mirrors;
 mod origins;
 mod pushing;
 mod retries;
@@ -247,7 +248,7 @@ fn a_silent_registry_is_left_when_cancelled() {
     let start = Instant::now();
     let remote = remote(&server, access(&server));
     let layer = sample().image.layers()[0].clone();
-    let stuck = remote.session(false, &context).and_then(|session| {
+    let stuck = remote.session_to_read(&context).and_then(|session| {
         let mut blob = get_blob(&session, layer.digest, None)?;
         blob.read(&mut [0; 10]).map_err(Error::io("read", "blob"))
     });
@@ -370,7 +371,11 @@ fn taking(refuse: &'static str) -> Server {
 }
 
 fn push(server: &Server, image: &MemoryImage) -> Result<Image> {
-    copy(image, &remote(server, access(server)), &Context::silent())
+    push_with(server, image, access(server))
+}
+
+fn push_with(server: &Server, image: &MemoryImage, access: Access) -> Result<Image> {
+    copy(image, &remote(server, access), &Context::silent())
 }
 
 #[test]

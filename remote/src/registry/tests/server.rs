@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, crypto};
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub(super) struct Server {
     seen: Arc<Mutex<Vec<Request>>>,
     /// Its own authority, in PEM, when it speaks TLS.
     authority: Option<String>,
+    /// The key of its certificate, in PEM.
+    client_key: Option<String>,
 }
 
 trait Connection: Read + Write + Send {}
@@ -66,21 +69,29 @@ impl Server {
 
     /// The same with TLS, by a certificate that is its own authority.
     pub(super) fn start_tls(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        parameters.is_ca = rcgen::IsCa::NoCa;
-        let certificate = parameters.self_signed(&key).unwrap();
-        let provider = Arc::new(crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
-            .unwrap();
-        Self::launch(answer, Some((Arc::new(config), certificate.pem())))
+        let (config, key, pem) = identity(false);
+        Self {
+            client_key: Some(key),
+            ..Self::launch(answer, Some((config, pem)))
+        }
+    }
+
+    /// The same for clients alone that show this very certificate.
+    pub(super) fn start_tls_for_clients(
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let (config, key, pem) = identity(true);
+        Self {
+            client_key: Some(key),
+            ..Self::launch(answer, Some((config, pem)))
+        }
+    }
+
+    /// Puts a certificate that it admits, and the key, into a folder of authorities.
+    pub(super) fn admit(&self, folder: &Path) {
+        let own = folder.join(&self.address);
+        std::fs::write(own.join("client.cert"), self.authority.as_ref().unwrap()).unwrap();
+        std::fs::write(own.join("client.key"), self.client_key.as_ref().unwrap()).unwrap();
     }
 
     fn launch(
@@ -110,6 +121,7 @@ impl Server {
             address,
             seen,
             authority,
+            client_key: None,
         }
     }
 
@@ -133,6 +145,32 @@ impl Server {
     pub(super) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()
     }
+}
+
+/// A certificate of its own: the server's set-up, the key and the certificate in PEM.
+fn identity(for_clients: bool) -> (Arc<ServerConfig>, String, String) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    parameters.is_ca = rcgen::IsCa::NoCa;
+    let certificate = parameters.self_signed(&key).unwrap();
+    let provider = Arc::new(crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let config = match for_clients {
+        true => {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate.der().clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            config.with_client_cert_verifier(verifier.build().unwrap())
+        }
+        false => config.with_no_client_auth(),
+    };
+    let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = config
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    (Arc::new(config), key.serialize_pem(), certificate.pem())
 }
 
 /// One request, one answer, then the connection is closed.
