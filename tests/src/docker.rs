@@ -234,7 +234,8 @@ impl Docker {
         };
         let mut built = build(&[]);
         // Docker may take a cached layer for good that another test's end is removing.
-        let is_cache_gone = |words: &str| words.contains("failed to get digest");
+        let signs = ["failed to get digest", "No such image"];
+        let is_cache_gone = |words: &str| signs.iter().any(|sign| words.contains(sign));
         if !built.status.success() && is_cache_gone(&built.stderr) {
             built = build(&["--no-cache"]);
         }

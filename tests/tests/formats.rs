@@ -205,7 +205,10 @@ fn folders_agree_with_skopeo_and_umoci_both_ways() {
     );
     bed.tool(&["skopeo", "copy", "-q", "oci:out:three", "oci:skopeos:x"]);
     assert_eq!(bed.raw("oci:skopeos:x"), bed.manifest);
-    let outcome = bed.try_import("oci:out", "d");
+    // One image under three names is one image; with another one beside it, a name has to choose.
+    assert_eq!(bed.try_import("oci:out", "d").status.code(), Some(0));
+    bed.tool(&["umoci", "new", "--image", "out:empty"]);
+    let outcome = bed.try_import("oci:out", "e");
     assert!(outcome.failed().contains("one"), "{outcome}");
     let outcome = bed.try_import("oci:out:four", "d");
     assert!(outcome.failed().contains("four"), "{outcome}");

@@ -89,7 +89,7 @@ fn manifests_of_layouts_that_lie() {
     let bed = Bed::new();
     let image = Image::new(&[file_layer("a", b"a"), file_layer("b", b"b")]);
     for (pointer, value, words) in [
-        ("/layers/0/digest", json!(digest(b"absent")), "corrupt"),
+        ("/layers/0/digest", json!(digest(b"absent")), "not found"),
         ("/layers/0/size", json!(1), "bytes instead of"),
         ("/config/digest", json!(digest(b"absent")), "not found"),
         (
@@ -115,14 +115,9 @@ fn manifests_of_layouts_that_lie() {
             json!("application/x-unknown"),
             "config is of type application/x-unknown",
         ),
-        (
-            "/layers/0/mediaType",
-            json!(format!("{LAYER}+gzip")),
-            "cannot be inflated",
-        ),
         ("/schemaVersion", json!(1), "schema 1"),
         ("/layers", json!([]), "layers"),
-        ("/layers", json!(null), "does not parse"),
+        ("/layers", json!(null), "lists 0 layers"),
     ] {
         bed.refuses_image(&image.but(pointer, value), words);
     }
