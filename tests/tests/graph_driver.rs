@@ -7,8 +7,11 @@ use pcocc_guest::layers::{GraphDriver, Take};
 use pcocc_layers::{ChainId, DiffId, Digest};
 use pcocc_tests::{Docker, Dockerd};
 
-/// A tar without the content of its files, and these with their paths.
-fn taken_apart(tar: &[u8]) -> (Vec<u8>, Vec<(Vec<u8>, &[u8])>) {
+/// A file of a tar: its path and its content.
+type Content<'a> = (Vec<u8>, &'a [u8]);
+
+/// A tar without the content of its files, and these.
+fn taken_apart(tar: &[u8]) -> (Vec<u8>, Vec<Content<'_>>) {
     let (mut entries, mut files, mut from) = (Vec::new(), Vec::new(), 0);
     let mut archive = tar::Archive::new(tar);
     for entry in archive.entries().expect("a tar") {
