@@ -16,6 +16,20 @@ pub(super) fn anywhere_safe() -> Policy {
     })
 }
 
+/// The same for a client with a certificate of the user's, which is for one origin: a redirect to another is left to the caller.
+pub(super) fn until_elsewhere() -> Policy {
+    Policy::custom(|attempt| {
+        let to = attempt.url().origin();
+        if attempt.previous().iter().any(|url| url.origin() != to) {
+            return attempt.stop();
+        }
+        match refusal(&attempt) {
+            Some(why) => attempt.error(why),
+            None => attempt.follow(),
+        }
+    })
+}
+
 /// Redirects of requests that have credentials in their body as well.
 pub(super) fn same_origin() -> Policy {
     Policy::custom(|attempt| {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use pcocc_core::cancel::Cancel;
 use pcocc_core::progress::Reporter;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Client, Identity, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
@@ -46,12 +46,21 @@ const MAX_ERROR: u64 = 64 << 10;
 /// Longest message of a registry that is shown.
 pub(super) const MAX_MESSAGE: usize = 500;
 
+/// The HTTP clients for an origin.
+#[derive(Clone)]
+struct Clients {
+    any: Client,
+    /// For requests that prove who the user is: it leaves no origin.
+    login: Client,
+}
+
 /// A connection to one repository of a registry.
 pub(super) struct Session {
     runtime: Runtime,
-    client: Client,
-    /// For requests that prove who the user is: it leaves no origin.
-    login: Client,
+    /// For the registry's own origin; these show the user's certificate, if there is one.
+    own: Clients,
+    /// For all else that the registry names.
+    others: Clients,
     /// `https://HOST`
     base: String,
     host: String,
@@ -102,9 +111,9 @@ impl Session {
         // The whole program has one TLS implementation: ring. Another caller may have set it already.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let trust = authorities::of(host, &access.certificate_folders)?;
-        let client = |policy| {
+        let client = |policy, identity: Option<&Identity>| {
             let builder = Client::builder();
-            let builder = match &trust.identity {
+            let builder = match identity {
                 Some(identity) => builder.identity(identity.clone()),
                 None => builder,
             };
@@ -120,6 +129,17 @@ impl Session {
                 .build()
                 .map_err(|error| failed(chain(&error)))
         };
+        let others = Clients {
+            any: client(redirects::anywhere_safe(), None)?,
+            login: client(redirects::same_origin(), None)?,
+        };
+        let own = match &trust.identity {
+            None => others.clone(),
+            identity => Clients {
+                any: client(redirects::until_elsewhere(), identity.as_ref())?,
+                login: client(redirects::same_origin(), identity.as_ref())?,
+            },
+        };
         let api = if host == "docker.io" {
             "registry-1.docker.io"
         } else {
@@ -127,8 +147,8 @@ impl Session {
         };
         let mut session = Self {
             runtime,
-            client: client(redirects::anywhere_safe())?,
-            login: client(redirects::same_origin())?,
+            own,
+            others,
             base: format!("https://{api}"),
             host: host.to_owned(),
             repository: repository.to_owned(),
@@ -177,7 +197,7 @@ impl Session {
 
     fn ping(&self) -> Result<Response> {
         let url = format!("{}/v2/", self.base);
-        self.repeat(|| self.client.get(&url).send(), false, "connect")
+        self.repeat(|| self.own.any.get(&url).send(), false, "connect")
     }
 
     /// The URL of something in this repository.
@@ -189,22 +209,20 @@ impl Session {
         Url::parse(url).map_err(|error| self.failed("give a usable address", error.to_string()))
     }
 
-    /// The URL at which an upload continues: the `Location` of an answer.
+    /// The URL at which an upload or a download continues: the `Location` of an answer.
     pub(super) fn location(&self, response: &Response) -> Result<Url> {
         let location = response
             .headers()
             .get(reqwest::header::LOCATION)
             .and_then(|value| value.to_str().ok())
-            .ok_or_else(|| {
-                self.failed("say where the upload goes on", "no Location header".into())
-            })?;
+            .ok_or_else(|| self.failed("say where it goes on", "no Location header".into()))?;
         let url = response
             .url()
             .join(location)
-            .map_err(|error| self.failed("say where the upload goes on", error.to_string()))?;
+            .map_err(|error| self.failed("say where it goes on", error.to_string()))?;
         if self.base.starts_with("https:") && url.scheme() != "https" {
             return Err(self.failed(
-                "take an upload",
+                "go on",
                 format!("it wants to continue without TLS, at {url}"),
             ));
         }
@@ -222,7 +240,7 @@ impl Session {
         action: &str,
     ) -> Result<Response> {
         let request = || {
-            let mut request = self.client.request(method.clone(), url.clone());
+            let mut request = self.clients(url).any.request(method.clone(), url.clone());
             for (name, value) in headers {
                 request = request.header(name, value);
             }
@@ -234,12 +252,32 @@ impl Session {
             }
             request.send()
         };
-        let response = self.repeat(request, method.is_safe(), action)?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let mut response = self.repeat(request, method.is_safe(), action)?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.log_in(&response)?;
+            response = self.repeat(request, method.is_safe(), action)?;
+        }
+        if !(response.status().is_redirection() && method.is_safe()) {
             return Ok(response);
         }
-        self.log_in(&response)?;
-        self.repeat(request, method.is_safe(), action)
+        // The user's certificate stays here.
+        let elsewhere = self.location(&response)?;
+        let request = || {
+            let mut request = self.others.any.request(method.clone(), elsewhere.clone());
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            request.send()
+        };
+        self.repeat(request, true, action)
+    }
+
+    /// The clients for an address.
+    fn clients(&self, url: &Url) -> &Clients {
+        match self.is_own(url) {
+            true => &self.own,
+            false => &self.others,
+        }
     }
 
     /// Waits for the answer of the request that `start` sends, which is repeated while it fails for the moment; `on_errors`
@@ -288,7 +326,8 @@ impl Session {
         body: reqwest::Body,
     ) -> Result<reqwest::Result<Response>> {
         let mut request = self
-            .client
+            .clients(url)
+            .any
             .request(method.clone(), url.clone())
             .header(CONTENT_TYPE, "application/octet-stream");
         if let Some(value) = self.authorization_for(url) {
@@ -498,7 +537,7 @@ impl Session {
         let scope = format!("repository:{}:{actions}", self.repository);
         let mut fields = vec![("scope", scope.as_str())];
         fields.extend(service.map(|service| ("service", service)));
-        let mut url = url.clone();
+        let (clients, mut url) = (self.clients(url), url.clone());
         match &self.credentials {
             Some(Credentials::IdentityToken(token)) => {
                 fields.push(("grant_type", "refresh_token"));
@@ -507,7 +546,8 @@ impl Session {
                 let mut form = url.clone();
                 form.set_query(None);
                 form.query_pairs_mut().extend_pairs(&fields);
-                self.login
+                clients
+                    .login
                     .post(url)
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
                     .body(form.query().unwrap_or_default().to_owned())
@@ -515,13 +555,14 @@ impl Session {
             Some(Credentials::Password { user, password }) => {
                 fields.push(("account", user));
                 url.query_pairs_mut().extend_pairs(&fields);
-                self.login
+                clients
+                    .login
                     .get(url)
                     .header(AUTHORIZATION, basic(user, password))
             }
             Some(Credentials::RegistryToken(_)) | None => {
                 url.query_pairs_mut().extend_pairs(&fields);
-                self.client.get(url)
+                clients.any.get(url)
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Registries that `registries.conf` leads to, and certificates of clients.
 
 use super::super::rules::RulesFile;
-use super::server::{Server, reply};
-use super::{access, is_manifest, lying, pull, push_with, sample, taking};
+use super::server::{Ask, Server, reply};
+use super::{access, honest, is_blob, is_manifest, lying, pull, push_with, sample, taking};
 use crate::registry::Access;
 
 fn with(text: String, server: &Server) -> Access {
@@ -87,7 +87,7 @@ fn an_image_is_written_to_the_registry_and_not_to_its_mirrors() {
 
 #[test]
 fn a_client_certificate_is_shown_to_its_registry() {
-    let server = Server::start_tls_for_clients(|request| super::honest(&sample(), request));
+    let server = Server::start_asking(Ask::Everybody, |request| honest(&sample(), request));
     let folder = tempfile::tempdir().unwrap();
     server.trust(folder.path(), &server.address);
     let without = Access {
@@ -104,4 +104,34 @@ fn a_client_certificate_is_shown_to_its_registry() {
     };
     let error = pull(&server, half).unwrap_err().to_string();
     assert!(error.contains("client.key"), "{error}");
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_nobody_else() {
+    let layer = sample().image.layers()[1].digest;
+    let shown = |follows: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Server::start_asking(Ask::Whoever, |request| honest(&sample(), request));
+        let origin = store.origin();
+        let server = Server::start_asking(Ask::Everybody, move |request| {
+            if is_blob(request, layer) && follows {
+                let path = request.line.strip_prefix("GET ").unwrap();
+                return reply(307, b"").with("location", format!("{origin}{path}"));
+            }
+            honest(&sample(), request)
+        });
+        for other in [&server, &store] {
+            other.trust(folder.path(), &server.address);
+        }
+        server.admit(folder.path());
+        let access = Access {
+            certificate_folders: vec![folder.path().to_owned()],
+            ..Access::default()
+        };
+        assert_eq!(pull(&server, access).unwrap(), sample().image);
+        assert!(server.certificates() > 0);
+        (store.seen().len(), store.certificates())
+    };
+    assert_eq!(shown(false), (0, 0));
+    assert_eq!(shown(true), (1, 0));
 }

@@ -3,11 +3,17 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, crypto};
+use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use tokio_rustls::rustls::{
+    self, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, ServerConnection,
+    SignatureScheme, StreamOwned, crypto,
+};
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
@@ -56,6 +62,16 @@ pub(super) struct Server {
     authority: Option<String>,
     /// The key of its certificate, in PEM.
     client_key: Option<String>,
+    shown: Arc<AtomicUsize>,
+}
+
+/// Which clients have to show a certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Nobody,
+    /// Whoever has one.
+    Whoever,
+    Everybody,
 }
 
 trait Connection: Read + Write + Send {}
@@ -69,22 +85,26 @@ impl Server {
 
     /// The same with TLS, by a certificate that is its own authority.
     pub(super) fn start_tls(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let (config, key, pem) = identity(false);
+        Self::start_asking(Ask::Nobody, answer)
+    }
+
+    /// The same; `ask` says which clients have to show a certificate.
+    pub(super) fn start_asking(
+        ask: Ask,
+        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let shown = Arc::new(AtomicUsize::new(0));
+        let (config, key, pem) = identity(ask, &shown);
         Self {
             client_key: Some(key),
+            shown,
             ..Self::launch(answer, Some((config, pem)))
         }
     }
 
-    /// The same for clients alone that show this very certificate.
-    pub(super) fn start_tls_for_clients(
-        answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
-    ) -> Self {
-        let (config, key, pem) = identity(true);
-        Self {
-            client_key: Some(key),
-            ..Self::launch(answer, Some((config, pem)))
-        }
+    /// How often a client showed a certificate.
+    pub(super) fn certificates(&self) -> usize {
+        self.shown.load(Ordering::SeqCst)
     }
 
     /// Puts a certificate that it admits, and the key, into a folder of authorities.
@@ -122,6 +142,7 @@ impl Server {
             seen,
             authority,
             client_key: None,
+            shown: Arc::default(),
         }
     }
 
@@ -147,8 +168,8 @@ impl Server {
     }
 }
 
-/// A certificate of its own: the server's set-up, the key and the certificate in PEM.
-fn identity(for_clients: bool) -> (Arc<ServerConfig>, String, String) {
+/// A certificate of its own: the server's set-up, the key and the certificate in PEM. It is also what clients show.
+fn identity(ask: Ask, shown: &Arc<AtomicUsize>) -> (Arc<ServerConfig>, String, String) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     parameters.is_ca = rcgen::IsCa::NoCa;
@@ -157,20 +178,74 @@ fn identity(for_clients: bool) -> (Arc<ServerConfig>, String, String) {
     let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .unwrap();
-    let config = match for_clients {
-        true => {
-            let mut roots = RootCertStore::empty();
-            roots.add(certificate.der().clone()).unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            config.with_client_cert_verifier(verifier.build().unwrap())
-        }
-        false => config.with_no_client_auth(),
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let config = match ask {
+        Ask::Nobody => config.with_no_client_auth(),
+        Ask::Whoever | Ask::Everybody => config.with_client_cert_verifier(Arc::new(Counting {
+            verifier: verifier.build().unwrap(),
+            mandatory: ask == Ask::Everybody,
+            shown: Arc::clone(shown),
+        })),
     };
     let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = config
         .with_single_cert(vec![certificate.der().clone()], private)
         .unwrap();
     (Arc::new(config), key.serialize_pem(), certificate.pem())
+}
+
+/// Counts the certificates that clients show.
+#[derive(Debug)]
+struct Counting {
+    verifier: Arc<dyn ClientCertVerifier>,
+    mandatory: bool,
+    shown: Arc<AtomicUsize>,
+}
+
+impl ClientCertVerifier for Counting {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    fn verify_client_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.shown.fetch_add(1, Ordering::SeqCst);
+        self.verifier.verify_client_cert(own, others, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// One request, one answer, then the connection is closed.
