@@ -1,6 +1,11 @@
-//! Why a request got no answer, in words.
+//! Why a request failed, in words: of the connection, and of the registry.
 
 use std::error::Error as _;
+
+use serde::Deserialize;
+
+/// Longest message of a registry that is shown.
+pub(super) const MAX_MESSAGE: usize = 500;
 
 /// Whether a connection failed for its TLS.
 pub(super) fn is_about_tls(error: &reqwest::Error) -> bool {
@@ -32,4 +37,35 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
     } else {
         words.join(": ")
     }
+}
+
+/// The registry's message in an error answer (OCI distribution spec, "Error Codes").
+pub(super) fn message(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        errors: Option<Vec<Entry>>,
+        details: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        code: Option<String>,
+        message: Option<String>,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let entry = answer.errors.and_then(|errors| errors.into_iter().next());
+    let words = match entry {
+        Some(Entry {
+            code: Some(code),
+            message: Some(message),
+        }) => format!("{message} ({code})"),
+        Some(Entry { code, message }) => message.or(code)?,
+        None => answer.details?,
+    };
+    Some(
+        words
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(MAX_MESSAGE)
+            .collect(),
+    )
 }

@@ -1,30 +1,31 @@
-//! One repository of a registry: connection, login, errors.
+//! One repository of a registry: connection, requests, errors; `login.rs` answers challenges.
 //!
 //! Phases of [`Session::connect`]: `GET /v2/` over HTTPS; for registries listed as insecure, without
 //! verification, then over HTTP → on 401 the challenge is answered: `Basic` with the credentials, `Bearer` with
 //! a token from the realm in the challenge (docker token spec; OAuth2 refresh for identity tokens). A later 401
 //! is answered once in the same way, because tokens expire. A 401 of another origin is never answered.
 
+mod login;
+
+pub(super) use login::token_in;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use base64::Engine as _;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pcocc_core::cancel::Cancel;
 use pcocc_core::progress::Reporter;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, Identity, Method, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::{Client, Identity, Method, Response, StatusCode, Url};
 use tokio::runtime::Runtime;
 
 use super::Access;
 use super::authorities;
-use super::challenge::Challenge;
 use super::credentials::{self, Credentials};
-use super::failure::{chain, is_about_tls};
+use super::failure::{chain, is_about_tls, message};
 use super::plain::PlainPasswords;
 use super::redirects;
 use super::retries::{MOST, Retries};
@@ -42,9 +43,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Most bytes of an error page that are read.
 const MAX_ERROR: u64 = 64 << 10;
-
-/// Longest message of a registry that is shown.
-pub(super) const MAX_MESSAGE: usize = 500;
 
 /// The HTTP clients for an origin.
 #[derive(Clone)]
@@ -444,174 +442,4 @@ impl Session {
             message,
         }
     }
-
-    /// Answers the challenge of a 401, if the registry itself asks: what it redirects to gets no credentials, and names
-    /// no realm that does.
-    fn log_in(&self, response: &Response) -> Result<()> {
-        if !self.is_own(response.url()) {
-            return Err(Error::Denied {
-                what: format!("registry {}", self.host),
-                why: format!(
-                    "redirects to {}, which wants credentials; they are for the registry alone",
-                    response.url().origin().ascii_serialization()
-                ),
-            });
-        }
-        let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let headers = headers.filter_map(|value| value.to_str().ok());
-        let mut challenges: Vec<_> = headers.flat_map(Challenge::parse).collect();
-        // Tokens come first, as for docker: nobody needs a password for an anonymous one.
-        challenges.sort_by_key(|challenge| matches!(challenge, Challenge::Basic));
-        let mut refused = None;
-        for challenge in &challenges {
-            match self.answer(challenge) {
-                Ok(value) => {
-                    let mut value = HeaderValue::from_str(&value)
-                        .map_err(|_| self.failed("log in", "its token is malformed".to_owned()))?;
-                    value.set_sensitive(true);
-                    *self.authorization.lock() = Some(value);
-                    return Ok(());
-                }
-                Err(error @ Error::Cancelled) => return Err(error),
-                Err(error) => {
-                    refused.get_or_insert(error);
-                }
-            }
-        }
-        Err(refused.unwrap_or_else(|| self.failed("log in", "it names no way to do so".to_owned())))
-    }
-
-    /// The `Authorization` that answers a challenge.
-    fn answer(&self, challenge: &Challenge) -> Result<String> {
-        match (challenge, &self.credentials) {
-            (Challenge::Basic, Some(Credentials::Password { user, password })) => {
-                self.passwords.sent_to(&self.parse(&self.base)?);
-                Ok(basic(user, password))
-            }
-            (Challenge::Basic, _) => Err(Error::Denied {
-                what: format!("registry {}", self.host),
-                why: format!(
-                    "wants a user name and password; log in first: docker login {}",
-                    self.host
-                ),
-            }),
-            (Challenge::Bearer { .. }, Some(Credentials::RegistryToken(token))) => {
-                self.passwords.sent_to(&self.parse(&self.base)?);
-                Ok(format!("Bearer {token}"))
-            }
-            (Challenge::Bearer { realm, service }, _) => {
-                Ok(format!("Bearer {}", self.token(realm, service.as_deref())?))
-            }
-        }
-    }
-
-    /// Gets a bearer token from the realm of a challenge.
-    fn token(&self, realm: &str, service: Option<&str>) -> Result<String> {
-        let url = self.parse(realm)?;
-        match url.scheme() {
-            "https" => {}
-            "http" if self.base.starts_with("http:") => {}
-            "http" => {
-                return Err(self.failed("log in", format!("its token server {url} has no TLS")));
-            }
-            _ => return Err(self.failed("log in", format!("its token server {url} is none"))),
-        }
-        if let Some(Credentials::IdentityToken(_) | Credentials::Password { .. }) =
-            &self.credentials
-        {
-            self.passwords.sent_to(&url);
-        }
-        let action = "issue a token";
-        let request = || self.token_request(&url, service).send();
-        let response = self.repeat(request, true, action)?;
-        let response = self.successful(response, "log in")?;
-        let bytes = self.document(response, "token")?;
-        token_in(&bytes)
-            .map_err(|error| self.failed("issue a token", format!("it does not parse: {error}")))?
-            .ok_or_else(|| self.failed("issue a token", "there is none in its answer".to_owned()))
-    }
-
-    /// Asks the token server at `url` for the rights this session needs (docker's token specification).
-    fn token_request(&self, url: &Url, service: Option<&str>) -> RequestBuilder {
-        let actions = if self.push { "pull,push" } else { "pull" };
-        let scope = format!("repository:{}:{actions}", self.repository);
-        let mut fields = vec![("scope", scope.as_str())];
-        fields.extend(service.map(|service| ("service", service)));
-        let (clients, mut url) = (self.clients(url), url.clone());
-        match &self.credentials {
-            Some(Credentials::IdentityToken(token)) => {
-                fields.push(("grant_type", "refresh_token"));
-                fields.push(("refresh_token", token));
-                fields.push(("client_id", "pcocc"));
-                let mut form = url.clone();
-                form.set_query(None);
-                form.query_pairs_mut().extend_pairs(&fields);
-                clients
-                    .login
-                    .post(url)
-                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(form.query().unwrap_or_default().to_owned())
-            }
-            Some(Credentials::Password { user, password }) => {
-                fields.push(("account", user));
-                url.query_pairs_mut().extend_pairs(&fields);
-                clients
-                    .login
-                    .get(url)
-                    .header(AUTHORIZATION, basic(user, password))
-            }
-            Some(Credentials::RegistryToken(_)) | None => {
-                url.query_pairs_mut().extend_pairs(&fields);
-                clients.any.get(url)
-            }
-        }
-    }
-}
-
-/// The token in the answer of a token server (docker's token specification).
-pub(super) fn token_in(answer: &[u8]) -> serde_json::Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct Answer {
-        token: Option<String>,
-        access_token: Option<String>,
-    }
-    let answer: Answer = serde_json::from_slice(answer)?;
-    let tokens = [answer.token, answer.access_token].into_iter().flatten();
-    Ok(tokens.into_iter().find(|token| !token.is_empty()))
-}
-
-fn basic(user: &str, password: &str) -> String {
-    let both = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    format!("Basic {both}")
-}
-
-/// The registry's message in an error answer (OCI distribution spec, "Error Codes").
-pub(super) fn message(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Answer {
-        errors: Option<Vec<Entry>>,
-        details: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        code: Option<String>,
-        message: Option<String>,
-    }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let entry = answer.errors.and_then(|errors| errors.into_iter().next());
-    let words = match entry {
-        Some(Entry {
-            code: Some(code),
-            message: Some(message),
-        }) => format!("{message} ({code})"),
-        Some(Entry { code, message }) => message.or(code)?,
-        None => answer.details?,
-    };
-    Some(
-        words
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(MAX_MESSAGE)
-            .collect(),
-    )
 }

@@ -2,7 +2,8 @@
 
 use super::challenge::Challenge;
 use super::credentials::{CredentialFile, find_stored, of_helper};
-use super::session::{MAX_MESSAGE, message, token_in};
+use super::failure::{MAX_MESSAGE, message};
+use super::session::token_in;
 
 /// A `WWW-Authenticate` header.
 pub fn challenge(data: &[u8]) {
