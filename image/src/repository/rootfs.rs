@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Seek as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use pcocc_core::beneath::TempFile;
@@ -16,7 +17,7 @@ use crate::repository::meta::Meta;
 use crate::repository::set::Repositories;
 use crate::repository::sink::RepositoryBlobs;
 use crate::transfer::{Context, Layout};
-use pcocc_layers::{DiffId, Digest};
+use pcocc_layers::{DiffId, Digest, squashfs};
 
 impl Repositories {
     /// Opens the squashfs file of the image `meta` in `repository`, with `config.json` and `rootfs/` inside. A
@@ -30,12 +31,15 @@ impl Repositories {
     ) -> Result<File> {
         let cache = self.rootfs_cache()?;
         let key = CacheKey::of_meta(meta, repository.name());
-        if let Some(file) = cache.open(&key, &context.progress)? {
+        // Our own entries have a second name, by the image's ID. pcocc 0.7 finds its own under this key, which lacks setuid
+        // bits and some folders: it may keep that one.
+        let is_ours = |file: &File| file.metadata().is_ok_and(|metadata| metadata.nlink() > 1);
+        if let Some(file) = whole(cache, &key, context)?.filter(is_ours) {
             return Ok(file);
         }
         let image = repository.image(meta)?;
         let by_id = CacheKey::of_image(image.id());
-        let file = match cache.open(&by_id, &context.progress)? {
+        let file = match whole(cache, &by_id, context)? {
             Some(file) => file,
             None => {
                 let blobs = RepositoryBlobs::new(Arc::clone(repository));
@@ -59,7 +63,7 @@ impl Repositories {
         let cache = self.rootfs_cache()?;
         let image = layout.image(context)?;
         let key = CacheKey::of_image(image.id());
-        if let Some(file) = cache.open(&key, &context.progress)? {
+        if let Some(file) = whole(cache, &key, context)? {
             return Ok((image, file));
         }
         let blobs = LayoutBlobs::new(layout, &image)?;
@@ -110,6 +114,19 @@ impl Repositories {
         }
         Ok(file)
     }
+}
+
+/// The entry `key` of the cache. One that was cut off goes: it is made anew.
+fn whole(cache: &Cache, key: &CacheKey, context: &Context) -> Result<Option<File>> {
+    let file = cache.open(key, &context.progress)?;
+    if file.as_ref().is_none_or(squashfs::is_whole) {
+        return Ok(file);
+    }
+    let path = cache.entry_path(key);
+    let why = format!("{} is cut off, and made anew", path.display());
+    context.progress.warn(why);
+    cache.remove(key)?;
+    Ok(None)
 }
 
 /// The layers of a layout, read in place.

@@ -13,5 +13,5 @@ pub mod write;
 #[cfg(test)]
 mod tests;
 
-pub use read::{Attributes, BlockCache, DirEntry, FileType, InodeNo, Squashfs};
+pub use read::{Attributes, BlockCache, DirEntry, FileType, InodeNo, Squashfs, is_whole};
 pub use write::{Data, Finished, LayerToc, LayerTree, Options, RootfsWriter, Summary, Toc};

@@ -220,6 +220,13 @@ impl Squashfs {
     }
 }
 
+/// Whether a file begins as a squashfs file does and is as long as it says.
+pub fn is_whole(file: &File) -> bool {
+    let length = file.metadata().map(|metadata| metadata.len());
+    let end = superblock(file).map(|superblock| superblock.bytes_used);
+    matches!((end, length), (Ok(end), Ok(length)) if end <= length)
+}
+
 /// Reads and checks the superblock.
 fn superblock(file: &File) -> Result<SuperBlock> {
     let mut bytes = [0; SuperBlock::SIZE];

@@ -52,12 +52,17 @@ fn again(site: &Site) -> Repositories {
     Repositories::new(&config, "doe")
 }
 
-/// Removes an entry with all its names, and puts `content` in its place.
-fn plant(site: &Site, entry: &Path, content: &str) {
-    for entry in site.repositories.cache().unwrap().list().unwrap() {
+/// Removes an entry with all its names, and puts `content` in its place, under one name or under both.
+fn plant(site: &Site, entry: &Path, content: &[u8], names: usize) {
+    let cache = site.repositories.cache().unwrap();
+    for entry in cache.list().unwrap() {
         fs::remove_file(entry.path).unwrap();
     }
     fs::write(entry, content).unwrap();
+    if names == 2 {
+        let key = CacheKey::of_image(memory("hello").image.id());
+        fs::hard_link(entry, cache.entry_path(&key)).unwrap();
+    }
 }
 
 #[test]
@@ -65,12 +70,13 @@ fn an_entry_that_others_can_write_to_is_made_anew() {
     let (site, entry) = site();
     let good = root_of(&site.repositories, "a", &Context::silent());
     assert!(good.starts_with(b"hsqs"));
+    let planted = [&good[..], b"planted"].concat();
     for (mode, is_used) in [(0o600, true), (0o666, false)] {
-        plant(&site, &entry, "planted");
+        plant(&site, &entry, &planted, 2);
         set_mode(&entry, mode);
         let (context, warnings) = watched();
         let root = root_of(&again(&site), "a", &context);
-        assert_eq!(root == b"planted", is_used);
+        assert_eq!(root == planted, is_used);
         let warnings = warnings.texts();
         assert_eq!(warnings.is_empty(), is_used, "{warnings:?}");
         if !is_used {
@@ -91,10 +97,42 @@ fn an_entry_that_others_can_write_to_is_made_anew() {
 }
 
 #[test]
+fn an_entry_of_pcocc_0_7_stays_and_is_not_used() {
+    let (site, entry) = site();
+    let good = root_of(&site.repositories, "a", &Context::silent());
+    let theirs = [&good[..], b"without setuid bits"].concat();
+    plant(&site, &entry, &theirs, 1);
+    for _ in 0..2 {
+        let (context, warnings) = watched();
+        assert_eq!(root_of(&again(&site), "a", &context), good);
+        assert!(warnings.texts().is_empty());
+        assert_eq!(fs::read(&entry).unwrap(), theirs);
+    }
+}
+
+#[test]
+fn an_entry_that_is_cut_off_is_made_anew() {
+    let (site, entry) = site();
+    let good = root_of(&site.repositories, "a", &Context::silent());
+    // `bytes_used` of the superblock; what follows is padding.
+    let used = usize::from(u16::from_le_bytes([good[40], good[41]]));
+    for cut in [1, 95, used / 2, used - 1] {
+        plant(&site, &entry, &good[..cut], 2);
+        let (context, warnings) = watched();
+        assert!(root_of(&again(&site), "a", &context) == good, "{cut}");
+        let warnings = warnings.texts();
+        assert!(warnings[0].contains("cut off"), "{warnings:?}");
+        let (context, warnings) = watched();
+        assert!(root_of(&again(&site), "a", &context) == good, "{cut}");
+        assert!(warnings.texts().is_empty(), "{:?}", warnings.texts());
+    }
+}
+
+#[test]
 fn a_cache_folder_that_others_can_write_to_is_passed_over() {
     let (site, entry) = site();
     let good = root_of(&site.repositories, "a", &Context::silent());
-    plant(&site, &entry, "planted");
+    plant(&site, &entry, b"planted", 2);
     let cache = site.dir.path().join("cache");
     for folder in [&*cache, entry.parent().unwrap(), site.dir.path()] {
         let mode = fs::metadata(folder).unwrap().permissions().mode();
@@ -114,7 +152,7 @@ fn a_cache_folder_that_others_can_write_to_is_passed_over() {
         assert_eq!(fs::read(&entry).unwrap(), b"planted");
         set_mode(folder, mode & 0o7777);
         // Of another folder than the entry's, the entry by the image's ID may have been made.
-        plant(&site, &entry, "planted");
+        plant(&site, &entry, b"planted", 2);
     }
     set_mode(&cache, 0o777);
     let repositories = again(&site);
@@ -129,7 +167,7 @@ fn a_cache_folder_that_others_can_write_to_is_passed_over() {
 fn an_entry_of_somebody_else_is_passed_over_as_root() {
     let (site, entry) = site();
     let good = root_of(&site.repositories, "a", &Context::silent());
-    plant(&site, &entry, "planted");
+    plant(&site, &entry, b"planted", 2);
     chown(&entry, Some(4242), Some(4242)).unwrap();
     let (context, warnings) = watched();
     assert_eq!(root_of(&again(&site), "a", &context), good);
