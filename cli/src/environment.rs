@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use pcocc_core::template::Variables;
 use pcocc_run::account::Account;
 use pcocc_vm::job::JobId;
+use pcocc_vm::slurm;
 
 use crate::errors::Failure;
 
@@ -121,7 +122,7 @@ pub(crate) struct SlurmVariables(BTreeMap<String, String>);
 impl SlurmVariables {
     fn read() -> Self {
         let mut variables = Environment::variables();
-        let slurms = |name: &str| name.starts_with("SLURM_") || name.starts_with("SBATCH_");
+        let slurms = |name: &str| name.starts_with("SLURM") || name.starts_with("SBATCH_");
         variables.retain(|name, value| slurms(name) && !value.is_empty());
         Self(variables)
     }
@@ -129,6 +130,11 @@ impl SlurmVariables {
     /// The value of a variable.
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()
+    }
+
+    /// The names of those that speak of the enclosing job. Commands that ask for another job must not have them.
+    pub(crate) fn of_a_job(&self) -> impl Iterator<Item = &String> {
+        self.0.keys().filter(|name| slurm::is_of_a_job(name))
     }
 
     /// The number of the enclosing job.

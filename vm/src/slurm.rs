@@ -72,6 +72,29 @@ impl Resources {
     }
 }
 
+/// Variables by which a user sets Slurm's commands up, whatever job they run in (salloc(1), sbatch(1), srun(1)).
+const SETTINGS: [&str; 13] = [
+    "SLURM_BITSTR_LEN",
+    "SLURM_CLUSTERS",
+    "SLURM_CONF",
+    "SLURM_CONF_SERVER",
+    "SLURM_DEBUG_FLAGS",
+    "SLURM_EXIT_ERROR",
+    "SLURM_EXIT_IMMEDIATE",
+    "SLURM_JWT",
+    "SLURM_PMI_KVS_NO_DUP_KEYS",
+    "SLURM_SACK_SOCKET",
+    "SLURM_STEP_KILLED_MSG_NODE_ID",
+    "SLURM_TIME_FORMAT",
+    "SLURM_TOPO_LEN",
+];
+
+/// Whether a variable speaks of the job that this process runs in. A job that is asked for from there must not have it:
+/// Slurm's commands take the outer job's memory, tasks and nodes for wishes about the inner one.
+pub fn is_of_a_job(name: &str) -> bool {
+    (name.starts_with("SLURM_") || name.starts_with("SLURMD_")) && !SETTINGS.contains(&name)
+}
+
 /// The text before a job's number in the output of `sbatch`.
 const SUBMITTED: &str = "Submitted batch job ";
 
@@ -236,6 +259,43 @@ mod tests {
 
     fn id(number: u32) -> JobId {
         JobId::new(number).unwrap()
+    }
+
+    #[test]
+    fn what_slurm_says_of_a_job_is_told_from_what_a_user_sets() {
+        // The output variables of salloc(1), sbatch(1) and srun(1) of Slurm 22.05, and those of later versions.
+        const OF_A_JOB: &str = "
+            SLURMD_NODENAME SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_COUNT SLURM_ARRAY_TASK_ID SLURM_ARRAY_TASK_MAX
+            SLURM_ARRAY_TASK_MIN SLURM_ARRAY_TASK_STEP SLURM_CLUSTER_NAME SLURM_CONTAINER SLURM_CPUS_ON_NODE
+            SLURM_CPUS_PER_GPU SLURM_CPUS_PER_TASK SLURM_CPU_BIND SLURM_CPU_BIND_LIST SLURM_CPU_BIND_TYPE
+            SLURM_CPU_BIND_VERBOSE SLURM_CPU_FREQ_REQ SLURM_DISTRIBUTION SLURM_DIST_PLANESIZE SLURM_EXCLUSIVE
+            SLURM_EXPORT_ENV SLURM_GPUS SLURM_GPUS_ON_NODE SLURM_GPUS_PER_NODE SLURM_GPUS_PER_SOCKET
+            SLURM_GPUS_PER_TASK SLURM_GPU_BIND SLURM_GPU_FREQ SLURM_GTIDS SLURM_HET_SIZE SLURM_JOBID
+            SLURM_JOB_ACCOUNT SLURM_JOB_CPUS_PER_NODE SLURM_JOB_DEPENDENCY SLURM_JOB_END_TIME SLURM_JOB_GID
+            SLURM_JOB_GPUS SLURM_JOB_ID SLURM_JOB_NAME SLURM_JOB_NODELIST SLURM_JOB_NODES SLURM_JOB_NUM_NODES
+            SLURM_JOB_PARTITION SLURM_JOB_QOS SLURM_JOB_RESERVATION SLURM_JOB_START_TIME SLURM_JOB_UID
+            SLURM_JOB_USER SLURM_LAUNCH_NODE_IPADDR SLURM_LOCALID SLURM_MEM_BIND SLURM_MEM_BIND_LIST
+            SLURM_MEM_BIND_PREFER SLURM_MEM_BIND_SORT SLURM_MEM_BIND_TYPE SLURM_MEM_BIND_VERBOSE SLURM_MEM_PER_CPU
+            SLURM_MEM_PER_GPU SLURM_MEM_PER_NODE SLURM_NNODES SLURM_NODEID SLURM_NODELIST SLURM_NODE_ALIASES
+            SLURM_NPROCS SLURM_NTASKS SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_GPU SLURM_NTASKS_PER_NODE
+            SLURM_NTASKS_PER_SOCKET SLURM_OVERCOMMIT SLURM_OOM_KILL_STEP SLURM_PRIO_PROCESS SLURM_PROCID SLURM_PROFILE
+            SLURM_RESTART_COUNT SLURM_SHARDS_ON_NODE SLURM_SRUN_COMM_HOST SLURM_SRUN_COMM_PORT SLURM_STEPID
+            SLURM_STEP_GPUS SLURM_STEP_ID SLURM_STEP_LAUNCHER_PORT SLURM_STEP_NODELIST SLURM_STEP_NUM_NODES
+            SLURM_STEP_NUM_TASKS SLURM_STEP_TASKS_PER_NODE SLURM_SUBMIT_DIR SLURM_SUBMIT_HOST SLURM_TASKS_PER_NODE
+            SLURM_TASK_PID SLURM_THREADS_PER_CORE SLURM_TOPOLOGY_ADDR SLURM_TOPOLOGY_ADDR_PATTERN
+            SLURM_TRES_PER_TASK SLURM_UMASK";
+        for name in OF_A_JOB.split_whitespace() {
+            assert!(is_of_a_job(name), "{name}");
+        }
+        for name in SETTINGS.into_iter().chain([
+            "SALLOC_PARTITION",
+            "SBATCH_ACCOUNT",
+            "SLURM",
+            "HOME",
+            "MY_SLURM_NTASKS",
+        ]) {
+            assert!(!is_of_a_job(name), "{name}");
+        }
     }
 
     #[test]

@@ -115,7 +115,11 @@ impl Args {
             &launch::VERB,
             &request.line()?,
         );
-        let mut sbatch = Command::new("sbatch")
+        let mut command = Command::new("sbatch");
+        for name in environment.slurm.of_a_job() {
+            command.env_remove(name);
+        }
+        let mut sbatch = command
             .args(&self.batch)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

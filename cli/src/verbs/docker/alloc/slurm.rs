@@ -48,6 +48,9 @@ pub(super) fn run(invocation: &Invocation, args: Args, give_up: Option<GiveUp>) 
         .arg(launch::program()?)
         .args(["docker", "session"])
         .arg(file.path());
+    for name in invocation.environment.slurm.of_a_job() {
+        command.env_remove(name);
+    }
     if invocation.is_quiet() {
         command.arg("--silent");
     }
