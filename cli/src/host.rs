@@ -3,8 +3,8 @@
 //! The one floor between the verbs and the libraries. Each fact is found out when a verb first asks for it and kept for the
 //! rest of the run: a configuration file is read once, and Slurm is asked once which job is meant. A failure is not kept.
 //!
-//! Data path of the daemon: DOCKER_HOST, else docker's context, else the [`Host::job`] of this shell or the only one → [`Host::endpoint`] →
-//! [`Host::daemon`]; that of a job hands out layers as [`layers`] says. [`jobs`] has what verbs ask of other jobs.
+//! Data path of the daemon: DOCKER_HOST, else docker's context, else the [`Host::job`] of this shell or the only one →
+//! [`Host::endpoint`] → [`Host::daemon`]; that of a job hands out layers as [`layers`] says. [`jobs`] has what verbs ask of other jobs.
 
 pub(crate) mod jobs;
 mod layers;
@@ -229,7 +229,7 @@ impl Host {
             None => {
                 let path = environment.docker_config.join("config.json");
                 match named::read_text(&path, MAX_CREDENTIALS) {
-                    Ok(text) => contexts::current(&text)?,
+                    Ok(text) => contexts::current(&path, &text)?,
                     // Docker's command says so, too; here nothing else may depend on it.
                     Err(_) => None,
                 }

@@ -186,7 +186,7 @@ impl Location {
                 format,
             },
             Format::DockerArchive => {
-                let (path, reference) = suffix(rest, home, source, |rest| rest.split_once(':'));
+                let (path, reference) = suffix(rest, home, source);
                 Self::DockerArchive { path, reference }
             }
             Format::Oci => {
@@ -239,17 +239,12 @@ fn split<'a>(text: &'a str, flag: Option<&str>) -> Result<(Option<Format>, &'a s
 }
 
 /// Splits a `:reference` off a path, unless the whole names an existing file.
-fn suffix(
-    rest: &str,
-    home: Option<&Path>,
-    source: bool,
-    split: impl Fn(&str) -> Option<(&str, &str)>,
-) -> (PathBuf, Option<String>) {
+fn suffix(rest: &str, home: Option<&Path>, source: bool) -> (PathBuf, Option<String>) {
     let whole = expand(rest, home);
     if source && whole.exists() {
         return (whole, None);
     }
-    match split(rest) {
+    match rest.split_once(':') {
         Some((path, suffix)) if !path.is_empty() && !suffix.is_empty() => {
             (expand(path, home), Some(suffix.to_owned()))
         }

@@ -198,13 +198,14 @@ impl<T: Layout> Source for T {
         let mut taken = Vec::new();
         for layer in image.layers() {
             context.check()?;
+            let file = self.layer_file(layer);
             taken.push(receiver.layer(
                 &Offer {
                     blob: Some((layer.digest, layer.size)),
-                    compression: compression_of(self, layer)?,
+                    compression: compression_of(self, layer, file.as_ref())?,
                     diff_id: Some(layer.diff_id),
                     size: Some(layer.size),
-                    file: self.layer_file(layer),
+                    file,
                     is_far: false,
                     open: &|| self.open_layer(layer),
                 },
@@ -222,12 +223,16 @@ impl<T: Layout> Source for T {
 
 /// How a layer is compressed. Media types that say something else were left behind by recompression; docker goes by the first
 /// bytes, too.
-fn compression_of(layout: &(impl Layout + ?Sized), layer: &Layer) -> Result<Compression> {
+fn compression_of(
+    layout: &(impl Layout + ?Sized),
+    layer: &Layer,
+    file: Option<&File>,
+) -> Result<Compression> {
     if layer.digest == layer.diff_id.0 {
         return Ok(Compression::None);
     }
     let mut start = [0; 4];
-    let read = match (layout.layer_file(layer), layer.compression) {
+    let read = match (file, layer.compression) {
         (Some(file), _) => file.read_at(&mut start, 0),
         // A plain tar would have the digest of its blob.
         (None, Compression::None) => layout.open_layer(layer)?.read(&mut start),

@@ -110,36 +110,40 @@ impl RegistryImage {
         format!("{}/{}{tag}", self.host, self.reference.path())
     }
 
-    /// The connection for a read: to the first place that has the image. Made when it is first used.
+    /// The connection for a read. Made when it is first used.
     fn session_to_read(&self, context: &Context) -> Result<Arc<Session>> {
-        let mut session = self.session.lock();
-        if let Some(session) = &*session {
+        if let Some(session) = &*self.session.lock() {
             return Ok(Arc::clone(session));
         }
+        self.find(context).map(|(session, _)| session)
+    }
+
+    /// Connects to the first place that has the image; gives the document that the image's name stands for as well.
+    fn find(&self, context: &Context) -> Result<(Arc<Session>, Vec<u8>)> {
         let rules = Rules::parse(&self.access.rules)?;
         let by_digest = self.reference.digest().is_some();
-        let mut places = rules.to_read(&self.host, self.reference.path(), by_digest)?;
-        let last = places.pop();
-        for place in &places {
-            let tried = self.connect(place, false, context).and_then(|session| {
-                let session = Arc::new(session);
-                self.root_of(&session).map(|_| session)
+        let mut places = rules
+            .to_read(&self.host, self.reference.path(), by_digest)?
+            .into_iter();
+        loop {
+            let place = places
+                .next()
+                .unwrap_or_else(|| Place::of(&self.host, self.reference.path()));
+            let found = self.connect(&place, false, context).and_then(|session| {
+                let root = self.root_of(&session)?;
+                Ok((Arc::new(session), root))
             });
-            match tried {
-                Ok(found) => {
-                    *session = Some(Arc::clone(&found));
-                    return Ok(found);
+            match found {
+                Err(error) if places.len() > 0 && !matches!(error, Error::Cancelled) => {
+                    tracing::debug!(host = place.host, %error, "the mirror is passed over");
                 }
-                Err(Error::Cancelled) => return Err(Error::Cancelled),
-                Err(error) => {
-                    tracing::debug!(host = place.host, %error, "the mirror is passed over")
+                found => {
+                    let (session, root) = found?;
+                    *self.session.lock() = Some(Arc::clone(&session));
+                    return Ok((session, root));
                 }
             }
         }
-        let place = last.unwrap_or_else(|| Place::of(&self.host, self.reference.path()));
-        let found = Arc::new(self.connect(&place, false, context)?);
-        *session = Some(Arc::clone(&found));
-        Ok(found)
     }
 
     /// The connection for a write.
@@ -213,6 +217,7 @@ fn is_schema_1(manifest: &[u8]) -> bool {
 struct RegistryDocuments<'a> {
     image: &'a RegistryImage,
     session: Arc<Session>,
+    root: Vec<u8>,
 }
 
 impl Documents for RegistryDocuments<'_> {
@@ -223,7 +228,7 @@ impl Documents for RegistryDocuments<'_> {
     }
 
     fn root(&self) -> Result<Vec<u8>> {
-        self.image.root_of(&self.session)
+        Ok(self.root.clone())
     }
 
     fn document(&self, digest: Digest, size: u64) -> Result<Vec<u8>> {
@@ -238,9 +243,14 @@ impl Documents for RegistryDocuments<'_> {
 
 impl Layout for RegistryImage {
     fn image(&self, context: &Context) -> Result<Image> {
-        let session = self.session_to_read(context)?;
+        let (session, root) = self.find(context)?;
         let image = self;
-        RegistryDocuments { image, session }.image()
+        let documents = RegistryDocuments {
+            image,
+            session,
+            root,
+        };
+        documents.image()
     }
 
     fn open_layer<'a>(&'a self, layer: &Layer) -> Result<Box<dyn Read + Send + 'a>> {

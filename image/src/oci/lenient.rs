@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 /// Gives each key of `object` that is one of `known` in another case its known spelling; of several spellings the last counts,
 /// as for Go. Members that are `null` go.
-pub fn spelled(object: Map<String, Value>, known: &[&str]) -> Map<String, Value> {
+fn spelled(object: Map<String, Value>, known: &[&str]) -> Map<String, Value> {
     let mut result = Map::new();
     for (key, value) in object {
         let name = known.iter().find(|name| name.eq_ignore_ascii_case(&key));

@@ -80,8 +80,8 @@ impl Repositories {
             })
     }
 
-    /// Makes a root filesystem from layers that are all there, or from that of another image and the layers on top. It becomes an entry of the cache, unless the cache is passed
-    /// over: then it lasts as long as it is open.
+    /// Makes a root filesystem from layers that are all there, or from that of another image and the layers on top. It
+    /// becomes an entry of the cache, unless the cache is passed over: then it lasts as long as it is open.
     fn make(
         &self,
         cache: &Cache,

@@ -258,8 +258,8 @@ impl Connector {
             return self.unreachable(overrun.to_string());
         }
         let cause = root_cause(error);
-        if let (Endpoint::Ssh(_), Some(words)) = (&self.endpoint, self.ssh_words.get()) {
-            return self.unreachable(format!("cannot be reached: ssh says: {words}"));
+        if let (Endpoint::Ssh(_), Some(words)) = (&self.endpoint, self.ssh_words.take()) {
+            return self.unreachable(format!("broke the connection: {cause}; ssh says: {words}"));
         }
         // In TLS 1.3, a refused client certificate shows only after the handshake.
         if cause.contains("received fatal alert") {

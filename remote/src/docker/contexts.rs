@@ -40,8 +40,8 @@ struct Docker {
     skip_tls_verify: bool,
 }
 
-/// The context that the text of a `config.json` selects; `None` for docker's default.
-pub fn current(config: &str) -> Result<Option<String>> {
+/// The context that `config`, the text of the `config.json` at `path`, selects; `None` for docker's default.
+pub fn current(path: &Path, config: &str) -> Result<Option<String>> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Config {
@@ -52,7 +52,10 @@ pub fn current(config: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let config: Config = serde_json::from_str(config).map_err(|error| {
-        Error::invalid("docker's config.json", format!("does not parse: {error}"))
+        Error::invalid(
+            path.display().to_string(),
+            format!("does not parse: {error}"),
+        )
     })?;
     let named = config.current_context;
     Ok(named.filter(|name| !name.is_empty() && name != DEFAULT))
@@ -117,7 +120,7 @@ pub(super) fn meta(data: &[u8]) {
         let _ = Endpoint::parse(docker.host.as_deref(), Some("1"), Some(folder));
     }
     if let Ok(text) = std::str::from_utf8(data) {
-        let _ = current(text);
+        let _ = current(Path::new("config.json"), text);
     }
 }
 
@@ -197,6 +200,7 @@ mod tests {
 
     #[test]
     fn the_current_context_is_that_of_the_configuration() {
+        let path = Path::new("/home/me/.docker/config.json");
         for (text, name) in [
             ("", None),
             ("{}", None),
@@ -207,8 +211,9 @@ mod tests {
                 Some("rootless"),
             ),
         ] {
-            assert_eq!(current(text).unwrap().as_deref(), name, "{text}");
+            assert_eq!(current(path, text).unwrap().as_deref(), name, "{text}");
         }
-        assert!(current("{").is_err());
+        let error = current(path, "{").unwrap_err().to_string();
+        assert!(error.contains("config.json"), "{error}");
     }
 }

@@ -1,10 +1,10 @@
 //! Docker daemons: the only module that names bollard.
 //!
 //! Data path of an import: [`DaemonSource`] → `GET /images/NAME/get` → one pass over the archive →
-//! [`pcocc_image::transfer::Receiver`]; where a docker VM has a [`LayerService`], single layers come instead. Data path of an export: [`DaemonSink`] → an archive, made while it is
-//! sent → `POST /images/load` → the daemon's answer, read to its end. [`Daemon`] is a connection with blocking
-//! methods and a small tokio runtime of its own. [`DaemonStore`] shows a daemon to the mounted tree. [`edit`]
-//! changes an image in a container.
+//! [`pcocc_image::transfer::Receiver`]; where a docker VM has a [`LayerService`], single layers come instead. Data
+//! path of an export: [`DaemonSink`] → an archive, made while it is sent → `POST /images/load` → the daemon's answer,
+//! read to its end. [`Daemon`] is a connection with blocking methods and a small tokio runtime of its own.
+//! [`DaemonStore`] shows a daemon to the mounted tree. [`edit`] changes an image in a container.
 
 mod attach;
 mod bounds;

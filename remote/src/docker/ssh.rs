@@ -105,9 +105,9 @@ impl fmt::Display for SshHost {
 pub(super) struct SshWords(Arc<Mutex<String>>);
 
 impl SshWords {
-    /// The words, if there are any.
-    pub(super) fn get(&self) -> Option<String> {
-        let words = self.0.lock();
+    /// The words, if there are any; they are of the connection that has just failed.
+    pub(super) fn take(&self) -> Option<String> {
+        let words = std::mem::take(&mut *self.0.lock());
         let words = words.trim();
         (!words.is_empty()).then(|| words.to_owned())
     }
