@@ -30,6 +30,10 @@ fn start(invocation: &Invocation, job: &Job, point: &Path) -> Outcome<Mounted> {
         .args(["docker", "mount", "--foreground", "--"])
         .arg(point);
     docker.activate(&Environment::all()).apply(&mut command);
+    // A mount of its own logs its beginning and its end. This one ends with the shell on whose terminal its log is.
+    if invocation.environment.log.is_none() {
+        command.env("PCOCC_LOG", "warn");
+    }
     // The mount unmounts on SIGTERM. Keys of the terminal do not reach it.
     die_with_parent(&mut command, Signal::TERM);
     let mut child = command
